@@ -1,0 +1,86 @@
+//! A sealing epoch: a random salt, the key that follows from it, and the nonces that were used.
+//!
+//! *Sealing* starts from [`SealEpoch::draw`] and from nothing else: the salt is drawn here, lives in this process, and
+//! there is no constructor that takes one. *Opening* takes the salt that was read from disk or S3. So a crash, a resume,
+//! a disk clone or a restore always seals under a key that never sealed before (a memory snapshot that is resumed twice
+//! is the exception, and is documented as such).
+
+use super::{
+    label::{Label, derive},
+    random,
+    secret::Secret,
+};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+/// Bytes in an epoch's salt.
+pub const SALT_LEN: usize = 32;
+/// Bytes that AES-256-GCM adds.
+pub const TAG_LEN: usize = 16;
+/// Bytes in a nonce.
+pub const NONCE_LEN: usize = 12;
+
+/// The salt of an epoch, drawn at random.
+pub type Salt = [u8; SALT_LEN];
+
+/// The bytes do not open under this key, nonce and associated data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the sealed bytes do not open under this key")]
+pub struct OpenFailed;
+
+/// A fresh salt. Only what seals with it at once takes one.
+#[must_use]
+pub struct FreshSalt(Salt);
+
+impl FreshSalt {
+    /// Draws one.
+    pub fn draw() -> Self {
+        Self(random())
+    }
+
+    /// The salt's bytes, to be written in clear beside what is sealed.
+    pub fn bytes(&self) -> &Salt {
+        &self.0
+    }
+
+    /// Ends the drawing: the key of this epoch, with which the caller seals. The context must contain the salt, so that
+    /// the key follows from it; every format's header does.
+    pub fn sealing_key(self, secret: &Secret, label: Label, context: &[&[u8]]) -> SealingKey {
+        debug_assert!(context.iter().any(|part| part.windows(SALT_LEN).any(|window| window == self.0)));
+        SealingKey(gcm(&derive(secret.expose(), label, context)))
+    }
+}
+
+/// A key that seals, of one epoch. Cannot be built from a salt that was read.
+pub struct SealingKey(LessSafeKey);
+
+impl SealingKey {
+    /// Seals in place and gives the tag. A nonce is used once in an epoch: the caller's counter sees to it.
+    pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &mut [u8]) -> [u8; TAG_LEN] {
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), plaintext)
+            .expect("AES-GCM seals up to 64 GiB; every caller's size is bounded far below");
+        tag.as_ref().try_into().expect("an AES-GCM tag has 16 bytes")
+    }
+}
+
+/// A key that opens, from a salt that was read.
+pub struct OpeningKey(LessSafeKey);
+
+impl OpeningKey {
+    /// The key that a header (salt included in the context) leads to.
+    pub fn derive(secret: &Secret, label: Label, context: &[&[u8]]) -> Self {
+        Self(gcm(&derive(secret.expose(), label, context)))
+    }
+
+    /// Opens in place; the plaintext is the slice that comes back. On failure the buffer's content is void.
+    pub fn open<'a>(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenFailed> {
+        self.0
+            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
+            .map_err(|_| OpenFailed)
+    }
+}
+
+fn gcm(key: &[u8; 32]) -> LessSafeKey {
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("an AES-256 key has 32 bytes"))
+}

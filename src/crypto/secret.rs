@@ -1,0 +1,34 @@
+//! [`Secret`]: 32 random bytes that open something.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Bytes in a secret.
+pub const SECRET_LEN: usize = 32;
+
+/// A key-derivation secret. Wiped when dropped; neither `Debug`, `Clone` nor `Serialize`.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Secret(Box<[u8; SECRET_LEN]>);
+
+impl Secret {
+    /// Draws a fresh one.
+    pub fn random() -> Self {
+        let mut secret = Self(Box::new([0; SECRET_LEN]));
+        super::fill_random(secret.0.as_mut_slice());
+        secret
+    }
+
+    /// Takes over bytes that were opened from a sealed value. The caller wipes its copy.
+    pub fn from_bytes(bytes: &[u8; SECRET_LEN]) -> Self {
+        Self(Box::new(*bytes))
+    }
+
+    /// The bytes, for deriving keys and for sealing the secret under another.
+    pub fn expose(&self) -> &[u8; SECRET_LEN] {
+        &self.0
+    }
+
+    /// A second copy, deliberately: every one of them must be wiped before an erasure is answered.
+    pub fn duplicate(&self) -> Self {
+        Self(self.0.clone())
+    }
+}

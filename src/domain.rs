@@ -1,0 +1,5 @@
+//! Identifiers, kinds, media types, time: the words of the product, pure and without I/O.
+
+pub mod id;
+pub mod media;
+pub mod time;

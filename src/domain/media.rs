@@ -1,0 +1,1 @@
+//! Media types that tell their rate, and WAV headers.

@@ -1,0 +1,27 @@
+//! quietus: a call-recording storage gateway with crypto-erasure.
+//!
+//! The modules in reading order; a module uses only itself and those above it (`tests/tidy.rs` holds this):
+//!
+//! - [`proto`]: the generated messages, of the wire and of what is sealed.
+//! - [`domain`]: identifiers, kinds, media types, time. Pure.
+//! - [`crypto`]: secrets, key derivation, the sealed envelope. The one table of labels.
+//! - [`segment`]: the sealed slice, one object in S3.
+//! - [`keys`]: the erasable key tree and its root slot; [`journal`]: live audio on its way to S3;
+//!   [`object`]: the S3 side. These three never use one another.
+//! - [`vault`]: composes them: ingest, playback, erasure, sweeping. What the transports call.
+//! - [`transport`]: gRPC and HTTP over TLS and QUIC; who is calling; errors as status codes.
+//! - [`server`]: configuration, start, drain; the all-in-one `dev` form.
+//! - [`cli`]: the client commands. They use the wire only.
+#![forbid(unsafe_code)]
+
+pub mod cli;
+pub mod crypto;
+pub mod domain;
+pub mod journal;
+pub mod keys;
+pub mod object;
+pub mod proto;
+pub mod segment;
+pub mod server;
+pub mod transport;
+pub mod vault;

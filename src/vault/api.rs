@@ -1,0 +1,383 @@
+//! What goes in and out of the vault: plain types, no transport, no storage.
+
+use crate::domain::{id::RecordingId, time::{Day, Timestamp}};
+use std::collections::BTreeMap;
+
+/// Whose data a caller may reach. A recording of a tenant outside it is *unknown*, never *forbidden*.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every tenant of the group.
+    All,
+    /// These tenants, by name.
+    Tenants(Vec<String>),
+}
+
+impl Scope {
+    /// Whether a tenant lies inside.
+    pub fn contains(&self, tenant: &str) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Tenants(names) => names.iter().any(|name| name == tenant),
+        }
+    }
+}
+
+/// Where the second copy goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Residency {
+    /// One copy, in the home region.
+    HomeOnly,
+    /// One copy in each of the group's regions.
+    Both,
+}
+
+/// What a tenant is created from.
+pub struct NewTenant {
+    /// 1 to 64 characters: letters, digits, `-`, `_`, `.`.
+    pub name: String,
+    /// A region of the group.
+    pub home: String,
+    /// Where copies go.
+    pub residency: Residency,
+    /// Name of the retention policy.
+    pub policy: String,
+}
+
+/// A tenant as it is shown.
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// Home region.
+    pub home: String,
+    /// Where copies go.
+    pub residency: Residency,
+    /// Name of the retention policy.
+    pub policy: String,
+    /// When it was created.
+    pub created: Timestamp,
+    /// Subscribers it has now.
+    pub subscribers: u64,
+}
+
+/// What kind of thing was recorded. The numbers are those of the wire and of what is sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Kind {
+    /// A call.
+    Call = 1,
+    /// A voicemail.
+    Voicemail = 2,
+    /// A transcript.
+    Transcript = 3,
+    /// A video.
+    Video = 4,
+    /// A message.
+    Message = 5,
+    /// Uploaded media.
+    Media = 6,
+}
+
+/// How a recording arrives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// From a file that the sender keeps until *stored*.
+    Spooled,
+    /// As it is spoken; the sender keeps nothing.
+    Live,
+}
+
+/// How far a recording got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Takes audio.
+    Open,
+    /// Its stream ended without Finish.
+    Partial,
+    /// Finished.
+    Complete,
+}
+
+/// What the switch states about a call.
+#[derive(Clone, Default)]
+pub struct StatedFacts {
+    /// Who took part.
+    pub parties: Vec<String>,
+    /// The switch's own call id.
+    pub call_id: String,
+    /// Anything else, by name.
+    pub labels: BTreeMap<String, String>,
+    /// Why it is recorded.
+    pub purpose: String,
+    /// On what ground it is recorded.
+    pub basis: String,
+}
+
+/// First message of a recording.
+pub struct Open {
+    /// Tenant, by name.
+    pub tenant: String,
+    /// Subscriber, by name; provisioned at its first recording.
+    pub subscriber: String,
+    /// What it is.
+    pub kind: Kind,
+    /// How it arrives.
+    pub mode: Mode,
+    /// RFC 6838 media type.
+    pub media_type: String,
+    /// At least 16 random bytes that the client drew.
+    pub client_id: Vec<u8>,
+    /// When the call began; none means now.
+    pub start: Option<Timestamp>,
+    /// Bytes to come, where known.
+    pub length_hint: Option<u64>,
+    /// What the switch states.
+    pub facts: StatedFacts,
+}
+
+/// Last message of a recording.
+pub struct Finish {
+    /// Bytes of the whole recording.
+    pub length: u64,
+    /// SHA-256 of the whole recording.
+    pub sha256: Option<[u8; 32]>,
+    /// When the call ended; none means now.
+    pub end: Option<Timestamp>,
+}
+
+/// The answer to [`Open`].
+#[derive(Clone, Copy, Debug)]
+pub struct Opened {
+    /// The recording's id; its create is durable.
+    pub id: RecordingId,
+    /// Everything below is kept.
+    pub resume_offset: u64,
+    /// An earlier stream finished it.
+    pub already_finished: bool,
+}
+
+/// The two watermarks, and how it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that survive loss of the process and of power.
+    pub journaled: u64,
+    /// Bytes that lie sealed in object storage, their key synced on this node.
+    pub stored: u64,
+    /// Finish itself is in the journal (live mode).
+    pub finish_journaled: bool,
+    /// Everything is stored.
+    pub finished: Option<Finished>,
+}
+
+/// How a recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Bytes of the whole recording.
+    pub length: u64,
+    /// A live recording whose stated length or digest is not that of what arrived.
+    pub mismatch: bool,
+}
+
+/// What is known about a recording.
+pub struct Recording {
+    /// Its id.
+    pub id: RecordingId,
+    /// Tenant's name.
+    pub tenant: String,
+    /// Subscriber's name.
+    pub subscriber: String,
+    /// None once erased.
+    pub facts: Option<Facts>,
+    /// False once erased.
+    pub audio_present: bool,
+}
+
+/// The facts of a recording.
+pub struct Facts {
+    /// What it is.
+    pub kind: Kind,
+    /// What the switch stated.
+    pub stated: StatedFacts,
+    /// When the call began.
+    pub start: Timestamp,
+    /// When it ended; none while it runs.
+    pub end: Option<Timestamp>,
+    /// Bytes so far.
+    pub length: u64,
+    /// Where the media type tells.
+    pub duration_seconds: Option<f64>,
+    /// How far it got.
+    pub state: State,
+    /// See [`Finished::mismatch`].
+    pub mismatch: bool,
+}
+
+/// What part of a recording to play.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PlayRange {
+    /// From a byte to a byte (exclusive); no end means to the end.
+    Bytes {
+        /// First byte.
+        start: u64,
+        /// Behind the last byte.
+        end: Option<u64>,
+    },
+    /// From a second to a second; no end means to the end.
+    Time {
+        /// Where to begin.
+        from: f64,
+        /// Where to stop.
+        to: Option<f64>,
+    },
+}
+
+/// What a playback will deliver.
+#[derive(Clone, Debug)]
+pub struct PlayInfo {
+    /// RFC 6838 media type.
+    pub media_type: String,
+    /// Bytes of the whole recording so far.
+    pub total_length: u64,
+    /// Bytes that follow.
+    pub length: u64,
+    /// Where the first of them lies.
+    pub start: u64,
+    /// False while running or partial.
+    pub complete: bool,
+}
+
+/// Which leaf of a recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    /// Audio and facts.
+    Both,
+    /// Audio alone.
+    Audio,
+    /// Facts alone.
+    Facts,
+}
+
+/// What to erase.
+pub enum Target {
+    /// A recording or a part of it.
+    Recording(RecordingId, Part),
+    /// A subscriber and everything below.
+    Subscriber {
+        /// Tenant, by name.
+        tenant: String,
+        /// Subscriber, by name.
+        subscriber: String,
+    },
+    /// A tenant and everything below.
+    Tenant {
+        /// By name.
+        tenant: String,
+    },
+}
+
+/// An erasure that is done: the root of before has been destroyed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Erasure {
+    /// False where nothing was left to erase.
+    pub destroyed: bool,
+    /// Generation of the root that was destroyed.
+    pub generation_from: u64,
+    /// Generation of the root that took its place.
+    pub generation_to: u64,
+    /// What the slot declares about forgetting.
+    pub slot_forgets: String,
+}
+
+/// Counters of a day.
+pub struct StatisticsRow {
+    /// The day.
+    pub day: Day,
+    /// What was recorded.
+    pub kind: Kind,
+    /// Where its first copy went.
+    pub region: String,
+    /// How many.
+    pub recordings: u64,
+    /// How long in all, where media types tell.
+    pub seconds: f64,
+    /// How large in all.
+    pub bytes: u64,
+}
+
+/// What waits and how much room is left.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Erased scopes whose ciphertext is still being removed.
+    pub sweeps_pending: u64,
+    /// Copies to a second region that wait.
+    pub replications_pending: u64,
+    /// Recordings that take audio now.
+    pub recordings_open: u64,
+    /// Bytes in the journal.
+    pub journal_bytes: u64,
+    /// Bytes at which new live calls are refused.
+    pub journal_limit_bytes: u64,
+    /// Generation of the present root.
+    pub generation: u64,
+    /// What the slot declares.
+    pub slot_forgets: String,
+}
+
+/// Why the vault did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field is wrong.
+    #[error("{field}: {remedy}")]
+    Invalid {
+        /// The field's name on the wire.
+        field: &'static str,
+        /// What to send instead. Never repeats the value.
+        remedy: String,
+    },
+    /// No such thing, or not this caller's.
+    #[error("unknown {what}")]
+    Unknown {
+        /// `tenant`, `subscriber`, `recording`.
+        what: &'static str,
+    },
+    /// Its key has been destroyed.
+    #[error("erased: its key has been destroyed")]
+    Erased,
+    /// The name is taken.
+    #[error("a tenant of this name exists")]
+    Exists,
+    /// A second stream feeds the same recording.
+    #[error("another stream took this recording over")]
+    TakenOver,
+    /// The bytes that arrived are not those that Finish states; nothing was kept.
+    #[error("{field} stated at Finish is not that of the {received} bytes that arrived; nothing was kept, send it again")]
+    Mismatch {
+        /// `length` or `sha256`.
+        field: &'static str,
+        /// Bytes that arrived.
+        received: u64,
+    },
+    /// The journal is at its limit: new live calls are refused so that running ones are not harmed.
+    #[error("the journal is full because object storage is behind; try again later or at another node")]
+    JournalFull,
+    /// Object storage did not answer well.
+    #[error("object storage is not available: {0}")]
+    Storage(String),
+    /// The bytes in storage are not those that were sealed. An attack or a broken disk.
+    #[error("the stored bytes fail authentication: {0}")]
+    Corrupt(String),
+    /// A time range of a media type that does not tell its rate.
+    #[error("this media type does not tell its rate; ask for bytes")]
+    NoRate,
+    /// The range lies outside of what is there.
+    #[error("the range lies outside of the recording's {total} bytes")]
+    OutOfRange {
+        /// Bytes that are there.
+        total: u64,
+    },
+    /// The gateway is stopping.
+    #[error("the gateway is stopping; try again at once")]
+    Stopping,
+    /// Something broke inside.
+    #[error("internal: {0}")]
+    Internal(String),
+}
