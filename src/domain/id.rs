@@ -109,7 +109,8 @@ impl RecordingId {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// From 32 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             handle: RecordingHandle::from_slice(bytes.get(..16)?)?,
             masked_subscriber: bytes.get(16..24)?.try_into().ok()?,
