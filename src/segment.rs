@@ -49,7 +49,7 @@ const SEALED_PART: usize = 8;
 /// The only flag: this slice ends the recording.
 const FLAG_LAST: u8 = 1;
 
-const _: () = assert!(CLEAR + SEALED_PART + TAG_LEN == HEADER_LEN && MAX_SLICE % SEGMENT == 0);
+const _: () = assert!(CLEAR + SEALED_PART + TAG_LEN == HEADER_LEN && MAX_SLICE.is_multiple_of(SEGMENT));
 
 /// What the slice list, which is sealed under the recording's audio secret, says of one slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
