@@ -71,6 +71,10 @@ random_id!(
     RecordingHandle, 16
 );
 random_id!(
+    /// Placement of a period (a day key) below its tenant. Lies in sealed pages only.
+    PeriodHandle, 8
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );
