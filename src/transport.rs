@@ -24,6 +24,7 @@ pub mod tls;
 use crate::vault::Vault;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// The other end of a connection; every request carries it.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Limits {
     pub max_age: Duration,
     /// How long requests may go on after GOAWAY, before the connection is cut.
     pub age_grace: Duration,
+    /// The same at shutdown. The vault ends running sessions well within it.
+    pub drain_grace: Duration,
     /// For TLS or QUIC to be agreed on, and for the first request to arrive.
     pub handshake: Duration,
 }
@@ -69,8 +72,22 @@ impl Default for Limits {
             streams: 1024,
             max_age: Duration::from_secs(3600),
             age_grace: Duration::from_secs(600),
+            drain_grace: Duration::from_secs(25),
             handshake: Duration::from_secs(10),
         }
+    }
+}
+
+/// Resolves when a connection that was asked to go must be cut: after the grace for its age, or, once the gateway stops,
+/// after the shorter one for the drain.
+async fn grace_is_over(limits: Limits, stop: &CancellationToken) {
+    let drained = async {
+        stop.cancelled().await;
+        tokio::time::sleep(limits.drain_grace).await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(limits.age_grace) => {}
+        () = drained => {}
     }
 }
 

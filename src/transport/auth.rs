@@ -282,11 +282,8 @@ mod tests {
     use super::*;
 
     fn identities() -> Identities {
-        let entry = |name: &str, scope, token: Option<&str>| Entry {
-            name: name.into(),
-            scope,
-            token: token.map(token_hash),
-        };
+        let entry =
+            |name: &str, scope, token: Option<&str>| Entry { name: name.into(), scope, token: token.map(token_hash) };
         Identities::new(
             "uk+eu".into(),
             vec![

@@ -79,11 +79,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-async fn audio(
-    State(gateway): State<Gateway>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Problem> {
+async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
     let (identity, transport) = caller(&gateway, &request)?;
     identity.authorize(Action::Play, None)?;
     let id = convert::recording_id(&id)?;
@@ -94,9 +90,7 @@ async fn audio(
         // HEAD needs the length and the type, and hears nothing.
         None if head => PlayRange::Bytes { start: 0, end: Some(0) },
         None => PlayRange::Bytes { start: 0, end: None },
-        Some(Wanted::Span { start, last }) => {
-            PlayRange::Bytes { start, end: last.map(|last| last.saturating_add(1)) }
-        }
+        Some(Wanted::Span { start, last }) => PlayRange::Bytes { start, end: last.map(|last| last.saturating_add(1)) },
         Some(Wanted::Tail(length)) => {
             let total = player.play(PlayRange::Bytes { start: 0, end: Some(0) }).await?.info().total_length;
             PlayRange::Bytes { start: total.saturating_sub(length), end: None }
@@ -255,9 +249,16 @@ mod tests {
         assert_eq!(wanted("bytes=5-9"), Some(Wanted::Span { start: 5, last: Some(9) }));
         assert_eq!(wanted("Bytes= 5-9"), Some(Wanted::Span { start: 5, last: Some(9) }));
         assert_eq!(wanted("bytes=-500"), Some(Wanted::Tail(500)));
-        for nonsense in
-            ["bytes=9-5", "bytes=-", "bytes=a-b", "bytes=+1-2", "bytes=0-1,5-6", "lines=0-1", "bytes", "bytes=0-99999999999999999999"]
-        {
+        for nonsense in [
+            "bytes=9-5",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=0-1,5-6",
+            "lines=0-1",
+            "bytes",
+            "bytes=0-99999999999999999999",
+        ] {
             assert_eq!(wanted(nonsense), None, "{nonsense}");
         }
     }
@@ -272,13 +273,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_sandboxed_not_cached_and_tells_its_range() {
-        let info = PlayInfo {
-            media_type: "text/html".into(),
-            total_length: 100,
-            length: 10,
-            start: 20,
-            complete: true,
-        };
+        let info =
+            PlayInfo { media_type: "text/html".into(), total_length: 100, length: 10, start: 20, complete: true };
         let mut response = Body::empty().into_response();
         describe(&mut response, &info, true, false);
         assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);

@@ -9,10 +9,9 @@
 //! - After our own GOAWAY `accept` waits for the client to leave; so we count requests ourselves and leave when none is
 //!   left.
 //! - `h3_util`'s body reports the end of the data by waking itself before it looks for trailers; nothing is lost by it.
-//! - Nothing may reach the log of what a request carries: h3 and quinn are held at `warn` (see `server::telemetry`), and
-//!   the loop logs connection errors only as a count of kinds, never with their text.
+//! - Its own log lines show headers and addresses; `server::process` holds them back, and this loop logs nothing.
 
-use super::{Limits, Peer, auth::CertificateName, tls::TlsError};
+use super::{Limits, Peer, auth::CertificateName, grace_is_over, tls::TlsError};
 use axum::{Router, body::Body};
 use bytes::Bytes;
 use h3::server::RequestResolver;
@@ -66,7 +65,7 @@ pub fn endpoint(socket: UdpSocket, tls: rustls::ServerConfig, limits: Limits) ->
     Ok(Endpoint::new(quinn::EndpointConfig::default(), Some(config), socket, Arc::new(quinn::TokioRuntime))?)
 }
 
-/// Serves until `stop` is cancelled, then waits for the connections to end; each has the grace of `limits`.
+/// Serves until `stop` is cancelled, then waits for the connections to end; each has the grace for the drain.
 pub async fn serve(endpoint: Endpoint, router: Router, limits: Limits, stop: CancellationToken) {
     let connections = TaskTracker::new();
     loop {
@@ -140,7 +139,10 @@ async fn connection(incoming: Incoming, router: Router, limits: Limits, stop: Ca
             }
         }
     };
-    let _ = tokio::time::timeout(limits.age_grace, left).await;
+    tokio::select! {
+        () = left => {}
+        () = grace_is_over(limits, &stop) => {}
+    }
 }
 
 async fn request(resolver: RequestResolver<h3_quinn::Connection, Bytes>, router: Router, peer: Peer) {

@@ -9,7 +9,7 @@
 //! the HTTP stack. A peer that vanished is found by pings (HTTP/2) or by the header timeout (HTTP/1.1). Bytes that are
 //! not TLS end the connection.
 
-use super::{Limits, Peer, auth::CertificateName};
+use super::{Limits, Peer, auth::CertificateName, grace_is_over};
 use axum::{Router, body::Body};
 use hyper::body::Incoming;
 use hyper_util::{
@@ -45,7 +45,7 @@ const HEADER_WITHIN: Duration = Duration::from_secs(20);
 /// After a failed accept (out of file descriptors), before the next one.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `stop` is cancelled, then waits for the connections to end; each has the grace of `limits`.
+/// Serves until `stop` is cancelled, then waits for the connections to end; each has the grace for the drain.
 pub async fn serve(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
@@ -104,7 +104,9 @@ async fn connection(
     let (_, session) = stream.get_ref();
     let http2 = session.alpn_protocol() == Some(b"h2");
     let peer = Peer {
-        certificate: CertificateName::of(session.peer_certificates().and_then(|chain| chain.first()).map(AsRef::as_ref)),
+        certificate: CertificateName::of(
+            session.peer_certificates().and_then(|chain| chain.first()).map(AsRef::as_ref),
+        ),
         transport: if http2 { "h2" } else { "http/1.1" },
         address,
     };
@@ -137,7 +139,10 @@ async fn connection(
         }
     }
     serving.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(limits.age_grace, serving).await;
+    tokio::select! {
+        _ = serving => {}
+        () = grace_is_over(limits, &stop) => {}
+    }
 }
 
 fn builder(http2: bool, limits: Limits) -> Builder<TokioExecutor> {
@@ -153,11 +158,6 @@ fn builder(http2: bool, limits: Limits) -> Builder<TokioExecutor> {
         .max_concurrent_streams(limits.streams)
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_WITHIN);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_WITHIN)
-        .max_buf_size(64 << 10)
-        .keep_alive(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_WITHIN).max_buf_size(64 << 10).keep_alive(true);
     if http2 { builder.http2_only() } else { builder.http1_only() }
 }

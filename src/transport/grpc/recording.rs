@@ -21,10 +21,7 @@ impl RecordingService for Gateway {
 
     /// Answers at once and goes on in a task, so that a client that waits for the headers before it sends Open does not
     /// wait for ever.
-    async fn record(
-        &self,
-        request: Request<Streaming<RecordRequest>>,
-    ) -> Result<Response<Self::RecordStream>, Status> {
+    async fn record(&self, request: Request<Streaming<RecordRequest>>) -> Result<Response<Self::RecordStream>, Status> {
         let (identity, _) = caller(self, &request)?;
         let (answers, stream) = mpsc::channel(record::ANSWERS);
         tokio::spawn(record::run(self.vault.clone(), identity, request.into_inner(), answers));
@@ -40,10 +37,7 @@ impl RecordingService for Gateway {
     }
 
     /// Opens up to thousands of facts, so it runs where blocking is allowed.
-    async fn list(
-        &self,
-        request: Request<ListRecordingsRequest>,
-    ) -> Result<Response<ListRecordingsResponse>, Status> {
+    async fn list(&self, request: Request<ListRecordingsRequest>) -> Result<Response<ListRecordingsResponse>, Status> {
         let (identity, _) = caller(self, &request)?;
         let request = request.into_inner();
         identity.authorize(Action::List, Some(&request.tenant)).map_err(refuse)?;
