@@ -13,6 +13,7 @@
 
 use super::{args::Transport, failure::Failure};
 use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::BodyExt as _;
 use quinn::crypto::rustls::QuicClientConfig;
 use rustls::{
     RootCertStore,
@@ -55,6 +56,8 @@ struct Profile {
 fn h2() -> Transport {
     Transport::H2
 }
+
+type H3Incoming = h3_util::client_body::H3IncomingClient<h3_quinn::RecvStream, bytes::Bytes>;
 
 /// A channel that the generated clients take.
 #[derive(Clone)]
@@ -210,7 +213,17 @@ impl tower::Service<Request<Body>> for Link {
             }
             Wire::H3(channel) => {
                 let answer = channel.call(request);
-                Box::pin(async move { Ok(answer.await?.map(Body::new)) })
+                // The last handle that goes closes the connection, so an answer under way holds one.
+                let held = channel.clone();
+                Box::pin(async move {
+                    let keep = move |body: H3Incoming| {
+                        Body::new(body.map_frame(move |frame| {
+                            let _ = &held;
+                            frame
+                        }))
+                    };
+                    Ok(answer.await?.map(keep))
+                })
             }
         }
     }
