@@ -112,6 +112,8 @@ pub struct World {
     version: u64,
     tenant: (Id, Secret),
     subscriber: (Id, Secret),
+    /// Row and key of a day's client ids.
+    pub period: (Id, Secret),
 }
 
 const COLUMN_FAMILIES: [&str; 2] = ["pages", "values"];
@@ -137,6 +139,7 @@ impl World {
             version: 0,
             tenant: (random(), Secret::random()),
             subscriber: (random(), Secret::random()),
+            period: (random(), Secret::random()),
         };
         let mut journal = b"some other bytes".to_vec();
         for recording in &world.recordings {
@@ -188,7 +191,11 @@ impl World {
         batch.put_cf(pages, [0; 16], top);
         let entry = page_of(&keys[0], tenants, &items(&self.tenant.0, subscribers), &body(2, &[tenant]));
         batch.put_cf(pages, tenants, entry);
-        let entry = page_of(&keys[1], subscribers, &items(&self.subscriber.0, recordings), &body(3, &[subscriber]));
+        let period = &self.period;
+        let period =
+            ([[3].as_slice(), &[10; 8], &period.0, period.1.expose(), &[1, 0, 0, 0, 5]].concat(), item(2, &period.0));
+        let items = [items(&self.subscriber.0, recordings), period.1].concat();
+        let entry = page_of(&keys[1], subscribers, &items, &body(3, &[subscriber, period.0]));
         batch.put_cf(pages, subscribers, entry);
         // All but the newest recording lie in the page; that one is an appended row.
         let (newest, rest) = self.recordings.split_last().expect("a recording");
