@@ -8,8 +8,8 @@
 use super::{Error, Inner, values};
 use crate::{
     crypto::{envelope::Kind, random},
-    domain::{id::TenantHandle, time::Day},
-    keys::{Change, CommitError, Mutation, Owner, PeriodHandle, Purpose},
+    domain::{id::{PeriodHandle, TenantHandle}, time::Day},
+    keys::{Change, CommitError, Mutation, Owner, Purpose},
     proto::stored,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

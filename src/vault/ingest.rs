@@ -27,12 +27,12 @@ use crate::{
         secret::Secret,
     },
     domain::{
-        id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
+        id::{ObjectId, PeriodHandle, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
         media,
         time::{Day, Timestamp},
     },
     journal::{CallWriter, FrameKind},
-    keys::{Change, CommitError, Mutation, Owner, Parts, PeriodHandle, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
     proto::stored,
     segment::{MAX_SLICE, SliceBuffer},
 };

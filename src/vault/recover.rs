@@ -53,7 +53,7 @@ pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Er
             }
         }
     }
-    for row in recovered.keys().filter(|row| !open.contains(row)) {
+    for row in recovered.calls.keys().filter(|row| !open.contains(row)) {
         inner.journal.forget(*row);
     }
     Ok(())

@@ -119,15 +119,6 @@ impl Guard {
         }
     }
 
-    /// Whether it has been cut.
-    pub fn is_cut(&self) -> Option<Cut> {
-        *self.cut.borrow()
-    }
-
-    /// Hears of the cut without keeping the session inside.
-    pub fn listener(&self) -> watch::Receiver<Option<Cut>> {
-        self.cut.clone()
-    }
 }
 
 impl Drop for Guard {

@@ -26,9 +26,9 @@ use super::{
 };
 use crate::{
     crypto::{envelope, random, secret::Secret},
-    domain::id::{ObjectId, RowId},
+    domain::id::{ObjectId, PeriodHandle, RowId},
     journal::Pending,
-    keys::{Change, CommitError, Mutation, Owner, PeriodHandle, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
     object::StoreError,
     proto::stored::{self, FinishFrame},
     segment::{MAX_SLICE, SliceBuffer},

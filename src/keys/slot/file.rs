@@ -98,13 +98,8 @@ impl FileSlot {
             if let Some(parent) = parent {
                 std::fs::create_dir_all(parent).map_err(io)?;
             }
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .mode(0o600)
-                .open(&self.path)
-                .map_err(io)?;
+            let file =
+                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path).map_err(io)?;
             lock(&file)?;
             file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
             file.sync_all().map_err(io)?;
@@ -143,10 +138,8 @@ impl Slot for FileSlot {
 
     fn stage(&mut self, generation: u64, root: &Secret) -> Result<(), SlotError> {
         let sectors = self.sectors()?;
-        let free = sectors
-            .chunks_exact(SECTOR)
-            .position(|sector| parse_sector(sector).is_none())
-            .ok_or(SlotError::Full)?;
+        let free =
+            sectors.chunks_exact(SECTOR).position(|sector| parse_sector(sector).is_none()).ok_or(SlotError::Full)?;
         let file = self.created()?;
         file.write_all_at(&sector_of(generation, root), (free * SECTOR) as u64).map_err(io)?;
         file.sync_data().map_err(io)
