@@ -1,1 +1,85 @@
-//! cli
+//! The command line: arguments in, one command run, an exit status out.
+//!
+//! - [`args`]: what may be typed. Plain data; nothing is opened while parsing.
+//! - [`connect`]: the profile, and a channel over HTTP/2 or HTTP/3.
+//! - [`failure`]: a failure as one line and an exit status.
+//! - [`names`]: names and numbers from `@FILE` and `-`, so that they need not stand in process lists.
+//! - [`output`]: lines for people, or JSON.
+//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`status`]: a file per family of commands.
+//!
+//! Client commands speak to the gateway over the wire only. `dev`, `serve` and `config` hand over to `server`.
+
+pub mod args;
+pub mod connect;
+pub mod erase;
+pub mod failure;
+pub mod media;
+pub mod names;
+pub mod output;
+pub mod play;
+pub mod record;
+pub mod recordings;
+pub mod status;
+pub mod tenant;
+
+use crate::server;
+use args::{Arguments, Command, ConfigCommand};
+use clap::Parser as _;
+use connect::Link;
+use failure::Failure;
+use output::Output;
+use std::{path::Path, process::ExitCode};
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(arguments)),
+        Err(error) => Err(Failure::failed(format!("cannot start: {error}"))),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            ExitCode::from(failure.status)
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let output = Output { json: arguments.json };
+    let link = || Link::open(&arguments.profile, arguments.transport);
+    match arguments.command {
+        Command::Dev { data, listen } => {
+            start_log();
+            Ok(server::dev::dev(&data, listen).await?)
+        }
+        Command::Serve { config } => {
+            start_log();
+            Ok(server::run::serve(read_config(&config)?).await?)
+        }
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            read_config(&file)?;
+            output.one(serde_json::json!({ "file": file, "good": true }), || format!("{}: good", file.display()))
+        }
+        Command::Tenant { command } => tenant::run(link()?, command, output).await,
+        Command::Record(what) => record::run(link()?, what, output).await,
+        Command::List(what) => recordings::list(link()?, what, output).await,
+        Command::Show { id } => recordings::show(link()?, &id, output).await,
+        Command::Play(what) => play::run(link()?, what, output).await,
+        Command::Erase { command } => erase::run(link()?, command, output).await,
+        Command::Status => status::run(link()?, output).await,
+    }
+}
+
+fn start_log() {
+    server::process::log(std::env::var("QUIETUS_LOG").ok().as_deref());
+    server::process::harden();
+}
+
+fn read_config(path: &Path) -> Result<server::config::Config, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::usage(format!("cannot read {}: {error}", path.display())))?;
+    server::config::Config::parse(&text, |name| std::env::var(name).ok())
+        .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))
+}

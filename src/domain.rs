@@ -2,4 +2,5 @@
 
 pub mod id;
 pub mod media;
+pub mod reason;
 pub mod time;

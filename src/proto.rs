@@ -1,4 +1,7 @@
-//! Generated from `proto/`: the gRPC interface ([`v1`]) and the plaintext of sealed values ([`stored`]).
+//! Generated from `proto/`: the gRPC interface ([`v1`]) and the plaintext of sealed values ([`stored`]); and the error
+//! details of gRPC ([`rpc`]), declared by hand.
+
+pub mod rpc;
 
 /// Package `quietus.v1`: what clients and gateway say to each other.
 #[allow(missing_docs, clippy::all)]

@@ -1,1 +1,16 @@
-//! server
+//! The gateway as a process: configuration, start, drain.
+//!
+//! - [`config`]: the TOML file of `quietus serve`, and what it resolves to. Pure.
+//! - [`identities`]: the file that says who there is.
+//! - [`run`]: composes the vault and the listeners, serves, drains.
+//! - [`dev`]: `quietus dev`, everything in one process on one folder; [`dev_files`] makes its CA and certificates.
+//! - [`process`]: what the process does to itself first: no core dumps; the log.
+//!
+//! Nothing here sees audio, facts or keys, and nothing here may log a name of a tenant, a subscriber or a caller.
+
+pub mod config;
+pub mod dev;
+pub mod dev_files;
+pub mod identities;
+pub mod process;
+pub mod run;

@@ -1,0 +1,308 @@
+//! What may be typed. Names of tenants and subscribers may be `@FILE` or `-` everywhere.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::{net::SocketAddr, path::PathBuf};
+
+/// A call-recording storage gateway that forgets on demand.
+#[derive(Parser)]
+#[command(name = "quietus", version, propagate_version = true)]
+pub struct Arguments {
+    /// How to reach the gateway.
+    #[arg(
+        long,
+        global = true,
+        env = "QUIETUS_PROFILE",
+        default_value = ".quietus/client/profile.toml",
+        value_name = "FILE"
+    )]
+    pub profile: PathBuf,
+    /// HTTP/2 or HTTP/3, whatever the profile says.
+    #[arg(long, global = true, env = "QUIETUS_TRANSPORT")]
+    pub transport: Option<Transport>,
+    /// One JSON object, or one per line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What a connection is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// HTTP/2 over TLS.
+    H2,
+    /// HTTP/3 over QUIC.
+    H3,
+}
+
+/// The commands.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Serve everything from one process and one folder, for trying and for tests.
+    Dev {
+        /// The folder; made where it does not exist.
+        #[arg(long, default_value = ".quietus", value_name = "DIR")]
+        data: PathBuf,
+        /// Address for TCP and UDP; port 0 takes any that is free.
+        #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+        listen: SocketAddr,
+    },
+    /// Serve with a configuration file.
+    Serve {
+        /// The file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Look at configuration files.
+    Config {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Make, show and purge tenants.
+    Tenant {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: TenantCommand,
+    },
+    /// Store recordings; prints their ids.
+    Record(Record),
+    /// List recordings.
+    List(List),
+    /// Show what is known about a recording.
+    Show {
+        /// Its id.
+        id: String,
+    },
+    /// Fetch a recording's audio.
+    Play(Play),
+    /// Forget, for good.
+    Erase {
+        /// What.
+        #[command(subcommand)]
+        command: EraseCommand,
+    },
+    /// Show what waits and how much room is left.
+    Status,
+}
+
+/// `quietus config …`
+#[derive(Subcommand)]
+pub enum ConfigCommand {
+    /// Tell what is wrong with a file.
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+}
+
+/// `quietus tenant …`
+#[derive(Subcommand)]
+pub enum TenantCommand {
+    /// Make a tenant.
+    Create {
+        /// Its name.
+        name: String,
+        /// Its home region, e.g. eu-west-2.
+        #[arg(long, value_name = "REGION")]
+        home: String,
+        /// Whether a second region keeps a copy.
+        #[arg(long, value_enum, default_value = "home-only")]
+        residency: Residency,
+        /// Name of its retention policy.
+        #[arg(long, default_value = "default")]
+        policy: String,
+    },
+    /// Show a tenant and what is counted of it.
+    Show {
+        /// Its name.
+        name: String,
+    },
+    /// List the tenants.
+    List,
+    /// Erase a tenant and everything below it.
+    Purge {
+        /// Its name.
+        name: String,
+        /// Its name again.
+        #[arg(long, value_name = "NAME")]
+        confirm: String,
+    },
+}
+
+/// Where copies go.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Residency {
+    /// One copy, in the home region.
+    HomeOnly,
+    /// One copy in each region of the group.
+    Both,
+}
+
+/// `quietus record …`
+#[derive(Args)]
+pub struct Record {
+    /// Whose recordings.
+    #[arg(long)]
+    pub tenant: String,
+    /// Of which subscriber; provisioned at its first recording.
+    #[arg(long)]
+    pub subscriber: String,
+    /// What they are.
+    #[arg(long, value_enum)]
+    pub kind: Kind,
+    /// Stream as a call that is being spoken: small frames, through the journal.
+    #[arg(long)]
+    pub live: bool,
+    /// Media type of all files; otherwise told by each file's header or ending.
+    #[arg(long, value_name = "TYPE")]
+    pub media_type: Option<String>,
+    /// When the call began, e.g. 2026-11-22T10:00:00Z; otherwise now.
+    #[arg(long, value_name = "TIME")]
+    pub start: Option<jiff::Timestamp>,
+    /// Who took part; may be repeated.
+    #[arg(long = "party", value_name = "NAME")]
+    pub parties: Vec<String>,
+    /// The switch's own call id.
+    #[arg(long, value_name = "ID")]
+    pub call_id: Option<String>,
+    /// Anything else; may be repeated.
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub labels: Vec<String>,
+    /// Why it is recorded.
+    #[arg(long)]
+    pub purpose: Option<String>,
+    /// On what ground it is recorded.
+    #[arg(long)]
+    pub basis: Option<String>,
+    /// Files at a time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
+    /// Give a file up after so many seconds without progress.
+    #[arg(long, default_value_t = 120, value_name = "SECONDS")]
+    pub patience: u64,
+    /// The files.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// What was recorded.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Kind {
+    /// A call.
+    Call,
+    /// A voicemail.
+    Voicemail,
+    /// A transcript.
+    Transcript,
+    /// A video.
+    Video,
+    /// A message.
+    Message,
+    /// Uploaded media.
+    Media,
+}
+
+/// `quietus list …`
+#[derive(Args)]
+pub struct List {
+    /// Whose recordings.
+    #[arg(long)]
+    pub tenant: String,
+    /// Of which subscriber.
+    #[arg(long)]
+    pub subscriber: Option<String>,
+}
+
+/// `quietus play …`
+#[derive(Args)]
+pub struct Play {
+    /// The recording's id.
+    pub id: String,
+    /// Where to write; otherwise standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// From this second on.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "bytes")]
+    pub from: Option<f64>,
+    /// To this second.
+    #[arg(long, value_name = "SECONDS", conflicts_with = "bytes")]
+    pub to: Option<f64>,
+    /// Bytes FIRST-LAST, counted from 0, both included; LAST may be left out.
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub bytes: Option<String>,
+}
+
+/// `quietus erase …`
+#[derive(Subcommand)]
+pub enum EraseCommand {
+    /// A recording, or a part of it.
+    Recording {
+        /// Its id.
+        id: String,
+        /// Only its audio, or only its facts.
+        #[arg(long, value_enum)]
+        part: Option<Part>,
+    },
+    /// A subscriber and everything below.
+    Subscriber {
+        /// TENANT/NAME.
+        name: String,
+    },
+    /// A tenant and everything below.
+    Tenant {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A part of a recording.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Part {
+    /// What was heard.
+    Audio,
+    /// What is known about it.
+    Facts,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    /// The lines of the interface page that exist so far.
+    #[test]
+    fn the_interface_page_parses() {
+        for line in [
+            "quietus dev --data DIR",
+            "quietus serve --config FILE",
+            "quietus config check FILE",
+            "quietus tenant create acme --home eu-west-2 --residency home-only --policy uk-standard",
+            "quietus tenant show acme",
+            "quietus tenant list --json",
+            "quietus tenant purge acme --confirm acme",
+            "quietus record --tenant acme --subscriber @number --kind call --live a.wav b.wav",
+            "quietus record --tenant acme --subscriber - --kind voicemail a.wav",
+            "quietus list --tenant acme --subscriber +441",
+            "quietus show ID --json",
+            "quietus play ID -o out.wav --from 1.5 --to 3",
+            "quietus play ID --bytes 0-99 --profile p.toml",
+            "quietus erase recording ID --part audio",
+            "quietus erase subscriber acme/+441",
+            "quietus erase tenant acme",
+            "quietus status --json --transport h3",
+        ] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+        for line in ["quietus", "quietus record --tenant a --kind call x.wav", "quietus play ID --from 1 --bytes 0-1"] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! `quietus record`: stores files, several at a time.
+//!
+//! Each file is one recording with a random 128-bit client id. When the stream breaks or the gateway says *try again*,
+//! the file is opened anew under the same client id and goes on from where the gateway says it is, so that no retry
+//! makes a second recording and nothing that arrived is sent twice. A file is given up after a time without progress.
+//! A file counts as done when the gateway says *finished*: everything lies sealed in object storage.
+//!
+//! Results come in the order of the files. One bad file does not stop the others; the first failure decides the exit
+//! status.
+
+use super::{
+    args::{Kind, Record},
+    connect::Link,
+    failure::Failure,
+    media, names,
+    output::Output,
+};
+use crate::{
+    crypto,
+    proto::v1::{
+        self, RecordRequest, record_request, record_response, recording_service_client::RecordingServiceClient,
+    },
+};
+use bytes::Bytes;
+use indicatif::{ProgressBar, ProgressStyle};
+use ring::digest;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::{
+    fs::File,
+    io::AsyncReadExt as _,
+    sync::{Semaphore, mpsc},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+/// Spooled files go in large pieces.
+const SPOOLED_PIECE: usize = 256 << 10;
+/// Live calls go as they are spoken: a tenth of a second of 8 kHz 16-bit sound.
+const LIVE_PIECE: usize = 1600;
+/// Pieces read ahead of the network.
+const PIECES: usize = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Runs the command.
+pub async fn run(link: Link, what: Record, output: Output) -> Result<(), Failure> {
+    let task = Arc::new(Task::new(link, &what)?);
+    let mut total = 0;
+    for file in &what.files {
+        let metadata = std::fs::metadata(file).map_err(|error| unreadable(file, &error))?;
+        total += metadata.len();
+    }
+    let bar = progress_bar(total);
+    let room = Arc::new(Semaphore::new(what.jobs.into()));
+    let mut uploads = Vec::new();
+    for file in what.files {
+        let (task, room, bar) = (task.clone(), room.clone(), bar.clone());
+        uploads.push(tokio::spawn(async move {
+            let _permit = room.acquire_owned().await;
+            let result = task.upload(&file, &bar).await;
+            (file, result)
+        }));
+    }
+
+    let mut first = None;
+    for upload in uploads {
+        let (file, result) = upload.await.map_err(|error| Failure::failed(error.to_string()))?;
+        match result {
+            Ok(done) => {
+                let json =
+                    serde_json::json!({ "id": done.id, "file": file, "bytes": done.bytes, "mismatch": done.mismatch });
+                bar.suspend(|| output.one(json, || done.id))?;
+            }
+            Err(failure) => {
+                let failure = failure.about(file.display());
+                bar.suspend(|| failure.report());
+                first.get_or_insert(Failure { status: failure.status, message: String::new() });
+            }
+        }
+    }
+    bar.finish_and_clear();
+    first.map_or(Ok(()), Err)
+}
+
+fn progress_bar(total: u64) -> ProgressBar {
+    // It shows itself on a terminal only.
+    let bar = ProgressBar::new(total);
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} stored, {bytes_per_sec}, {eta} left");
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::usage(format!("cannot read {}: {error}", file.display()))
+}
+
+/// What all files of one command have in common.
+struct Task {
+    link: Link,
+    open: v1::Open,
+    media_type: Option<String>,
+    piece: usize,
+    patience: Duration,
+}
+
+struct Done {
+    id: String,
+    bytes: u64,
+    mismatch: bool,
+}
+
+impl Task {
+    fn new(link: Link, what: &Record) -> Result<Self, Failure> {
+        let labels = what.labels.iter().map(|label| {
+            let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
+            Ok((name.to_owned(), value.to_owned()))
+        });
+        let facts = v1::Facts {
+            parties: what.parties.iter().map(|party| names::resolve(party)).collect::<Result<_, _>>()?,
+            call_id: what.call_id.clone().unwrap_or_default(),
+            labels: labels.collect::<Result<_, Failure>>()?,
+            purpose: what.purpose.clone().unwrap_or_default(),
+            basis: what.basis.clone().unwrap_or_default(),
+        };
+        let open = v1::Open {
+            tenant: names::resolve(&what.tenant)?,
+            subscriber: names::resolve(&what.subscriber)?,
+            kind: kind(what.kind).into(),
+            mode: if what.live { v1::Mode::Live } else { v1::Mode::Spooled }.into(),
+            start_ms: what.start.map_or(0, jiff::Timestamp::as_millisecond),
+            facts: Some(facts),
+            ..Default::default()
+        };
+        Ok(Self {
+            link,
+            open,
+            media_type: what.media_type.clone(),
+            piece: if what.live { LIVE_PIECE } else { SPOOLED_PIECE },
+            patience: Duration::from_secs(what.patience),
+        })
+    }
+
+    /// One file, over as many streams as it takes.
+    async fn upload(&self, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
+        let (length, media_type) = look_at(file).await.map_err(|error| unreadable(file, &error))?;
+        let open = v1::Open {
+            media_type: self.media_type.clone().unwrap_or_else(|| media_type.to_owned()),
+            client_id: Bytes::copy_from_slice(&crypto::random::<16>()),
+            length_hint: length,
+            ..self.open.clone()
+        };
+        let mut upload = Upload { task: self, file, open, bar, stored: 0, shown: 0, progressed: Instant::now() };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let before = upload.stored;
+            let failure = match upload.stream().await {
+                Ok(done) => return Ok(done),
+                Err(failure) => failure,
+            };
+            if !failure.is_passing() || upload.progressed.elapsed() > self.patience {
+                return Err(failure);
+            }
+            if upload.stored > before {
+                pause = FIRST_PAUSE;
+            }
+            tokio::time::sleep(pause).await;
+            pause = LONGEST_PAUSE.min(pause * 2);
+        }
+    }
+}
+
+async fn look_at(file: &Path) -> std::io::Result<(u64, &'static str)> {
+    let mut opened = File::open(file).await?;
+    let mut head = Vec::new();
+    (&mut opened).take(16).read_to_end(&mut head).await?;
+    Ok((opened.metadata().await?.len(), media::guess(file, &head)))
+}
+
+/// One file on its way.
+struct Upload<'a> {
+    task: &'a Task,
+    file: &'a Path,
+    open: v1::Open,
+    bar: &'a ProgressBar,
+    /// The gateway's watermark.
+    stored: u64,
+    /// What the bar counts of this file.
+    shown: u64,
+    progressed: Instant,
+}
+
+impl Upload<'_> {
+    /// One stream, from Open to Finished.
+    async fn stream(&mut self) -> Result<Done, Failure> {
+        let (requests, stream) = mpsc::channel(PIECES);
+        // The channel has room: this is its first message.
+        let _ = requests.send(message(record_request::Event::Open(self.open.clone()))).await;
+        let mut client = RecordingServiceClient::new(self.task.link.clone());
+        let mut answers = client.record(ReceiverStream::new(stream)).await?.into_inner();
+        let opened = match next(&mut answers).await? {
+            record_response::Event::Opened(opened) => opened,
+            _ => return Err(Failure::failed("the gateway did not answer Open")),
+        };
+
+        let mut sending = None;
+        if !opened.already_finished {
+            let (file, piece) = (self.file.to_owned(), self.task.piece);
+            sending = Some(Sending(tokio::spawn(send(file, opened.resume_offset, piece, requests))));
+        }
+        loop {
+            match next(&mut answers).await {
+                Ok(record_response::Event::Watermark(mark)) => {
+                    self.reached(mark.stored.max(mark.journaled), mark.stored)
+                }
+                Ok(record_response::Event::Finished(finished)) => {
+                    self.reached(finished.length, finished.length);
+                    return Ok(Done { id: finished.recording_id, bytes: finished.length, mismatch: finished.mismatch });
+                }
+                Ok(_) => return Err(Failure::failed("the gateway answered out of turn")),
+                // A file that cannot be read ends the stream too: then that is the reason to tell.
+                Err(failure) => return Err(Sending::reason(sending).await.unwrap_or(failure)),
+            }
+        }
+    }
+
+    fn reached(&mut self, acknowledged: u64, stored: u64) {
+        if acknowledged > self.stored {
+            self.stored = acknowledged;
+            self.progressed = Instant::now();
+        }
+        // A refused recording starts again from nothing; the bar never goes back.
+        if stored > self.shown {
+            self.bar.inc(stored - self.shown);
+            self.shown = stored;
+        }
+    }
+}
+
+/// The task that sends; it ends with the stream that it feeds.
+struct Sending(tokio::task::JoinHandle<Result<(), Failure>>);
+
+impl Sending {
+    async fn reason(sending: Option<Self>) -> Option<Failure> {
+        let mut sending = sending?;
+        if !sending.0.is_finished() {
+            return None;
+        }
+        (&mut sending.0).await.ok().and_then(Result::err)
+    }
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Sends a file from an offset on, then Finish with the length and digest of the whole.
+async fn send(file: PathBuf, resume: u64, piece: usize, requests: mpsc::Sender<RecordRequest>) -> Result<(), Failure> {
+    let read = |error: std::io::Error| unreadable(&file, &error);
+    let mut opened = File::open(&file).await.map_err(read)?;
+    let mut digest = digest::Context::new(&digest::SHA256);
+    let mut offset = 0_u64;
+    loop {
+        // What the gateway has is read for the digest only; a piece ends where the new begins.
+        let below = resume.saturating_sub(offset);
+        let size = if below == 0 { piece } else { SPOOLED_PIECE.min(usize::try_from(below).unwrap_or(SPOOLED_PIECE)) };
+        let mut content = vec![0; size];
+        let length = fill(&mut opened, &mut content).await.map_err(read)?;
+        content.truncate(length);
+        if length == 0 {
+            break;
+        }
+        digest.update(&content);
+        if below == 0 {
+            let data = v1::Data { offset, content: content.into() };
+            if requests.send(message(record_request::Event::Data(data))).await.is_err() {
+                return Ok(());
+            }
+        }
+        offset += length as u64;
+    }
+    if offset < resume {
+        return Err(Failure::failed("the file became shorter while it was sent"));
+    }
+    let sha256 = Bytes::copy_from_slice(digest.finish().as_ref());
+    let finish = v1::Finish { length: offset, sha256, end_ms: 0 };
+    // Where the stream is gone already, its status says why.
+    let _ = requests.send(message(record_request::Event::Finish(finish))).await;
+    Ok(())
+}
+
+/// Reads until the buffer is full or the file ends.
+async fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]).await? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    Ok(filled)
+}
+
+async fn next(answers: &mut Streaming<v1::RecordResponse>) -> Result<record_response::Event, Failure> {
+    let answer = answers.message().await?.and_then(|answer| answer.event);
+    answer.ok_or_else(|| Failure::try_again("the gateway ended the stream early; try again"))
+}
+
+fn message(event: record_request::Event) -> RecordRequest {
+    RecordRequest { event: Some(event) }
+}
+
+fn kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::Call => v1::Kind::Call,
+        Kind::Voicemail => v1::Kind::Voicemail,
+        Kind::Transcript => v1::Kind::Transcript,
+        Kind::Video => v1::Kind::Video,
+        Kind::Message => v1::Kind::Message,
+        Kind::Media => v1::Kind::Media,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn sent(content: &[u8], resume: u64, piece: usize) -> (Result<(), Failure>, Vec<u8>, Option<v1::Finish>) {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("file");
+        std::fs::write(&path, content).expect("written");
+        let (requests, mut stream) = mpsc::channel(1 << 16);
+        let result = send(path, resume, piece, requests).await;
+        let (mut data, mut finish) = (Vec::new(), None);
+        while let Some(request) = stream.recv().await {
+            match request.event {
+                Some(record_request::Event::Data(piece)) => {
+                    assert_eq!(piece.offset, resume + data.len() as u64);
+                    data.extend_from_slice(&piece.content);
+                }
+                Some(record_request::Event::Finish(last)) => finish = Some(last),
+                other => panic!("{other:?}"),
+            }
+        }
+        (result, data, finish)
+    }
+
+    #[tokio::test]
+    async fn a_resumed_file_sends_the_rest_and_states_the_whole() {
+        let content: Vec<u8> = (0..700_000_u32).map(|i| i as u8).collect();
+        let whole = digest::digest(&digest::SHA256, &content);
+        for resume in [0, 1, 1600, 262_144, 300_001, 700_000] {
+            for piece in [LIVE_PIECE, SPOOLED_PIECE] {
+                let (result, data, finish) = sent(&content, resume, piece).await;
+                assert_eq!(result, Ok(()));
+                assert!(data == content[resume as usize..], "{resume}");
+                let finish = finish.expect("finish");
+                assert_eq!((finish.length, finish.sha256.as_ref()), (700_000, whole.as_ref()));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_became_shorter_is_not_finished() {
+        let (result, data, finish) = sent(b"short", 9, LIVE_PIECE).await;
+        assert!(result.is_err() && data.is_empty() && finish.is_none());
+    }
+}

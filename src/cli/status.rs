@@ -1,0 +1,31 @@
+//! `quietus status`: what waits, and how much room is left.
+
+use super::{connect::Link, failure::Failure, output::Output};
+use crate::proto::v1::{GetStatusRequest, tenant_service_client::TenantServiceClient};
+
+/// Runs the command.
+pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
+    let status = TenantServiceClient::new(link).get_status(GetStatusRequest {}).await?.into_inner();
+    let json = serde_json::json!({
+        "sweeps_pending": status.sweeps_pending,
+        "replications_pending": status.replications_pending,
+        "recordings_open": status.recordings_open,
+        "journal_bytes": status.journal_bytes,
+        "journal_limit_bytes": status.journal_limit_bytes,
+        "generation": status.generation,
+        "slot_forgets": status.slot_forgets,
+    });
+    output.one(json, || {
+        format!(
+            "recordings that take audio  {}\nerased, ciphertext to go    {}\ncopies to another region    {}\n\
+             journal                     {} of {} bytes\nroot                        generation {}, forgets {}",
+            status.recordings_open,
+            status.sweeps_pending,
+            status.replications_pending,
+            status.journal_bytes,
+            status.journal_limit_bytes,
+            status.generation,
+            status.slot_forgets
+        )
+    })
+}

@@ -1,0 +1,82 @@
+//! `quietus dev`: the whole product in one process on one folder.
+//!
+//! The same code as `quietus serve`: the object store is an S3 server of its own on the loopback, reached through the
+//! AWS SDK over TLS like any other. What differs is where the parts come from, and that the slot lies beside the key
+//! store: fine for trying, and the reason why a dev folder guarantees nothing once it has been copied.
+
+use super::{
+    dev_files::{DevFiles, GROUP},
+    identities,
+    run::{self, Parts, Sockets},
+};
+use crate::{journal, object::Embedded, transport::Limits, vault::VaultConfig};
+use anyhow::{Context as _, bail};
+use std::{
+    fs::{File, TryLockError},
+    net::SocketAddr,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+};
+
+/// The regions of the group.
+const REGIONS: [&str; 2] = ["eu-west-2", "eu-west-1"];
+
+/// Serves a folder until a signal.
+pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .with_context(|| format!("cannot make {}", dir.display()))?;
+    let _lock = lock(dir)?;
+    let sockets = Sockets::bind(listen, true)?;
+    let files = DevFiles::prepare(dir)?;
+    let identities = identities::parse(&files.identities, GROUP, true).context("DIR/tls/identities.toml")?;
+    let ca = files.tls.client_ca.clone().unwrap_or_default();
+    let embedded = Embedded::start(&dir.join("s3"), &REGIONS, &files.tls.certificate, &files.tls.key, &ca)
+        .await
+        .context("the embedded S3 server")?;
+    let profile = files.write_profiles(sockets.address.port())?;
+    let parts = Parts {
+        keys: dir.join("keys"),
+        journal: dir.join("journal"),
+        slot: dir.join("slot").join("root"),
+        journal_options: journal::Options::default(),
+        regions: embedded.region_configs(),
+        vault: VaultConfig { group: GROUP.into(), ..VaultConfig::default() },
+        tls: files.tls,
+        identities,
+        limits: Limits::default(),
+    };
+    let port = sockets.address.port();
+    let line = format!("ready https://localhost:{port} data {} profile {}", dir.display(), profile.display());
+    let ready = || run::say(&line);
+    run::run(parts, sockets, ready).await
+}
+
+/// Two processes on one folder would each take the other's writes for corruption.
+fn lock(dir: &Path) -> anyhow::Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            bail!("another quietus serves {}; stop it, or take another --data", dir.display())
+        }
+        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("cannot lock {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_process_on_the_same_folder_is_refused() {
+        let dir = tempfile::tempdir().expect("dir");
+        let held = lock(dir.path()).expect("first");
+        assert!(lock(dir.path()).err().is_some_and(|error| error.to_string().contains("another quietus")));
+        drop(held);
+        assert!(lock(dir.path()).is_ok());
+    }
+}

@@ -1,0 +1,224 @@
+//! The certificates, tokens and profiles of `quietus dev`.
+//!
+//! ```text
+//! DIR/tls/      server.pem server.key ca.pem identities.toml    for the gateway only, mode 0700
+//! DIR/client/   ca.pem ROLE.pem ROLE.key ROLE.token             one identity per role
+//!               profile.toml profile-h3.toml ROLE.toml          how to connect; profile.toml is the developer
+//! ```
+//!
+//! The CA's own key signs once and is forgotten: whoever copies DIR cannot make further identities. Both folders are
+//! written beside their places and renamed, `client` last, so that a start that was killed half-way leaves either
+//! everything or something that the next start makes anew. Profiles are rewritten at every start, since the port may
+//! have changed.
+
+use crate::{
+    crypto,
+    transport::{
+        auth::{TOKEN_LEN, token_hash},
+        tls::Material,
+    },
+};
+use anyhow::Context as _;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType,
+};
+use std::{
+    fs,
+    io::Write as _,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// The group of `quietus dev`.
+pub const GROUP: &str = "uk+eu";
+/// One identity per role, all of them reaching every tenant.
+const ROLES: [&str; 6] = ["developer", "switch", "admin", "staff", "auditor", "operator"];
+const NAME: &str = "dev";
+
+/// What the gateway needs of them.
+pub struct DevFiles {
+    /// For the listeners.
+    pub tls: Material,
+    /// The identities file's text.
+    pub identities: String,
+    client: PathBuf,
+}
+
+impl DevFiles {
+    /// Finds them, or makes them.
+    pub fn prepare(dir: &Path) -> anyhow::Result<Self> {
+        let (tls, client) = (dir.join("tls"), dir.join("client"));
+        if !(tls.exists() && client.exists()) {
+            make(&tls, &client).context("cannot make the dev certificates")?;
+        }
+        let material = Material::read(&tls.join("server.pem"), &tls.join("server.key"), Some(&tls.join("ca.pem")))?;
+        let identities = fs::read_to_string(tls.join("identities.toml")).context("DIR/tls/identities.toml")?;
+        Ok(Self { tls: material, identities, client })
+    }
+
+    /// Writes the profiles for a port.
+    pub fn write_profiles(&self, port: u16) -> anyhow::Result<PathBuf> {
+        let profile = |name: &str, role: &str, transport: &str| {
+            let text = format!(
+                "# Written by `quietus dev`. Paths are relative to this file.\n\
+                 endpoint = \"https://localhost:{port}\"\ntransport = \"{transport}\"\nca = \"ca.pem\"\n\
+                 certificate = \"{role}.pem\"\nkey = \"{role}.key\"\n"
+            );
+            let path = self.client.join(name);
+            let beside = self.client.join(format!("{name}.new"));
+            fs::write(&beside, text)?;
+            fs::rename(&beside, &path).map(|()| path)
+        };
+        for role in ROLES {
+            profile(&format!("{role}.toml"), role, "h2")?;
+        }
+        profile("profile-h3.toml", ROLES[0], "h3")?;
+        Ok(profile("profile.toml", ROLES[0], "h2")?)
+    }
+}
+
+fn make(tls: &Path, client: &Path) -> anyhow::Result<()> {
+    let (new_tls, new_client) = (tls.with_extension("new"), client.with_extension("new"));
+    for folder in [tls, client, &new_tls, &new_client] {
+        if folder.exists() {
+            fs::remove_dir_all(folder)?;
+        }
+    }
+    for folder in [&new_tls, &new_client] {
+        fs::DirBuilder::new().mode(0o700).create(folder)?;
+    }
+
+    let (ca, issuer) = authority()?;
+    write(&new_tls.join("ca.pem"), &ca, 0o644)?;
+    write(&new_client.join("ca.pem"), &ca, 0o644)?;
+
+    let mut server = params(ExtendedKeyUsagePurpose::ServerAuth, "quietus dev gateway");
+    server.subject_alt_names = vec![
+        SanType::DnsName("localhost".try_into()?),
+        SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
+        SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
+    ];
+    sign(server, &issuer, &new_tls, "server")?;
+
+    let mut identities = String::from("# Who there is in `quietus dev`; tokens as hashes.\n");
+    for role in ROLES {
+        let mut params = params(ExtendedKeyUsagePurpose::ClientAuth, role);
+        params.subject_alt_names = vec![SanType::URI(format!("quietus://{GROUP}/{role}/{NAME}").try_into()?)];
+        sign(params, &issuer, &new_client, role)?;
+        let token = BASE64URL_NOPAD.encode(&crypto::random::<TOKEN_LEN>());
+        write(&new_client.join(format!("{role}.token")), &token, 0o600)?;
+        let hash = HEXLOWER.encode(&token_hash(&token));
+        identities.push_str(&format!(
+            "\n[[identity]]\nname = \"{role}/{NAME}\"\ntenants = [\"*\"]\ntoken_sha256 = \"{hash}\"\n"
+        ));
+    }
+    write(&new_tls.join("identities.toml"), &identities, 0o600)?;
+    fs::rename(&new_tls, tls)?;
+    fs::rename(&new_client, client)?;
+    Ok(())
+}
+
+fn authority() -> Result<(String, Issuer<'static, KeyPair>), rcgen::Error> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    name(&mut params, "quietus dev CA");
+    let certificate = params.self_signed(&key)?;
+    Ok((certificate.pem(), Issuer::new(params, key)))
+}
+
+fn params(usage: ExtendedKeyUsagePurpose, common_name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.extended_key_usages = vec![usage];
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    name(&mut params, common_name);
+    params
+}
+
+fn name(params: &mut CertificateParams, common_name: &str) {
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2050, 1, 1);
+}
+
+fn sign(params: CertificateParams, issuer: &Issuer<'static, KeyPair>, folder: &Path, name: &str) -> anyhow::Result<()> {
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, issuer)?;
+    write(&folder.join(format!("{name}.pem")), &certificate.pem(), 0o644)?;
+    let key = zeroize::Zeroizing::new(key.serialize_pem());
+    write(&folder.join(format!("{name}.key")), &key, 0o600)
+}
+
+fn write(path: &Path, text: &str, mode: u32) -> anyhow::Result<()> {
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    file.write_all(text.as_bytes())?;
+    Ok(file.sync_all()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        server::identities,
+        transport::{auth::CertificateName, tls::server_config},
+    };
+    use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn certificates_and_tokens_name_the_same_identities_and_are_found_again() {
+        let dir = tempfile::tempdir().expect("dir");
+        let files = DevFiles::prepare(dir.path()).expect("made");
+        server_config(&files.tls, &[b"h2"]).expect("usable");
+        let known = identities::parse(&files.identities, GROUP, true).expect("good");
+        for role in ROLES {
+            let client = dir.path().join("client");
+            let der = CertificateDer::from_pem_file(client.join(format!("{role}.pem"))).expect("pem");
+            let by_certificate = known.authenticate(&CertificateName::of(Some(&der)), None).expect("known");
+            let token = fs::read_to_string(client.join(format!("{role}.token"))).expect("token");
+            let by_token = known.authenticate(&CertificateName::Absent, Some(&token)).expect("known");
+            assert_eq!(
+                (by_certificate.name.as_str(), by_token.name),
+                (format!("{role}/dev").as_str(), format!("{role}/dev"))
+            );
+        }
+        let again = DevFiles::prepare(dir.path()).expect("found");
+        assert_eq!(again.tls.certificate, files.tls.certificate);
+        assert_eq!(again.identities, files.identities);
+    }
+
+    #[test]
+    fn keys_are_readable_by_their_owner_alone_and_the_ca_key_is_nowhere() {
+        let dir = tempfile::tempdir().expect("dir");
+        DevFiles::prepare(dir.path()).expect("made");
+        let mut keys = 0;
+        for folder in ["tls", "client"] {
+            for entry in fs::read_dir(dir.path().join(folder)).expect("folder") {
+                let path = entry.expect("entry").path();
+                let text = fs::read_to_string(&path).expect("text");
+                if text.contains("PRIVATE KEY") {
+                    keys += 1;
+                    assert_ne!(path.file_stem().and_then(|stem| stem.to_str()), Some("ca"));
+                    assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o600);
+                }
+            }
+        }
+        assert_eq!(keys, 1 + ROLES.len());
+    }
+
+    #[test]
+    fn a_start_that_was_killed_half_way_is_made_good() {
+        let dir = tempfile::tempdir().expect("dir");
+        DevFiles::prepare(dir.path()).expect("made");
+        fs::remove_dir_all(dir.path().join("client")).expect("removed");
+        fs::create_dir(dir.path().join("client.new")).expect("left over");
+        let files = DevFiles::prepare(dir.path()).expect("made anew");
+        assert!(files.write_profiles(1234).expect("written").exists());
+    }
+}

@@ -1,0 +1,271 @@
+//! Composes the gateway, serves, drains.
+//!
+//! Start: TLS material and identities are read and the port is bound before anything that holds a secret is opened, so
+//! that a typing error costs nothing; then slot, key store, journal, object storage, vault. `ready` is said when all of it
+//! answers.
+//!
+//! Stop (SIGTERM or SIGINT): not ready → no new connections, GOAWAY on the others → the vault lets running sessions end
+//! and closes → connections that are left are cut. A second signal ends the process at once; so may SIGKILL: nothing
+//! that was acknowledged depends on a clean stop.
+
+use super::{
+    config::{Config, Credentials},
+    identities,
+};
+use crate::{
+    domain::time::Clock,
+    journal::{self, Journal},
+    keys::{FileSlot, KeyStore},
+    object::{ObjectStore, RegionConfig},
+    transport::{
+        self, Gateway, Limits,
+        auth::Identities,
+        quic, serve,
+        tls::{Material, server_config},
+    },
+    vault::{Vault, VaultConfig},
+};
+use anyhow::{Context as _, bail};
+use std::{
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Ports to try until one is free for TCP and UDP alike.
+const PORT_ATTEMPTS: usize = 32;
+
+/// Everything a gateway is composed of.
+pub struct Parts {
+    /// The key store's folder.
+    pub keys: PathBuf,
+    /// The journal's folder.
+    pub journal: PathBuf,
+    /// The root slot's file.
+    pub slot: PathBuf,
+    /// Bounds of the journal.
+    pub journal_options: journal::Options,
+    /// Object storage.
+    pub regions: Vec<RegionConfig>,
+    /// Bounds of the vault.
+    pub vault: VaultConfig,
+    /// What the listeners show.
+    pub tls: Material,
+    /// Who there is.
+    pub identities: Identities,
+    /// Bounds of connections.
+    pub limits: Limits,
+}
+
+/// The sockets: TCP, and UDP on the same port where HTTP/3 is served.
+pub struct Sockets {
+    tcp: TcpListener,
+    udp: Option<UdpSocket>,
+    /// Where they are bound.
+    pub address: SocketAddr,
+}
+
+impl Sockets {
+    /// Binds them. Port 0 finds one that is free for both.
+    pub fn bind(listen: SocketAddr, http3: bool) -> anyhow::Result<Self> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let tcp = TcpListener::bind(listen).with_context(|| format!("cannot listen on {listen}"))?;
+            let address = tcp.local_addr()?;
+            let udp = if http3 { Some(UdpSocket::bind(address)) } else { None };
+            match udp.transpose() {
+                Ok(udp) => {
+                    tcp.set_nonblocking(true)?;
+                    return Ok(Self { tcp, udp, address });
+                }
+                // Port 0: somebody else has the UDP port that belongs to the TCP port we were given; take another.
+                Err(_) if listen.port() == 0 && attempts < PORT_ATTEMPTS => {}
+                Err(error) => return Err(error).with_context(|| format!("cannot listen on {address}, UDP")),
+            }
+        }
+    }
+}
+
+/// `quietus serve`.
+pub async fn serve(config: Config) -> anyhow::Result<()> {
+    let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
+    let text = std::fs::read_to_string(&config.identities)
+        .with_context(|| format!("cannot read {}", config.identities.display()))?;
+    let identities =
+        identities::parse(&text, &config.group, false).with_context(|| format!("{}", config.identities.display()))?;
+    if !config.allow_same_filesystem {
+        refuse_same_filesystem(&config.slot, &config.keys)?;
+    }
+    let sockets = Sockets::bind(config.listen, config.http3)?;
+    let regions = config.regions.into_iter().map(region).collect::<anyhow::Result<_>>()?;
+    let parts = Parts {
+        keys: config.keys,
+        journal: config.journal,
+        slot: config.slot,
+        journal_options: config.journal_options,
+        regions,
+        vault: config.vault,
+        tls,
+        identities,
+        limits: config.limits,
+    };
+    let address = sockets.address;
+    run(parts, sockets, || say(&format!("ready https://{address}"))).await
+}
+
+fn region(region: super::config::Region) -> anyhow::Result<RegionConfig> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let credentials = match region.credentials {
+        Credentials::Platform => None,
+        Credentials::Given(id, secret) => Some((id, secret)),
+        Credentials::File(id, path) => {
+            let secret = String::from_utf8(read(&path)?).with_context(|| format!("{}: not text", path.display()))?;
+            Some((id, secret.trim().to_owned()))
+        }
+    };
+    Ok(RegionConfig {
+        name: region.name,
+        bucket: region.bucket,
+        endpoint: region.endpoint,
+        credentials,
+        path_style: region.path_style,
+        ca_pem: region.ca.map(|path| read(&path)).transpose()?,
+        allow_http: false,
+        create_bucket: false,
+    })
+}
+
+/// A slot inside of what backups and snapshots copy is no slot: old roots would live on in them.
+fn refuse_same_filesystem(slot: &Path, keys: &Path) -> anyhow::Result<()> {
+    if device(slot)? == device(keys)? {
+        bail!(
+            "the slot {} lies on the key store's file system, so that a snapshot or backup of it keeps roots that were \
+             destroyed; put it elsewhere, or say `slot.allow_same_filesystem = true`",
+            slot.display()
+        );
+    }
+    Ok(())
+}
+
+/// The file system that a path lies on, or will lie on.
+fn device(path: &Path) -> anyhow::Result<u64> {
+    let existing = path.ancestors().find(|ancestor| ancestor.exists());
+    let existing = existing.filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(std::fs::metadata(existing).with_context(|| format!("cannot look at {}", existing.display()))?.dev())
+}
+
+/// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
+pub async fn run(parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
+    let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
+    let quic_tls = server_config(&parts.tls, &[b"h3"])?;
+    let vault = open(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions, parts.vault).await?;
+
+    let (serving, is_serving) = watch::channel(false);
+    let gateway = Gateway { vault: vault.clone(), identities: Arc::new(parts.identities), ready: is_serving };
+    let (router, health) = transport::router(gateway);
+    let stop = CancellationToken::new();
+    let listener = tokio::net::TcpListener::from_std(sockets.tcp)?;
+    let mut listeners = tokio::task::JoinSet::new();
+    if let Some(udp) = sockets.udp {
+        let endpoint = quic::endpoint(udp, quic_tls, parts.limits)?;
+        listeners.spawn(quic::serve(endpoint, router.clone(), parts.limits, stop.clone()));
+    }
+    listeners.spawn(serve::serve(listener, tcp_tls, router, parts.limits, stop.clone()));
+
+    let mut stopping = Stopping::new()?;
+    health.set_serving(true).await;
+    serving.send_replace(true);
+    ready();
+    tracing::info!("serving");
+
+    stopping.asked().await;
+    tracing::info!("draining");
+    serving.send_replace(false);
+    health.set_serving(false).await;
+    stop.cancel();
+    let drained = async {
+        vault.drain().await;
+        while listeners.join_next().await.is_some() {}
+    };
+    tokio::select! {
+        () = drained => tracing::info!("stopped"),
+        () = stopping.asked() => bail!("stopped by a second signal before everything was drained"),
+    }
+    Ok(())
+}
+
+async fn open(
+    slot: PathBuf,
+    keys: PathBuf,
+    journal: PathBuf,
+    options: journal::Options,
+    regions: Vec<RegionConfig>,
+    config: VaultConfig,
+) -> anyhow::Result<Vault> {
+    let objects = ObjectStore::connect(regions).await.context("object storage")?;
+    // Opening reads and syncs files; nothing else runs yet that it could hold up.
+    let stores = tokio::task::spawn_blocking(move || {
+        let slot = FileSlot::open(&slot).with_context(|| format!("the root slot {}", slot.display()))?;
+        let keys =
+            KeyStore::open(&keys, Box::new(slot)).with_context(|| format!("the key store {}", keys.display()))?;
+        let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
+        anyhow::Ok((keys, journal))
+    });
+    let (keys, journal) = stores.await??;
+    Ok(Vault::open(config, keys, journal, objects, Clock::system())?)
+}
+
+/// A line on standard output, for whoever waits for it. Nobody may be listening.
+pub(super) fn say(line: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// The signals that ask the process to stop.
+struct Stopping {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Stopping {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_port_serves_tcp_and_udp() {
+        let sockets = Sockets::bind("127.0.0.1:0".parse().expect("address"), true).expect("bound");
+        let udp = sockets.udp.as_ref().and_then(|udp| udp.local_addr().ok());
+        assert_eq!(udp, Some(sockets.address));
+        assert!(Sockets::bind(sockets.address, true).is_err());
+    }
+
+    #[test]
+    fn a_slot_beside_the_key_store_is_refused() {
+        let dir = tempfile::tempdir().expect("dir");
+        let (slot, keys) = (dir.path().join("slot/root"), dir.path().join("keys"));
+        assert!(refuse_same_filesystem(&slot, &keys).is_err());
+        // /proc is a file system of its own wherever this runs.
+        assert!(refuse_same_filesystem(Path::new("/proc/slot"), &keys).is_ok());
+    }
+}

@@ -1,0 +1,374 @@
+//! Wire messages to the vault's types and back. Pure: what comes from outside is checked here, and a refusal names the
+//! field but never repeats its value.
+
+use super::error::Problem;
+use crate::{
+    domain::{id::RecordingId, time::Timestamp},
+    proto::v1,
+    vault::{
+        self, Erasure, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording,
+        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant,
+    },
+};
+
+/// Bounds the parts of the facts, each on its own; a message as a whole is bounded by the transport.
+const MAX_TEXT: usize = 4096;
+const MAX_PARTS: usize = 64;
+
+/// Reads an id.
+pub fn recording_id(text: &str) -> Result<RecordingId, Problem> {
+    text.parse().map_err(|_| Problem::invalid("id", "a recording id has 52 letters and digits"))
+}
+
+fn moment(ms: i64) -> Option<Timestamp> {
+    (ms != 0).then_some(Timestamp(ms))
+}
+
+fn text(field: &'static str, value: String) -> Result<String, Problem> {
+    if value.len() > MAX_TEXT {
+        return Err(Problem::invalid(field, format!("at most {MAX_TEXT} bytes")));
+    }
+    Ok(value)
+}
+
+/// Reads the first message of a recording.
+pub fn open(open: v1::Open) -> Result<Open, Problem> {
+    let kind = match open.kind() {
+        v1::Kind::Call => Kind::Call,
+        v1::Kind::Voicemail => Kind::Voicemail,
+        v1::Kind::Transcript => Kind::Transcript,
+        v1::Kind::Video => Kind::Video,
+        v1::Kind::Message => Kind::Message,
+        v1::Kind::Media => Kind::Media,
+        v1::Kind::Unspecified => return Err(Problem::invalid("kind", "say what is recorded")),
+    };
+    let mode = match open.mode() {
+        v1::Mode::Spooled => Mode::Spooled,
+        v1::Mode::Live => Mode::Live,
+        v1::Mode::Unspecified => return Err(Problem::invalid("mode", "say spooled or live")),
+    };
+    Ok(Open {
+        kind,
+        mode,
+        tenant: open.tenant,
+        subscriber: open.subscriber,
+        media_type: open.media_type,
+        client_id: open.client_id.to_vec(),
+        start: moment(open.start_ms),
+        length_hint: (open.length_hint != 0).then_some(open.length_hint),
+        facts: stated(open.facts.unwrap_or_default())?,
+    })
+}
+
+fn stated(facts: v1::Facts) -> Result<StatedFacts, Problem> {
+    if facts.parties.len() > MAX_PARTS {
+        return Err(Problem::invalid("facts.parties", format!("at most {MAX_PARTS}")));
+    }
+    if facts.labels.len() > MAX_PARTS {
+        return Err(Problem::invalid("facts.labels", format!("at most {MAX_PARTS}")));
+    }
+    let parties = facts.parties.into_iter().map(|party| text("facts.parties", party)).collect::<Result<_, _>>()?;
+    let labels = facts
+        .labels
+        .into_iter()
+        .map(|(name, value)| Ok((text("facts.labels", name)?, text("facts.labels", value)?)))
+        .collect::<Result<_, Problem>>()?;
+    Ok(StatedFacts {
+        parties,
+        labels,
+        call_id: text("facts.call_id", facts.call_id)?,
+        purpose: text("facts.purpose", facts.purpose)?,
+        basis: text("facts.basis", facts.basis)?,
+    })
+}
+
+/// Reads the last message of a recording.
+pub fn finish(finish: &v1::Finish) -> Result<Finish, Problem> {
+    let sha256 = match finish.sha256.len() {
+        0 => None,
+        32 => finish.sha256.as_ref().try_into().ok(),
+        _ => return Err(Problem::invalid("sha256", "32 bytes, or none")),
+    };
+    Ok(Finish { length: finish.length, sha256, end: moment(finish.end_ms) })
+}
+
+/// Writes a watermark.
+pub fn watermark(progress: &Progress) -> v1::Watermark {
+    v1::Watermark {
+        journaled: progress.journaled,
+        stored: progress.stored,
+        key: v1::KeyCustody::ThisNode.into(),
+        finish_journaled: progress.finish_journaled,
+    }
+}
+
+/// Reads the range of a playback.
+pub fn play_range(range: Option<v1::play_request::Range>) -> Result<PlayRange, Problem> {
+    use v1::play_request::Range;
+    Ok(match range {
+        None => PlayRange::Bytes { start: 0, end: None },
+        Some(Range::Bytes(range)) => {
+            let end = (range.end != 0).then_some(range.end);
+            if end.is_some_and(|end| end < range.start) {
+                return Err(Problem::invalid("range", "the end must not lie before the start"));
+            }
+            PlayRange::Bytes { start: range.start, end }
+        }
+        Some(Range::Time(range)) => {
+            let to = (range.to_seconds != 0.0).then_some(range.to_seconds);
+            let sound = |seconds: f64| seconds.is_finite() && seconds >= 0.0;
+            if !sound(range.from_seconds) || !to.is_none_or(|to| sound(to) && to >= range.from_seconds) {
+                return Err(Problem::invalid("range", "seconds from 0 on, the end not before the start"));
+            }
+            PlayRange::Time { from: range.from_seconds, to }
+        }
+    })
+}
+
+/// Writes what a playback will deliver.
+pub fn play_info(info: &PlayInfo) -> v1::PlayInfo {
+    v1::PlayInfo {
+        media_type: info.media_type.clone(),
+        total_length: info.total_length,
+        length: info.length,
+        start: info.start,
+        complete: info.complete,
+    }
+}
+
+/// Writes a recording.
+pub fn recording(recording: Recording) -> v1::Recording {
+    v1::Recording {
+        id: recording.id.to_string(),
+        tenant: recording.tenant,
+        subscriber: recording.subscriber,
+        facts: recording.facts.map(recording_facts),
+        audio_present: recording.audio_present,
+    }
+}
+
+fn recording_facts(facts: Facts) -> v1::RecordingFacts {
+    v1::RecordingFacts {
+        kind: kind(facts.kind).into(),
+        stated: Some(v1::Facts {
+            parties: facts.stated.parties,
+            call_id: facts.stated.call_id,
+            labels: facts.stated.labels.into_iter().collect(),
+            purpose: facts.stated.purpose,
+            basis: facts.stated.basis,
+        }),
+        start_ms: facts.start.0,
+        end_ms: facts.end.map_or(0, |end| end.0),
+        length: facts.length,
+        duration_seconds: facts.duration_seconds,
+        state: match facts.state {
+            State::Open => v1::State::Open,
+            State::Partial => v1::State::Partial,
+            State::Complete => v1::State::Complete,
+        }
+        .into(),
+        mismatch: facts.mismatch,
+    }
+}
+
+fn kind(kind: Kind) -> v1::Kind {
+    match kind {
+        Kind::Call => v1::Kind::Call,
+        Kind::Voicemail => v1::Kind::Voicemail,
+        Kind::Transcript => v1::Kind::Transcript,
+        Kind::Video => v1::Kind::Video,
+        Kind::Message => v1::Kind::Message,
+        Kind::Media => v1::Kind::Media,
+    }
+}
+
+/// Reads what to erase. A tenant must be named twice.
+pub fn target(request: v1::EraseRequest) -> Result<Target, Problem> {
+    use v1::erase_request::Scope;
+    Ok(match request.scope {
+        None => return Err(Problem::invalid("scope", "say what to erase")),
+        Some(Scope::Recording(scope)) => {
+            let part = match v1::Part::try_from(scope.part) {
+                Ok(v1::Part::Unspecified) => Part::Both,
+                Ok(v1::Part::Audio) => Part::Audio,
+                Ok(v1::Part::Facts) => Part::Facts,
+                // A part that this gateway does not know must not be read as everything.
+                Err(_) => return Err(Problem::invalid("part", "audio, facts, or unspecified for both")),
+            };
+            Target::Recording(recording_id(&scope.id)?, part)
+        }
+        Some(Scope::Subscriber(scope)) => Target::Subscriber { tenant: scope.tenant, subscriber: scope.subscriber },
+        Some(Scope::Tenant(scope)) if scope.confirm == scope.tenant => Target::Tenant { tenant: scope.tenant },
+        Some(Scope::Tenant(_)) => return Err(Problem::invalid("confirm", "repeat the tenant's name")),
+    })
+}
+
+/// Writes what an erasure did.
+pub fn erasure(erasure: Erasure) -> v1::EraseResponse {
+    v1::EraseResponse {
+        outcome: match erasure.destroyed {
+            true => v1::Outcome::Erased,
+            false => v1::Outcome::AlreadyErased,
+        }
+        .into(),
+        generation_from: erasure.generation_from,
+        generation_to: erasure.generation_to,
+        slot_forgets: erasure.slot_forgets,
+    }
+}
+
+/// Reads a new tenant.
+pub fn new_tenant(request: v1::CreateTenantRequest) -> Result<NewTenant, Problem> {
+    let residency = match request.residency() {
+        v1::Residency::HomeOnly => Residency::HomeOnly,
+        v1::Residency::Both => Residency::Both,
+        v1::Residency::Unspecified => return Err(Problem::invalid("residency", "say home-only or both")),
+    };
+    Ok(NewTenant { residency, name: request.name, home: request.home, policy: request.policy })
+}
+
+/// Writes a tenant.
+pub fn tenant(tenant: Tenant) -> v1::Tenant {
+    v1::Tenant {
+        name: tenant.name,
+        home: tenant.home,
+        residency: match tenant.residency {
+            Residency::HomeOnly => v1::Residency::HomeOnly,
+            Residency::Both => v1::Residency::Both,
+        }
+        .into(),
+        policy: tenant.policy,
+        created_ms: tenant.created.0,
+        subscribers: tenant.subscribers,
+    }
+}
+
+/// Writes a row of the statistics.
+pub fn statistics_row(row: StatisticsRow) -> v1::StatisticsRow {
+    v1::StatisticsRow {
+        day: row.day.to_string(),
+        kind: kind_word(row.kind).into(),
+        region: row.region,
+        recordings: row.recordings,
+        seconds: row.seconds,
+        bytes: row.bytes,
+    }
+}
+
+fn kind_word(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Call => "call",
+        Kind::Voicemail => "voicemail",
+        Kind::Transcript => "transcript",
+        Kind::Video => "video",
+        Kind::Message => "message",
+        Kind::Media => "media",
+    }
+}
+
+/// Writes what waits.
+pub fn status(status: Status) -> v1::Status {
+    v1::Status {
+        sweeps_pending: status.sweeps_pending,
+        replications_pending: status.replications_pending,
+        recordings_open: status.recordings_open,
+        journal_bytes: status.journal_bytes,
+        journal_limit_bytes: status.journal_limit_bytes,
+        generation: status.generation,
+        slot_forgets: status.slot_forgets,
+    }
+}
+
+/// Writes the last message of a recording.
+pub fn finished(id: &str, finished: vault::Finished) -> v1::Finished {
+    v1::Finished {
+        recording_id: id.into(),
+        length: finished.length,
+        state: v1::State::Complete.into(),
+        key: v1::KeyCustody::ThisNode.into(),
+        mismatch: finished.mismatch,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::reason::Reason;
+
+    fn valid_open() -> v1::Open {
+        v1::Open {
+            tenant: "acme".into(),
+            subscriber: "+441".into(),
+            kind: v1::Kind::Call.into(),
+            mode: v1::Mode::Live.into(),
+            media_type: "audio/wav".into(),
+            client_id: vec![7; 16].into(),
+            ..Default::default()
+        }
+    }
+
+    fn field_of<T>(result: Result<T, Problem>) -> Option<&'static str> {
+        result.err().filter(|problem| problem.reason == Reason::Invalid).and_then(|problem| problem.field)
+    }
+
+    #[test]
+    fn zero_means_now_and_unknown() {
+        let read = open(valid_open()).expect("valid");
+        assert!(read.start.is_none() && read.length_hint.is_none());
+        let read = open(v1::Open { start_ms: -5, length_hint: 9, ..valid_open() }).expect("valid");
+        assert_eq!((read.start, read.length_hint), (Some(Timestamp(-5)), Some(9)));
+    }
+
+    #[test]
+    fn a_kind_or_mode_from_the_future_is_refused_not_guessed() {
+        assert_eq!(field_of(open(v1::Open { kind: 99, ..valid_open() })), Some("kind"));
+        assert_eq!(field_of(open(v1::Open { mode: 99, ..valid_open() })), Some("mode"));
+    }
+
+    #[test]
+    fn facts_are_bounded_part_by_part() {
+        let with = |facts| open(v1::Open { facts: Some(facts), ..valid_open() });
+        let many = v1::Facts { parties: vec![String::new(); 65], ..Default::default() };
+        assert_eq!(field_of(with(many)), Some("facts.parties"));
+        let long = v1::Facts { call_id: "x".repeat(4097), ..Default::default() };
+        assert_eq!(field_of(with(long)), Some("facts.call_id"));
+    }
+
+    #[test]
+    fn a_digest_has_32_bytes_or_none() {
+        let with = |bytes: usize| finish(&v1::Finish { length: 1, sha256: vec![1; bytes].into(), end_ms: 0 });
+        assert_eq!(with(0).expect("none").sha256, None);
+        assert_eq!(with(32).expect("one").sha256, Some([1; 32]));
+        assert_eq!(field_of(with(31)), Some("sha256"));
+    }
+
+    #[test]
+    fn a_part_from_the_future_is_not_read_as_everything() {
+        let id = "0".repeat(52);
+        let scope = v1::erase_request::Scope::Recording(v1::EraseRecording { id, part: 99 });
+        assert_eq!(field_of(target(v1::EraseRequest { scope: Some(scope) })), Some("part"));
+    }
+
+    #[test]
+    fn a_tenant_must_be_named_twice() {
+        let ask = |confirm: &str| {
+            let scope = v1::EraseTenant { tenant: "acme".into(), confirm: confirm.into() };
+            target(v1::EraseRequest { scope: Some(v1::erase_request::Scope::Tenant(scope)) })
+        };
+        assert_eq!(field_of(ask("")), Some("confirm"));
+        assert!(ask("acme").is_ok());
+    }
+
+    #[test]
+    fn ranges_that_make_no_sense_are_refused() {
+        use v1::play_request::Range;
+        let bytes = |start, end| play_range(Some(Range::Bytes(v1::ByteRange { start, end })));
+        let time = |from_seconds, to_seconds| play_range(Some(Range::Time(v1::TimeRange { from_seconds, to_seconds })));
+        assert_eq!(bytes(5, 0), Ok(PlayRange::Bytes { start: 5, end: None }));
+        assert_eq!(field_of(bytes(5, 4)), Some("range"));
+        assert_eq!(time(1.0, 0.0), Ok(PlayRange::Time { from: 1.0, to: None }));
+        for (from, to) in [(-1.0, 0.0), (f64::NAN, 0.0), (0.0, f64::INFINITY), (2.0, 1.0)] {
+            assert_eq!(field_of(time(from, to)), Some("range"), "{from} {to}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The gRPC services, and the health and reflection services beside them.
+//!
+//! Each method authenticates, asks the table of [`super::auth`], calls the vault, converts. What must not stop half-way
+//! when a client hangs up (an erasure, a discard, the making of a tenant) runs in a task of its own. Health and
+//! reflection need no identity: they tell nothing but the public interface.
+
+mod erasure;
+mod playback;
+mod record;
+mod recording;
+mod tenant;
+
+use super::{
+    Gateway, Peer,
+    auth::{self, Denied, Identity},
+};
+use crate::proto::v1::{
+    self, erasure_service_server::ErasureServiceServer, playback_service_server::PlaybackServiceServer,
+    recording_service_server::RecordingServiceServer, tenant_service_server::TenantServiceServer,
+};
+use tonic::{Request, Status, service::Routes};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+/// Most content in one Data message.
+pub const MAX_CONTENT: usize = 1 << 20;
+/// Most bytes in one message: content and a margin for the facts.
+const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
+const SERVICES: [&str; 5] = [
+    "",
+    "quietus.v1.RecordingService",
+    "quietus.v1.PlaybackService",
+    "quietus.v1.ErasureService",
+    "quietus.v1.TenantService",
+];
+
+/// All services on one router, and what tells the health service.
+pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let mut routes = Routes::builder();
+    routes
+        .add_service(health)
+        .add_service(RecordingServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_MESSAGE))
+        .add_service(PlaybackServiceServer::new(gateway.clone()))
+        .add_service(ErasureServiceServer::new(gateway.clone()))
+        .add_service(TenantServiceServer::new(gateway));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // The descriptors were encoded by our own build script; a test registers them.
+    match (reflection().build_v1(), reflection().build_v1alpha()) {
+        (Ok(v1), Ok(v1alpha)) => {
+            routes.add_service(v1).add_service(v1alpha);
+        }
+        (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "the reflection service is not available"),
+    }
+    (routes.routes().prepare().into_axum_router(), Health(reporter))
+}
+
+/// Tells the health service.
+pub struct Health(HealthReporter);
+
+impl Health {
+    /// Whether the services take requests.
+    pub async fn set_serving(&self, serving: bool) {
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for service in SERVICES {
+            self.0.set_service_status(service, status).await;
+        }
+    }
+}
+
+/// Who sends a request, and over what.
+fn caller<T>(gateway: &Gateway, request: &Request<T>) -> Result<(Identity, &'static str), Status> {
+    let peer = request.extensions().get::<Peer>().ok_or_else(|| refuse(Denied::Nobody))?;
+    let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+    let token = match header {
+        // A header of another scheme is not "no token": fall through to a refusal, not to the certificate.
+        Some(header) => Some(auth::bearer(Some(header)).unwrap_or_default()),
+        None => None,
+    };
+    let identity = gateway.identities.authenticate(&peer.certificate, token).map_err(refuse)?;
+    Ok((identity, peer.transport))
+}
+
+/// An error of any of our kinds as a status.
+fn refuse(error: impl Into<super::error::Problem>) -> Status {
+    error.into().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reflection_takes_our_descriptors() {
+        let builder = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        assert!(builder().build_v1().is_ok() && builder().build_v1alpha().is_ok());
+    }
+}

@@ -1,0 +1,57 @@
+//! `RecordingService`: opens a session per stream, and shows what is known about recordings.
+
+use super::{caller, record, refuse};
+use crate::{
+    proto::v1::{
+        GetRecordingRequest, ListRecordingsRequest, ListRecordingsResponse, RecordRequest, RecordResponse, Recording,
+        recording_service_server::RecordingService,
+    },
+    transport::{Gateway, auth::Action, convert},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const DEFAULT_PAGE: u32 = 500;
+const MAX_PAGE: u32 = 5000;
+
+#[tonic::async_trait]
+impl RecordingService for Gateway {
+    type RecordStream = ReceiverStream<Result<RecordResponse, Status>>;
+
+    /// Answers at once and goes on in a task, so that a client that waits for the headers before it sends Open does not
+    /// wait for ever.
+    async fn record(&self, request: Request<Streaming<RecordRequest>>) -> Result<Response<Self::RecordStream>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let (answers, stream) = mpsc::channel(record::ANSWERS);
+        tokio::spawn(record::run(self.vault.clone(), identity, request.into_inner(), answers));
+        Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn get(&self, request: Request<GetRecordingRequest>) -> Result<Response<Recording>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        identity.authorize(Action::Show, None).map_err(refuse)?;
+        let id = convert::recording_id(&request.get_ref().id).map_err(refuse)?;
+        let recording = self.vault.recording(&identity.scope, id).map_err(refuse)?;
+        Ok(Response::new(convert::recording(recording)))
+    }
+
+    /// Opens up to thousands of facts, so it runs where blocking is allowed.
+    async fn list(&self, request: Request<ListRecordingsRequest>) -> Result<Response<ListRecordingsResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let request = request.into_inner();
+        identity.authorize(Action::List, Some(&request.tenant)).map_err(refuse)?;
+        let page_size = match request.page_size {
+            0 => DEFAULT_PAGE,
+            size => size.min(MAX_PAGE),
+        } as usize;
+        let vault = self.vault.clone();
+        let page = tokio::task::spawn_blocking(move || {
+            let subscriber = (!request.subscriber.is_empty()).then_some(request.subscriber.as_str());
+            vault.recordings(&request.tenant, subscriber, page_size, &request.page_token)
+        });
+        let (recordings, next_page_token) = page.await.map_err(refuse)?.map_err(refuse)?;
+        let recordings = recordings.into_iter().map(convert::recording).collect();
+        Ok(Response::new(ListRecordingsResponse { recordings, next_page_token }))
+    }
+}

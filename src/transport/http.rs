@@ -1,0 +1,295 @@
+//! HTTP beside gRPC: the audio of a recording for an `<audio>` element, health, metrics.
+//!
+//! `GET /v1/recordings/{id}/audio` takes one byte range (RFC 9110): 206 for a range, 416 outside of the recording, 200
+//! without one, for several ranges at once, and for a conditional range (there is no validator to hold it against). An
+//! `<audio>` element cannot send an `authorization` header, so the token may stand in `?access_token=`; no URI is ever
+//! logged. The media type was chosen by whoever recorded, so the answer is sandboxed and never sniffed: a recording
+//! cannot run as a page in the gateway's origin. Nothing may be cached: what is erased must not play from a cache.
+//!
+//! A range counted from the end needs the length first, which costs a second entry in the audit log.
+
+use super::{
+    Gateway, Peer,
+    auth::{self, Action, Denied, Identity},
+    error::Problem,
+};
+use crate::{
+    domain::id::RecordingId,
+    transport::convert,
+    vault::{PlayInfo, PlayRange, Playback},
+};
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path, Request, State},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// Chunks of at most 64 KiB under way to a client.
+const CHUNKS: usize = 4;
+
+/// Metric names, each with its unit.
+mod metric {
+    pub const SWEEPS: &str = "quietus_sweeps_pending_count";
+    pub const REPLICATIONS: &str = "quietus_replications_pending_count";
+    pub const OPEN: &str = "quietus_recordings_open_count";
+    pub const JOURNAL: &str = "quietus_journal_bytes";
+    pub const JOURNAL_LIMIT: &str = "quietus_journal_limit_bytes";
+    pub const GENERATION: &str = "quietus_root_generation_count";
+}
+
+/// The routes.
+pub fn routes(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/v1/recordings/{id}/audio", get(audio))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(gateway)
+}
+
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    if *gateway.ready.borrow() {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response()
+    }
+}
+
+async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
+    let (identity, _) = caller(&gateway, &request)?;
+    identity.authorize(Action::Metrics, None)?;
+    let status = gateway.vault.status();
+    let gauges = [
+        (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
+        (metric::REPLICATIONS, "Copies to a second region that wait.", status.replications_pending),
+        (metric::OPEN, "Recordings that take audio now.", status.recordings_open),
+        (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),
+        (metric::JOURNAL_LIMIT, "Bytes at which new live calls are refused.", status.journal_limit_bytes),
+        (metric::GENERATION, "Generation of the present root.", status.generation),
+    ];
+    let text: String = gauges
+        .iter()
+        .map(|(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"))
+        .collect();
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
+    let (identity, transport) = caller(&gateway, &request)?;
+    identity.authorize(Action::Play, None)?;
+    let id = convert::recording_id(&id)?;
+    let head = request.method() == Method::HEAD;
+    let wanted = if head { None } else { Wanted::of(request.headers()) };
+    let player = Player { gateway: &gateway, identity: &identity, id, transport };
+    let range = match wanted {
+        // HEAD needs the length and the type, and hears nothing.
+        None if head => PlayRange::Bytes { start: 0, end: Some(0) },
+        None => PlayRange::Bytes { start: 0, end: None },
+        Some(Wanted::Span { start, last }) => PlayRange::Bytes { start, end: last.map(|last| last.saturating_add(1)) },
+        Some(Wanted::Tail(length)) => {
+            let total = player.play(PlayRange::Bytes { start: 0, end: Some(0) }).await?.info().total_length;
+            PlayRange::Bytes { start: total.saturating_sub(length), end: None }
+        }
+    };
+    let playback = match player.play(range).await {
+        Err(Refused::Outside(total)) if wanted.is_some() => return Ok(outside(total)),
+        playback => playback?,
+    };
+    let info = playback.info().clone();
+    if wanted.is_some() && info.length == 0 {
+        return Ok(outside(info.total_length));
+    }
+    let mut response = if head { Body::empty() } else { stream(playback) }.into_response();
+    describe(&mut response, &info, wanted.is_some(), head);
+    Ok(response)
+}
+
+struct Player<'a> {
+    gateway: &'a Gateway,
+    identity: &'a Identity,
+    id: RecordingId,
+    transport: &'static str,
+}
+
+enum Refused {
+    Outside(u64),
+    For(Problem),
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Outside(total) => crate::vault::Error::OutOfRange { total }.into(),
+            Refused::For(problem) => problem,
+        }
+    }
+}
+
+impl Player<'_> {
+    async fn play(&self, range: PlayRange) -> Result<Playback, Refused> {
+        let playback =
+            self.gateway.vault.play(&self.identity.scope, self.id, range, &self.identity.name, self.transport);
+        playback.await.map_err(|error| match error {
+            crate::vault::Error::OutOfRange { total } => Refused::Outside(total),
+            other => Refused::For(other.into()),
+        })
+    }
+}
+
+/// The one range that we serve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wanted {
+    Span { start: u64, last: Option<u64> },
+    Tail(u64),
+}
+
+impl Wanted {
+    /// None: the whole. A header that makes no sense counts as absent, as RFC 9110 section 14.2 has it.
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        if headers.contains_key(header::IF_RANGE) {
+            return None;
+        }
+        let (unit, set) = headers.get(header::RANGE)?.to_str().ok()?.split_once('=')?;
+        let (start, last) = set.trim().split_once('-')?;
+        // `u64::from_str` takes a sign, the grammar does not.
+        let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+        if !unit.eq_ignore_ascii_case("bytes") || !digits(start) || !digits(last) {
+            return None;
+        }
+        match (start, last) {
+            ("", last) => Some(Self::Tail(last.parse().ok()?)),
+            (start, "") => Some(Self::Span { start: start.parse().ok()?, last: None }),
+            (start, last) => {
+                let (start, last) = (start.parse().ok()?, last.parse().ok()?);
+                (start <= last).then_some(Self::Span { start, last: Some(last) })
+            }
+        }
+    }
+}
+
+fn outside(total: u64) -> Response {
+    let mut response = StatusCode::RANGE_NOT_SATISFIABLE.into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::try_from(format!("bytes */{total}")) {
+        headers.insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+fn describe(response: &mut Response, info: &PlayInfo, partial: bool, head: bool) {
+    let headers = response.headers_mut();
+    let media_type =
+        HeaderValue::from_str(&info.media_type).unwrap_or(HeaderValue::from_static("application/octet-stream"));
+    headers.insert(header::CONTENT_TYPE, media_type);
+    headers.insert(header::CONTENT_LENGTH, if head { info.total_length } else { info.length }.into());
+    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    if partial {
+        let last = info.start.saturating_add(info.length).saturating_sub(1);
+        if let Ok(value) = HeaderValue::try_from(format!("bytes {}-{last}/{}", info.start, info.total_length)) {
+            headers.insert(header::CONTENT_RANGE, value);
+        }
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+}
+
+/// A failure on the way breaks the stream off: short of its stated length, no client takes it for the whole.
+fn stream(mut playback: Playback) -> Body {
+    let (to, from) = mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(CHUNKS);
+    tokio::spawn(async move {
+        while let Some(chunk) = playback.next().await {
+            let chunk = chunk.map_err(|error| std::io::Error::other(Problem::from(error).message));
+            let failed = chunk.is_err();
+            if to.send(chunk).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    Body::from_stream(ReceiverStream::new(from))
+}
+
+fn caller(gateway: &Gateway, request: &Request) -> Result<(Identity, &'static str), Problem> {
+    let peer = request.extensions().get::<Peer>().ok_or(Denied::Nobody)?;
+    let header = request.headers().get(header::AUTHORIZATION);
+    let token = match header {
+        // A header of another scheme is not "no token": fall through to a refusal, not to the certificate.
+        Some(header) => Some(auth::bearer(header.to_str().ok()).unwrap_or_default()),
+        None => access_token(request.uri()),
+    };
+    Ok((gateway.identities.authenticate(&peer.certificate, token)?, peer.transport))
+}
+
+/// Tokens are base64url, so nothing in them is ever escaped.
+fn access_token(uri: &Uri) -> Option<&str> {
+    uri.query()?.split('&').find_map(|pair| pair.strip_prefix("access_token="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(range: &str) -> Option<Wanted> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, range.parse().expect("a header"));
+        Wanted::of(&headers)
+    }
+
+    #[test]
+    fn one_range_is_read_and_everything_else_is_the_whole() {
+        assert_eq!(wanted("bytes=0-"), Some(Wanted::Span { start: 0, last: None }));
+        assert_eq!(wanted("bytes=5-9"), Some(Wanted::Span { start: 5, last: Some(9) }));
+        assert_eq!(wanted("Bytes= 5-9"), Some(Wanted::Span { start: 5, last: Some(9) }));
+        assert_eq!(wanted("bytes=-500"), Some(Wanted::Tail(500)));
+        for nonsense in [
+            "bytes=9-5",
+            "bytes=-",
+            "bytes=a-b",
+            "bytes=+1-2",
+            "bytes=0-1,5-6",
+            "lines=0-1",
+            "bytes",
+            "bytes=0-99999999999999999999",
+        ] {
+            assert_eq!(wanted(nonsense), None, "{nonsense}");
+        }
+    }
+
+    #[test]
+    fn a_conditional_range_is_the_whole_since_there_is_no_validator() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::RANGE, HeaderValue::from_static("bytes=0-1"));
+        headers.insert(header::IF_RANGE, HeaderValue::from_static("\"etag\""));
+        assert_eq!(Wanted::of(&headers), None);
+    }
+
+    #[test]
+    fn an_answer_is_sandboxed_not_cached_and_tells_its_range() {
+        let info =
+            PlayInfo { media_type: "text/html".into(), total_length: 100, length: 10, start: 20, complete: true };
+        let mut response = Body::empty().into_response();
+        describe(&mut response, &info, true, false);
+        assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);
+        let value = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        assert_eq!(value(header::CONTENT_RANGE), Some("bytes 20-29/100"));
+        assert_eq!(value(header::CONTENT_LENGTH), Some("10"));
+        assert_eq!(value(header::CACHE_CONTROL), Some("no-store"));
+        assert_eq!(value(header::CONTENT_SECURITY_POLICY), Some("default-src 'none'; sandbox"));
+    }
+
+    #[test]
+    fn the_token_of_an_audio_element_stands_in_the_query() {
+        let token = |uri: &'static str| access_token(&Uri::from_static(uri)).map(str::to_owned);
+        assert_eq!(token("/x?a=b&access_token=abc-_"), Some("abc-_".into()));
+        assert_eq!(token("/x?xaccess_token=abc"), None);
+        assert_eq!(token("/x"), None);
+    }
+}
