@@ -127,6 +127,8 @@ impl Closure {
                 opens |= self.page(carved, top, root, Context::default(), &mut queue, needles)?;
             }
             self.roots += usize::from(opens);
+            // Entries appended to the top lie under the root itself.
+            queue.push_back(PageKey { page: [0; 16], key: *root, context: Context::default() });
         }
         loop {
             while let Some(next) = queue.pop_front() {
