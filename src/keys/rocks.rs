@@ -132,7 +132,7 @@ impl Backing for Rocks {
                 None => batch.delete_cf(family, &row.key),
             }
         }
-        self.db.write_opt(&batch, &self.synced).map_err(rocks)
+        self.db.write_opt(batch, &self.synced).map_err(rocks)
     }
 
     fn flush(&self) -> Result<(), BackingError> {

@@ -277,8 +277,8 @@ impl Thread {
             self.apply(&command, published, next.clone())?;
         }
         // The backup's delta will go out here, before the slot commits.
+        let to = next.as_ref().map_or(root.generation, |next| next.generation);
         let replies = accepted.drain(..).map(|(reply, erased)| {
-            let to = next.as_ref().map_or(root.generation, |next| next.generation);
             let from = if erased { root.generation } else { to };
             (reply, Committed { erased, generation_from: from, generation_to: to })
         });
