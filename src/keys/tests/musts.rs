@@ -6,7 +6,7 @@ use super::{
     attacker::{Haul, Key},
     block_on, commit,
     medium::{Disk, Event, Left},
-    model::{Model, check},
+    model::{Forgotten, Model, check},
     new_recording, open, open_with,
 };
 use crate::crypto::random;
@@ -44,9 +44,9 @@ fn a_split_leaves_the_page_key_to_no_part() {
     // The top's key is the root and the tenant's page kept its own: only they may be left over.
     assert_eq!(page_keys(&disk).intersection(&before).count(), 2);
     for at in paths {
-        let erased = secrets_of(&keys, at);
+        let forgotten = Forgotten { secrets: secrets_of(&keys, at), ..Forgotten::default() };
         erase(&keys, at).expect("erases");
-        check(&disk, &Model::of(&keys), &erased);
+        check(&disk, &Model::of(&keys), &forgotten);
     }
 }
 
@@ -55,11 +55,11 @@ fn growth_at_the_top_moves_everything_under_fresh_keys() {
     let disk = Disk::new();
     let keys = open(&disk);
     let tenants: Vec<_> = (0..3 * TINY.entries).map(|number| add_tenant(&keys, &format!("{number}"))).collect();
-    let mut erased = HashSet::new();
+    let mut forgotten = Forgotten::default();
     for tenant in tenants {
-        erased.insert(*keys.tenant(tenant).expect("reads").expect("lives").secret.expose());
+        forgotten.secrets.insert(*keys.tenant(tenant).expect("reads").expect("lives").secret.expose());
         commit(&keys, vec![Change::EraseTenant(tenant)]).expect("erases");
-        check(&disk, &Model::of(&keys), &erased);
+        check(&disk, &Model::of(&keys), &forgotten);
     }
 }
 
@@ -86,7 +86,7 @@ fn a_page_merges_with_its_neighbour_when_an_erasure_thins_it_out() {
     assert!(most > 8);
     let pages = page_keys(&disk).len();
     assert!(pages <= 4, "two recordings are left on {pages} pages");
-    check(&disk, &Model::of(&keys), &HashSet::new());
+    check(&disk, &Model::of(&keys), &Forgotten::default());
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_start_goes_forward_from_the_commit_point_and_back_before_it() {
         for power in [false, true] {
             let disk = Disk::new();
             let (keys, _, _, paths) = small_world(&disk, 2);
-            let secrets = secrets_of(&keys, paths[0]);
+            let mut secrets = secrets_of(&keys, paths[0]);
             disk.arm(steps, left);
             assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
             drop(keys);
@@ -180,7 +180,10 @@ fn a_start_goes_forward_from_the_commit_point_and_back_before_it() {
             let keys = open(&disk);
             let gone = keys.audio_leaf(paths[0]).expect("reads").is_none();
             assert_eq!(gone, forward, "{steps} {left:?}");
-            check(&disk, &Model::of(&keys), &if gone { secrets } else { HashSet::new() });
+            if !gone {
+                secrets.clear();
+            }
+            check(&disk, &Model::of(&keys), &Forgotten { secrets, ..Forgotten::default() });
         }
     }
 }
@@ -236,7 +239,7 @@ fn a_record_torn_off_the_log_is_filled_from_the_file() {
     drop(keys);
     disk.tear_log();
     let keys = open(&disk);
-    check(&disk, &Model::of(&keys), &secrets);
+    check(&disk, &Model::of(&keys), &Forgotten { secrets, ..Forgotten::default() });
     assert!(keys.audio_leaf(paths[0]).expect("reads").is_none());
 }
 
@@ -343,5 +346,5 @@ fn a_create_in_the_same_batch_as_the_erasure_of_its_parent_reaches_the_sweeper()
     ];
     assert!(commit(&keys, changes).expect("erases").erased);
     assert_eq!(super::sweep_all(&keys, 2).len(), 1 + 2 + 3);
-    check(&disk, &Model::default(), &HashSet::new());
+    check(&disk, &Model::default(), &Forgotten::default());
 }
