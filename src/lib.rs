@@ -12,6 +12,7 @@
 //! - [`transport`]: gRPC and HTTP over TLS and QUIC; who is calling; errors as status codes.
 //! - [`server`]: configuration, start, drain; the all-in-one `dev` form.
 //! - [`cli`]: the client commands. They use the wire only.
+//! - [`forensics`]: the attacker, for the second binary. Of the gateway it uses the formats alone.
 #![forbid(unsafe_code)]
 
 pub mod cli;
@@ -25,3 +26,6 @@ pub mod segment;
 pub mod server;
 pub mod transport;
 pub mod vault;
+
+// Apart from the order above: nothing uses it but its own binary.
+pub mod forensics;

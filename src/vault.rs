@@ -1,8 +1,240 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
-//! Parts: [`ingest`] (a call comes in), [`playback`] (it is heard again), [`erasure`] (it is forgotten), [`sweep`] (its
-//! ciphertext goes), [`replicate`] (copies to the second region), [`tenants`], [`recording_id`].
+//! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`ingest`] (a call comes in; its back half
+//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`erasure`], [`sweep`] (the ciphertext
+//! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
+//! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them.
+//!
+//! # Who waits for whom
+//!
+//! - An *acknowledgement* waits for what it promises: `journaled` for the journal's sync; `stored` for the PutObject and
+//!   then for the synced row that lists the slice. An object's id is durable before its put starts, because the create,
+//!   or the row that listed the slice before, carries it. So at every moment each object that can exist is named in the
+//!   key store, and an erasure finds it.
+//! - An *erasure* waits for the sessions it cuts, then for the key tree, then for sessions that entered meanwhile; it
+//!   never waits for S3.
+//! - A *live call* never waits for S3 before it is acknowledged.
 
 pub mod api;
+mod audio;
+mod catalogue;
+mod claims;
+mod erasure;
+mod housekeeping;
+mod ingest;
+mod playback;
+mod recording_id;
+mod recover;
+mod replicate;
+mod sessions;
+mod sweep;
+mod tenants;
+mod track;
+mod values;
 
 pub use api::*;
+pub use ingest::Ingest;
+pub use playback::Playback;
+
+use crate::{
+    domain::{
+        id::{ObjectId, RecordingId},
+        time::Clock,
+    },
+    journal::{self, Journal},
+    keys::{self, KeyStore, RecordingPath},
+    object::{ObjectStore, StoreError},
+};
+use bytes::Bytes;
+use claims::Claims;
+use sessions::{Cut, Sessions};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// What can be set.
+#[derive(Clone, Debug)]
+pub struct VaultConfig {
+    /// The group's name.
+    pub group: String,
+    /// Bytes of audio that may be in memory on their way to S3, ciphertext included.
+    pub memory_budget: usize,
+    /// How long acknowledged live audio may wait in the journal while its call goes on.
+    pub max_unstored: Duration,
+    /// How long a caller may be away before its recording is marked partial.
+    pub sender_timeout: Duration,
+    /// Days for which client ids are remembered, and for which a start may lie back.
+    pub client_window_days: u32,
+}
+
+impl Default for VaultConfig {
+    fn default() -> Self {
+        Self {
+            group: "uk+eu".to_owned(),
+            memory_budget: 256 << 20,
+            max_unstored: Duration::from_secs(60),
+            sender_timeout: Duration::from_secs(60),
+            client_window_days: 14,
+        }
+    }
+}
+
+/// Unit in which memory is granted: a semaphore counts in 32 bits.
+const GRANT: usize = 4096;
+/// Playbacks at one time. Each holds up to 2 MiB.
+const MAX_PLAYBACKS: usize = 512;
+/// Locks over client ids, so that two streams with one client id never make two recordings.
+const CLIENT_LOCKS: usize = 256;
+
+/// The gateway's inside. Cheap to clone.
+#[derive(Clone)]
+pub struct Vault(Arc<Inner>);
+
+pub(crate) struct Inner {
+    config: VaultConfig,
+    keys: KeyStore,
+    journal: Journal,
+    objects: ObjectStore,
+    clock: Clock,
+    sessions: Sessions,
+    claims: Claims,
+    memory: Arc<Semaphore>,
+    playbacks: Arc<Semaphore>,
+    client_locks: Vec<Mutex<()>>,
+    period_lock: Mutex<()>,
+    sweep_wake: Notify,
+    copy_wake: Notify,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Vault {
+    /// Opens the vault over its stores, takes up what a stop left open, and starts the background work.
+    ///
+    /// # Errors
+    /// When the key store cannot be read.
+    pub fn open(
+        config: VaultConfig,
+        keys: KeyStore,
+        (journal, recovered): (Journal, journal::Recovered),
+        objects: ObjectStore,
+        clock: Clock,
+    ) -> Result<Self, Error> {
+        let inner = Arc::new(Inner {
+            memory: Arc::new(Semaphore::new((config.memory_budget / GRANT).max(MIN_BUDGET / GRANT))),
+            playbacks: Arc::new(Semaphore::new(MAX_PLAYBACKS)),
+            client_locks: (0..CLIENT_LOCKS).map(|_| Mutex::new(())).collect(),
+            config,
+            keys,
+            journal,
+            objects,
+            clock,
+            sessions: Sessions::default(),
+            claims: Claims::default(),
+            period_lock: Mutex::new(()),
+            sweep_wake: Notify::new(),
+            copy_wake: Notify::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        });
+        recover::take_up(&inner, recovered)?;
+        inner.tasks.spawn(sweep::run(inner.clone()));
+        inner.tasks.spawn(replicate::run(inner.clone()));
+        inner.tasks.spawn(housekeeping::run(inner.clone()));
+        Ok(Self(inner))
+    }
+
+    /// Stops: refuses new work, cuts what still runs, waits for the background work. What was acknowledged stays.
+    pub async fn drain(&self) {
+        self.0.stopping.cancel();
+        self.0.sessions.cut(Cut::Stopping, |_, _| true).await;
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// What waits and how much room is left.
+    pub fn status(&self) -> Status {
+        let inner = &self.0;
+        Status {
+            sweeps_pending: inner.keys.doomed_count(),
+            replications_pending: inner.keys.copies_count(),
+            recordings_open: inner.sessions.feeding(),
+            journal_bytes: inner.journal.bytes(),
+            journal_limit_bytes: inner.journal.limit(),
+            generation: inner.keys.generation(),
+            slot_forgets: inner.keys.forgets().to_string(),
+        }
+    }
+
+    /// Runs the daily work now. The background task does so by itself; tests with their own clock call this.
+    ///
+    /// # Errors
+    /// When the key store fails.
+    pub async fn housekeep(&self) -> Result<(), Error> {
+        housekeeping::once(&self.0).await
+    }
+}
+
+/// A budget must hold at least one slice and its ciphertext, twice over.
+const MIN_BUDGET: usize = 4 * crate::segment::MAX_SLICE;
+
+/// A recording that an id leads to.
+struct Located {
+    tenant: String,
+    path: RecordingPath,
+}
+
+impl Inner {
+    fn running(&self) -> Result<(), Error> {
+        if self.stopping.is_cancelled() { Err(Error::Stopping) } else { Ok(()) }
+    }
+
+    /// Finds the tenant and subscriber of an id, within what the caller may reach.
+    fn locate(&self, scope: &Scope, id: RecordingId) -> Result<Located, Error> {
+        for (tenant, name) in self.keys.tenants() {
+            if !scope.contains(&name) {
+                continue;
+            }
+            let Some(holder) = self.keys.tenant(tenant)? else { continue };
+            if let Some(subscriber) = recording_id::resolve(&holder.secret, id) {
+                return Ok(Located { tenant: name, path: RecordingPath { tenant, subscriber, recording: id.handle } });
+            }
+        }
+        Err(Error::Unknown { what: "recording" })
+    }
+
+    /// Puts one object, holding its claim. The put runs on when the caller is cut, so that the claim ends with the put.
+    async fn put(self: &Arc<Self>, region: &str, object: ObjectId, body: Bytes) -> Result<(), StoreError> {
+        let claim = self.claims.claim(&[object]).await;
+        let (objects, region) = (self.objects.clone(), region.to_owned());
+        let put = tokio::spawn(async move {
+            let outcome = objects.put(&region, object, body).await;
+            drop(claim);
+            outcome
+        });
+        put.await.unwrap_or_else(|failed| Err(StoreError::Unavailable(failed.to_string())))
+    }
+}
+
+impl From<keys::ReadError> for Error {
+    fn from(error: keys::ReadError) -> Self {
+        Error::Internal(error.to_string())
+    }
+}
+
+impl From<keys::CommitError> for Error {
+    fn from(error: keys::CommitError) -> Self {
+        match error {
+            keys::CommitError::Gone => Error::Erased,
+            keys::CommitError::Exists => Error::Exists,
+            keys::CommitError::Closed => Error::Stopping,
+            other => Error::Internal(other.to_string()),
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Error::Storage(error.to_string())
+    }
+}

@@ -71,6 +71,10 @@ random_id!(
     RecordingHandle, 16
 );
 random_id!(
+    /// Placement of a period (a day key) below its tenant. Lies in sealed pages only.
+    PeriodHandle, 8
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );
@@ -109,7 +113,8 @@ impl RecordingId {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    /// From 32 bytes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             handle: RecordingHandle::from_slice(bytes.get(..16)?)?,
             masked_subscriber: bytes.get(16..24)?.try_into().ok()?,

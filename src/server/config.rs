@@ -61,6 +61,12 @@ pub struct Region {
     pub endpoint: Option<String>,
     /// Whether buckets stand in the path.
     pub path_style: bool,
+    /// Put before every object's name.
+    pub prefix: String,
+    /// Whether plain HTTP will do, on the loopback only.
+    pub allow_http: bool,
+    /// Whether to create a bucket that is missing.
+    pub create_bucket: bool,
     /// The CA of that server, where it is not a public one.
     pub ca: Option<PathBuf>,
     /// Where access keys come from.
@@ -175,7 +181,13 @@ struct RawRegion {
     bucket: Spanned<String>,
     endpoint: Option<Spanned<String>>,
     #[serde(default)]
+    prefix: String,
+    #[serde(default)]
     path_style: bool,
+    #[serde(default)]
+    allow_http: bool,
+    #[serde(default)]
+    create_bucket: bool,
     ca: Option<PathBuf>,
     access_key_id: Option<Spanned<String>>,
     secret_access_key_file: Option<PathBuf>,
@@ -326,8 +338,10 @@ impl Check<'_> {
             self.that(fresh, &region.name, "region.name", "this region is listed twice")?;
             self.that(!region.bucket.get_ref().is_empty(), &region.bucket, "region.bucket", "the bucket's name")?;
             if let Some(endpoint) = &region.endpoint {
-                let tls = endpoint.get_ref().starts_with("https://");
-                self.that(tls, endpoint, "region.endpoint", "an https:// URL; plaintext is refused everywhere")?;
+                let loopback = region.allow_http && endpoint.get_ref().starts_with("http://");
+                let good = loopback || endpoint.get_ref().starts_with("https://");
+                let remedy = "an https:// URL (with allow_http = true, an http:// URL on the loopback)";
+                self.that(good, endpoint, "region.endpoint", remedy)?;
             }
             let credentials = match (region.access_key_id, region.secret_access_key_file) {
                 (Some(id), Some(file)) => Credentials::File(id.into_inner(), file),
@@ -344,7 +358,10 @@ impl Check<'_> {
                 name: region.name.into_inner(),
                 bucket: region.bucket.into_inner(),
                 endpoint: region.endpoint.map(Spanned::into_inner),
+                prefix: region.prefix,
                 path_style: region.path_style,
+                allow_http: region.allow_http,
+                create_bucket: region.create_bucket,
                 ca: region.ca,
                 credentials,
             });

@@ -9,7 +9,7 @@ use super::{
     identities,
     run::{self, Parts, Sockets},
 };
-use crate::{journal, object::Embedded, transport::Limits, vault::VaultConfig};
+use crate::{journal, object::embedded::{Certificate, Embedded}, transport::Limits, vault::VaultConfig};
 use anyhow::{Context as _, bail};
 use std::{
     fs::{File, TryLockError},
@@ -33,7 +33,8 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let files = DevFiles::prepare(dir)?;
     let identities = identities::parse(&files.identities, GROUP, true).context("DIR/tls/identities.toml")?;
     let ca = files.tls.client_ca.clone().unwrap_or_default();
-    let embedded = Embedded::start(&dir.join("s3"), &REGIONS, &files.tls.certificate, &files.tls.key, &ca)
+    let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
+    let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate)
         .await
         .context("the embedded S3 server")?;
     let profile = files.write_profiles(sockets.address.port())?;

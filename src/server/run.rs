@@ -16,7 +16,7 @@ use crate::{
     domain::time::Clock,
     journal::{self, Journal},
     keys::{FileSlot, KeyStore},
-    object::{ObjectStore, RegionConfig},
+    object::{self, ObjectStore, RegionConfig},
     transport::{
         self, Gateway, Limits,
         auth::Identities,
@@ -37,6 +37,7 @@ use tokio::{
     sync::watch,
 };
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// Ports to try until one is free for TCP and UDP alike.
 const PORT_ATTEMPTS: usize = 32;
@@ -122,23 +123,25 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
 
 fn region(region: super::config::Region) -> anyhow::Result<RegionConfig> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let keys = |access_key, secret_key| object::Credentials { access_key, secret_key: Zeroizing::new(secret_key) };
     let credentials = match region.credentials {
         Credentials::Platform => None,
-        Credentials::Given(id, secret) => Some((id, secret)),
+        Credentials::Given(id, secret) => Some(keys(id, secret)),
         Credentials::File(id, path) => {
             let secret = String::from_utf8(read(&path)?).with_context(|| format!("{}: not text", path.display()))?;
-            Some((id, secret.trim().to_owned()))
+            Some(keys(id, secret.trim().to_owned()))
         }
     };
     Ok(RegionConfig {
         name: region.name,
         bucket: region.bucket,
+        prefix: region.prefix,
         endpoint: region.endpoint,
         credentials,
         path_style: region.path_style,
         ca_pem: region.ca.map(|path| read(&path)).transpose()?,
-        allow_http: false,
-        create_bucket: false,
+        allow_http: region.allow_http,
+        create_bucket: region.create_bucket,
     })
 }
 

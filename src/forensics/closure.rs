@@ -1,0 +1,339 @@
+//! What opens what, to a fixpoint.
+//!
+//! Roots are whatever 32 bytes of a slot lead to the root id that some top names in clear, at any offset: a record that was
+//! overwritten badly, or a format of slot that this program does not know, is found too. From there keys lead to pages of
+//! every version, pages to keys and secrets, secrets to values and journal frames.
+
+use super::{
+    Error,
+    carve::{Carved, FRAME_HEADER, Sealed},
+    files_below,
+    find::Needles,
+    page::{self, Entry, Id, Key},
+    progress,
+};
+use crate::{
+    crypto::{
+        envelope::{Envelope, Kind},
+        epoch::OpeningKey,
+        label::{Label, derive},
+        secret::Secret,
+    },
+    domain::id::{RecordingHandle, RecordingId},
+    proto::stored,
+};
+use prost::Message as _;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    fs::File,
+    io::Read as _,
+    path::PathBuf,
+};
+
+/// No slot is larger; of a larger file the beginning is looked at.
+const MAX_SLOT: u64 = 1 << 20;
+
+/// What a secret is the secret of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Role {
+    /// A tenant or subscriber.
+    Account,
+    /// A period.
+    Period,
+    /// The audio of a recording.
+    Audio,
+    /// The facts of a recording.
+    Facts,
+}
+
+/// A secret that could be read.
+#[derive(Clone, Copy)]
+pub struct Known {
+    /// The row it hangs on.
+    pub row: Id,
+    /// What it is of.
+    pub role: Role,
+    /// The secret.
+    pub secret: Key,
+    /// The recording, where it is one.
+    pub recording: Option<RecordingId>,
+}
+
+/// What could be opened.
+#[derive(Default)]
+pub struct Closure {
+    /// Roots that a top was sealed under.
+    pub roots: usize,
+    /// Salts of the envelopes that opened.
+    pub opened: HashSet<[u8; 32]>,
+    /// Salts and numbers of the journal frames that opened.
+    pub frames: HashSet<([u8; 32], [u8; 8])>,
+    /// Entries that could be read: row and what it is.
+    pub entries: BTreeMap<Id, &'static str>,
+    /// Rows that objects belong to, by what slice rows and pages that opened say.
+    pub slices: HashMap<Id, Vec<Id>>,
+    /// Values that opened and are not in the format.
+    pub not_understood: u64,
+    secrets: HashMap<Id, Vec<Known>>,
+    known: HashSet<(Id, Role, Key)>,
+}
+
+/// Where in the tree a page lies: what a recording's id is made of.
+#[derive(Clone, Copy, Default)]
+struct Context {
+    tenant: Option<Key>,
+    subscriber: Option<[u8; 8]>,
+}
+
+/// A page key, where it leads and what lies above.
+struct PageKey {
+    page: Id,
+    key: Key,
+    context: Context,
+}
+
+impl Closure {
+    /// Follows everything that the slots lead to.
+    pub fn of(carved: &Carved, slots: &[PathBuf], exhaustive: bool, needles: &mut Needles) -> Result<Self, Error> {
+        let mut closure = Self::default();
+        closure.pages(carved, &roots(carved, slots)?, exhaustive, needles)?;
+        closure.values(carved, exhaustive, needles)?;
+        closure.journal(carved, exhaustive, needles)?;
+        Ok(closure)
+    }
+
+    /// The secrets that hang on a row.
+    pub fn secrets_of(&self, row: &Id) -> &[Known] {
+        self.secrets.get(row).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every secret.
+    pub fn secrets(&self) -> impl Iterator<Item = &Known> {
+        self.secrets.values().flatten()
+    }
+
+    fn pages(&mut self, carved: &Carved, roots: &[Key], exhaustive: bool, needles: &mut Needles) -> Result<(), Error> {
+        let is_page = |sealed: &&Sealed| matches!(sealed.kind, Kind::Page | Kind::Append);
+        let mut by_page: HashMap<Id, Vec<&Sealed>> = HashMap::new();
+        for sealed in carved.sealed.iter().filter(is_page) {
+            by_page.entry(sealed.id).or_default().push(sealed);
+        }
+        let mut keys: Vec<PageKey> = Vec::new();
+        let mut seen: HashSet<(Id, Key)> = HashSet::new();
+        let mut queue: VecDeque<PageKey> = VecDeque::new();
+        for root in roots {
+            let mut opens = false;
+            for top in carved.sealed.iter().filter(|sealed| sealed.kind == Kind::Top) {
+                opens |= self.page(carved, top, root, Context::default(), &mut queue, needles)?;
+            }
+            self.roots += usize::from(opens);
+            // Entries appended to the top lie under the root itself.
+            queue.push_back(PageKey { page: [0; 16], key: *root, context: Context::default() });
+        }
+        loop {
+            while let Some(next) = queue.pop_front() {
+                if !seen.insert((next.page, next.key)) {
+                    continue;
+                }
+                for sealed in by_page.get(&next.page).into_iter().flatten() {
+                    self.page(carved, sealed, &next.key, next.context, &mut queue, needles)?;
+                }
+                keys.push(next);
+            }
+            if !exhaustive {
+                return Ok(());
+            }
+            // Whatever is still sealed, with every page key and every root.
+            let fixed: Vec<(Key, Context)> = keys
+                .iter()
+                .map(|key| (key.key, key.context))
+                .chain(roots.iter().map(|root| (*root, Context::default())))
+                .collect();
+            for sealed in carved.sealed.iter().filter(|sealed| is_page(sealed) || sealed.kind == Kind::Top) {
+                for (key, context) in &fixed {
+                    self.page(carved, sealed, key, *context, &mut queue, needles)?;
+                }
+            }
+            if queue.iter().all(|next| seen.contains(&(next.page, next.key))) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Tries one key on one page, and takes up what is in it.
+    fn page(
+        &mut self,
+        carved: &Carved,
+        sealed: &Sealed,
+        key: &Key,
+        context: Context,
+        queue: &mut VecDeque<PageKey>,
+        needles: &mut Needles,
+    ) -> Result<bool, Error> {
+        if self.opened.contains(&sealed.salt) {
+            return Ok(false);
+        }
+        let Some(plain) = opened(&carved.envelope(sealed)?, key) else {
+            return Ok(false);
+        };
+        self.opened.insert(sealed.salt);
+        needles.search("page", &plain);
+        let entries = if sealed.kind == Kind::Append { page::appended(&plain) } else { page::body(&plain) };
+        let Some(entries) = entries else {
+            self.not_understood += 1;
+            return Ok(true);
+        };
+        for entry in entries {
+            self.entry(entry, context, queue, needles);
+        }
+        Ok(true)
+    }
+
+    fn entry(&mut self, entry: Entry, context: Context, queue: &mut VecDeque<PageKey>, needles: &mut Needles) {
+        if let Some(row) = entry.row() {
+            self.entries.insert(row, entry.what());
+        }
+        match entry {
+            Entry::Branch { page, key } => queue.push_back(PageKey { page, key, context }),
+            Entry::Account { tenant, handle, row, secret, page, key, name } => {
+                needles.search("name", &name);
+                self.learn(Known { row, role: Role::Account, secret, recording: None });
+                let below = if tenant {
+                    Context { tenant: Some(secret), subscriber: None }
+                } else {
+                    Context { subscriber: Some(handle), ..context }
+                };
+                queue.push_back(PageKey { page, key, context: below });
+            }
+            Entry::Period { row, secret } => self.learn(Known { row, role: Role::Period, secret, recording: None }),
+            Entry::Recording { handle, row, audio, facts } => {
+                let recording = recording_id(context, handle);
+                for (role, secret) in [(Role::Audio, audio), (Role::Facts, facts)] {
+                    if let Some(secret) = secret {
+                        self.learn(Known { row, role, secret, recording });
+                    }
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, known: Known) {
+        if self.known.insert((known.row, known.role, known.secret)) {
+            self.secrets.entry(known.row).or_default().push(known);
+        }
+    }
+
+    fn values(&mut self, carved: &Carved, exhaustive: bool, needles: &mut Needles) -> Result<(), Error> {
+        let every: Vec<Key> = if exhaustive { self.secrets().map(|known| known.secret).collect() } else { Vec::new() };
+        for sealed in &carved.sealed {
+            if matches!(sealed.kind, Kind::Top | Kind::Page | Kind::Append) || self.opened.contains(&sealed.salt) {
+                continue;
+            }
+            let secrets: Vec<Key> =
+                self.secrets_of(&sealed.id).iter().map(|known| known.secret).chain(every.iter().copied()).collect();
+            if secrets.is_empty() {
+                continue;
+            }
+            let bytes = carved.envelope(sealed)?;
+            let Some(plain) = secrets.iter().find_map(|secret| opened(&bytes, secret)) else {
+                continue;
+            };
+            self.opened.insert(sealed.salt);
+            needles.search(what(sealed.kind), &plain);
+            if sealed.kind == Kind::Slice {
+                match stored::Slice::decode(plain.as_slice()).map(|slice| Id::try_from(slice.object_id)) {
+                    Ok(Ok(object)) => self.slices.entry(object).or_default().push(sealed.id),
+                    _ => self.not_understood += 1,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, carved: &Carved, exhaustive: bool, needles: &mut Needles) -> Result<(), Error> {
+        let every: Vec<Key> = if exhaustive { self.secrets().map(|known| known.secret).collect() } else { Vec::new() };
+        let bar = progress("journal frames", carved.frames.len() as u64, false);
+        for frame in &carved.frames {
+            bar.inc(1);
+            let audio = self.secrets_of(&frame.row).iter().filter(|known| known.role == Role::Audio);
+            let secrets: Vec<Key> = audio.map(|known| known.secret).chain(every.iter().copied()).collect();
+            if secrets.is_empty() {
+                continue;
+            }
+            let bytes = carved.frame(frame)?;
+            let Some((header, sealed)) = bytes.split_at_checked(FRAME_HEADER) else {
+                continue;
+            };
+            let mut nonce = [0; 12];
+            nonce[4..].copy_from_slice(&frame.sequence);
+            for secret in secrets {
+                let secret = Secret::from_bytes(&secret);
+                let key = OpeningKey::derive(&secret, Label::JournalFrame, &[&frame.row, &frame.salt]);
+                let mut buffer = sealed.to_vec();
+                if let Ok(plain) = key.open(nonce, header, &mut buffer) {
+                    needles.search("journal frame", plain);
+                    self.frames.insert((frame.salt, frame.sequence));
+                    break;
+                }
+            }
+        }
+        bar.finish_and_clear();
+        Ok(())
+    }
+}
+
+/// What a value is called in the report.
+pub fn what(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Top => "top page",
+        Kind::Page => "page",
+        Kind::Append => "appended entry",
+        Kind::Facts => "facts",
+        Kind::Audio => "audio row",
+        Kind::Slice => "slice row",
+        Kind::Listening => "listening",
+        Kind::TenantSettings => "tenant settings",
+        Kind::Client => "client id",
+        Kind::Open => "open recording",
+        Kind::OpenCounters | Kind::ClosedCounters => "statistic",
+    }
+}
+
+fn opened(bytes: &[u8], key: &Key) -> Option<Vec<u8>> {
+    let plain = Envelope::parse(bytes).ok()?.open(&Secret::from_bytes(key)).ok()?;
+    Some(plain.to_vec())
+}
+
+/// Every 32 bytes in the slots that a top names as its root.
+fn roots(carved: &Carved, slots: &[PathBuf]) -> Result<Vec<Key>, Error> {
+    let named: HashSet<Id> = carved.sealed.iter().filter_map(|sealed| sealed.root).collect();
+    let mut roots = Vec::new();
+    for path in slots {
+        for file in files_below(path)? {
+            let mut bytes = Vec::new();
+            let opened = File::open(&file).map_err(Error::read(&file))?;
+            opened.take(MAX_SLOT).read_to_end(&mut bytes).map_err(Error::read(&file))?;
+            for window in bytes.windows(32) {
+                let root: Key = window.try_into().unwrap_or_default();
+                if root != [0; 32]
+                    && named.contains(&*derive::<16>(&root, Label::RootId, &[]))
+                    && !roots.contains(&root)
+                {
+                    roots.push(root);
+                }
+            }
+        }
+    }
+    Ok(roots)
+}
+
+/// The id that clients hold, as `docs/format.md` section 7 makes it.
+fn recording_id(context: Context, handle: Id) -> Option<RecordingId> {
+    let (tenant, subscriber) = (context.tenant?, context.subscriber?);
+    let mut masked = *derive::<8>(&tenant, Label::RecordingIdMask, &[&handle]);
+    for (byte, mask) in masked.iter_mut().zip(subscriber) {
+        *byte ^= mask;
+    }
+    let check = *derive::<8>(&tenant, Label::RecordingIdCheck, &[&handle, &masked]);
+    Some(RecordingId { handle: RecordingHandle(handle), masked_subscriber: masked, check })
+}

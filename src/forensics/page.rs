@@ -1,0 +1,169 @@
+//! Page bodies, read as `docs/format.md` section 3 has them. This parser is the forensics tool's own: it shares nothing
+//! with the code that writes pages, so that a mistake there is not repeated here.
+
+/// Sixteen bytes that name a page, a row or an object.
+pub type Id = [u8; 16];
+/// A secret or a page key. The attacker keeps what it finds; nothing here is wiped.
+pub type Key = [u8; 32];
+
+/// What an entry tells.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A page of the same subtree.
+    Branch { page: Id, key: Key },
+    /// A tenant or a subscriber.
+    Account { tenant: bool, handle: [u8; 8], row: Id, secret: Key, page: Id, key: Key, name: Vec<u8> },
+    /// A period of a tenant.
+    Period { row: Id, secret: Key },
+    /// A recording.
+    Recording { handle: Id, row: Id, audio: Option<Key>, facts: Option<Key> },
+}
+
+impl Entry {
+    /// The row id that it stands for.
+    pub fn row(&self) -> Option<Id> {
+        match self {
+            Entry::Branch { .. } => None,
+            Entry::Account { row, .. } | Entry::Period { row, .. } | Entry::Recording { row, .. } => Some(*row),
+        }
+    }
+
+    /// What it is, in the report.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Entry::Branch { .. } => "branch",
+            Entry::Account { tenant: true, .. } => "tenant",
+            Entry::Account { tenant: false, .. } => "subscriber",
+            Entry::Period { .. } => "period",
+            Entry::Recording { .. } => "recording",
+        }
+    }
+}
+
+/// The entries of a page's body; none where it is not understood.
+pub fn body(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut bytes = Bytes(bytes);
+    let [level] = bytes.take()?;
+    let count = u32::from_be_bytes(bytes.take()?);
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        entries.push(match level {
+            1 => {
+                let _low: Id = bytes.take()?;
+                Entry::Branch { page: bytes.take()?, key: bytes.take()? }
+            }
+            2..=4 => entry(&mut bytes)?,
+            _ => return None,
+        });
+    }
+    bytes.0.is_empty().then_some(entries)
+}
+
+/// The entries of an appended row; it may also add objects to a recording, which tells no secret.
+pub fn appended(bytes: &[u8]) -> Option<Vec<Entry>> {
+    let mut bytes = Bytes(bytes);
+    let mut entries = Vec::new();
+    while !bytes.0.is_empty() {
+        match bytes.take()? {
+            [1] => entries.push(entry(&mut bytes)?),
+            [2] => drop(bytes.take::<16>()?),
+            _ => return None,
+        }
+    }
+    Some(entries)
+}
+
+fn entry(bytes: &mut Bytes<'_>) -> Option<Entry> {
+    Some(match bytes.take()? {
+        [tag @ (1 | 2)] => Entry::Account {
+            tenant: tag == 1,
+            handle: bytes.take()?,
+            row: bytes.take()?,
+            secret: bytes.take()?,
+            page: bytes.take()?,
+            key: bytes.take()?,
+            name: {
+                let length = u16::from_be_bytes(bytes.take()?);
+                bytes.slice(usize::from(length))?.to_vec()
+            },
+        },
+        [3] => {
+            let _handle: [u8; 8] = bytes.take()?;
+            let period = Entry::Period { row: bytes.take()?, secret: bytes.take()? };
+            let _purpose_and_day: [u8; 5] = bytes.take()?;
+            period
+        }
+        [4] => {
+            let (handle, row) = (bytes.take()?, bytes.take()?);
+            let [_kind, flags] = bytes.take()?;
+            let audio = if flags & 1 != 0 { Some(bytes.take()?) } else { None };
+            let facts = if flags & 2 != 0 { Some(bytes.take()?) } else { None };
+            Entry::Recording { handle, row, audio, facts }
+        }
+        _ => return None,
+    })
+}
+
+/// The items in a clear part behind its fixed fields: tag and id. What is torn is left out.
+pub fn items(clear: &[u8]) -> impl Iterator<Item = (u8, Id)> + '_ {
+    clear.as_chunks::<17>().0.iter().map(|[tag, id @ ..]| (*tag, *id))
+}
+
+struct Bytes<'a>(&'a [u8]);
+
+impl<'a> Bytes<'a> {
+    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (now, later) = self.0.split_at_checked(length)?;
+        self.0 = later;
+        Some(now)
+    }
+
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.slice(N)?.try_into().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_by_the_table_is_understood() {
+        let mut bytes = vec![4, 0, 0, 0, 2, 4];
+        bytes.extend([[1; 16], [2; 16]].concat());
+        bytes.extend([7, 3]);
+        bytes.extend([[3; 32], [4; 32]].concat());
+        bytes.push(4);
+        bytes.extend([[5; 16], [6; 16]].concat());
+        bytes.extend([7, 2]);
+        bytes.extend([8; 32]);
+        let recordings = [
+            Entry::Recording { handle: [1; 16], row: [2; 16], audio: Some([3; 32]), facts: Some([4; 32]) },
+            Entry::Recording { handle: [5; 16], row: [6; 16], audio: None, facts: Some([8; 32]) },
+        ];
+        assert_eq!(body(&bytes).as_deref(), Some(recordings.as_slice()));
+        assert_eq!(body(&bytes[..bytes.len() - 1]), None);
+        bytes.push(0);
+        assert_eq!(body(&bytes), None, "bytes behind the last entry");
+    }
+
+    #[test]
+    fn an_appended_row_may_hold_several_things() {
+        let period = [[3].as_slice(), &[1; 8], &[2; 16], &[3; 32], &[1, 0, 0, 0, 9]].concat();
+        let row = [[1].as_slice(), &period, &[2], &[4; 16], &[1], &period].concat();
+        assert_eq!(appended(&row).map(|entries| entries.len()), Some(2));
+        assert_eq!(appended(&row[1..]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = body(&bytes);
+            let _ = appended(&bytes);
+            let _ = items(&bytes).count();
+            for level in 1..5 {
+                let _ = body(&[&[level, 0, 0, 0, 200], bytes.as_slice()].concat());
+            }
+        }
+    }
+}

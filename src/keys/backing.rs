@@ -1,0 +1,97 @@
+//! What the key store stands on: ordered rows with atomic synced batches, and the files of rotations.
+//!
+//! A seam, so that the crash tests can put a medium underneath that forgets what was not synced and keeps every version
+//! that was ever written. The real one is [`super::rocks`].
+
+/// Column families. Their names and those of rows are fit for publication.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[repr(u8)]
+pub enum Family {
+    /// Pages and appended rows.
+    Pages = 1,
+    /// Sealed values.
+    Values = 2,
+    /// What the sweeper removes.
+    Doomed = 3,
+    /// Copies that a second region lacks.
+    Copies = 4,
+    /// Number of the last command; the mark of an unfinished first start.
+    Meta = 5,
+}
+
+impl Family {
+    /// All of them.
+    pub const ALL: [Family; 5] = [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Meta];
+
+    /// The column family's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Pages => "pages",
+            Family::Values => "values",
+            Family::Doomed => "doomed",
+            Family::Copies => "copies",
+            Family::Meta => "meta",
+        }
+    }
+
+    /// From the byte in a command.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|family| *family as u8 == byte)
+    }
+}
+
+/// A row to write, or to remove when there is no value.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Row {
+    /// Where.
+    pub family: Family,
+    /// Its name.
+    pub key: Vec<u8>,
+    /// Its content; none removes it.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Row {
+    /// Writes a row.
+    pub fn put(family: Family, key: impl Into<Vec<u8>>, value: Vec<u8>) -> Self {
+        Self { family, key: key.into(), value: Some(value) }
+    }
+
+    /// Removes a row.
+    pub fn delete(family: Family, key: impl Into<Vec<u8>>) -> Self {
+        Self { family, key: key.into(), value: None }
+    }
+}
+
+/// The medium failed. Says what the medium said; row names in it are fit for publication.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BackingError(pub String);
+
+/// A row's name and content.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// The medium.
+pub trait Backing: Send + Sync {
+    /// One row.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError>;
+    /// Rows whose name begins with `prefix` and lies behind `after`, in order, up to `limit`. In `Pages` and `Values` a
+    /// prefix has at least the 16 bytes of an id.
+    fn scan(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, BackingError>;
+    /// Writes all rows of these lists or none, in order; synced when it returns.
+    fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError>;
+    /// Moves everything written out of the log, so that it no longer depends on it.
+    fn flush(&self) -> Result<(), BackingError>;
+    /// Writes the file of a rotation, and syncs it and its folder.
+    fn put_pending(&self, number: u64, bytes: &[u8]) -> Result<(), BackingError>;
+    /// The files that are there, in ascending order.
+    fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError>;
+    /// Unlinks files and syncs the folder.
+    fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
+}

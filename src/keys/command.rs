@@ -1,0 +1,300 @@
+//! The numbered command: the only thing that writes to the key store.
+//!
+//! It carries sealed bytes and clear ids only, so it may be stored, backed up or replicated. It names every page it
+//! builds on with the version it expects; [`Command::apply`] refuses on a mismatch and the proposer plans again. Every
+//! page on the way from the top is among them, so a create below an erased parent is refused here too.
+//!
+//! ```text
+//! bytes  field
+//!     4  magic "QTCM"
+//!     1  version, 1
+//!     1  1 when it rotates, else 0
+//!     2  zero
+//!     8  number
+//!    40  only when it rotates: generation (8), root id before (16), root id after (16)
+//!     4  pages: for each page id (16), expected version (8)
+//!     4  rows: for each family (1), 1 put or 0 delete (1), name length (2), name, [content length (4), content]
+//!    32  SHA-256 of everything before
+//! ```
+
+use super::{
+    ReadError,
+    backing::{Backing, BackingError, Family, Row},
+    page::Clear,
+};
+use crate::{
+    crypto::envelope::{Envelope, Kind},
+    domain::id::{PageId, RootId},
+};
+
+/// The first four bytes.
+pub const MAGIC: [u8; 4] = *b"QTCM";
+/// Row of the last command's number.
+pub const NUMBER: &[u8] = b"number";
+
+/// A change of root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rotation {
+    /// Generation of the root that comes.
+    pub generation: u64,
+    /// The root that sealed the top.
+    pub from: RootId,
+    /// The root that seals the top now.
+    pub to: RootId,
+}
+
+/// One atomic step of the key store.
+pub struct Command {
+    /// One more than the command before.
+    pub number: u64,
+    /// Where it changes the root.
+    pub rotation: Option<Rotation>,
+    /// The pages it builds on.
+    pub expects: Vec<(PageId, u64)>,
+    /// What it writes, in order.
+    pub rows: Vec<Row>,
+}
+
+/// Why a command was not applied. Nothing was written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// Its number is not the next.
+    #[error("the command's number is not the next")]
+    Number,
+    /// A page has another version than it expects, or the top another root.
+    #[error("the command was planned on another state")]
+    Stale,
+    /// The medium failed; whether anything was written is unknown.
+    #[error(transparent)]
+    Backing(#[from] BackingError),
+    /// The versions cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Bytes that are no command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are not a whole command")]
+pub struct NotACommand;
+
+impl Command {
+    /// Writes its rows and its number in one synced batch, if `state` is what it was planned on.
+    pub fn apply(&self, backing: &dyn Backing, state: &dyn State) -> Result<(), ApplyError> {
+        if state.last_number() + 1 != self.number {
+            return Err(ApplyError::Number);
+        }
+        if self.rotation.is_some_and(|rotation| rotation.from != state.root()) {
+            return Err(ApplyError::Stale);
+        }
+        for (page, version) in &self.expects {
+            if state.version(*page)? != Some(*version) {
+                return Err(ApplyError::Stale);
+            }
+        }
+        let number = Row::put(Family::Meta, NUMBER, self.number.to_be_bytes().to_vec());
+        Ok(backing.write(&[&self.rows, &[number]])?)
+    }
+
+    /// The bytes of a rotation's file.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(&MAGIC);
+        out.extend_from_slice(&[1, u8::from(self.rotation.is_some()), 0, 0]);
+        out.extend_from_slice(&self.number.to_be_bytes());
+        if let Some(rotation) = &self.rotation {
+            out.extend_from_slice(&rotation.generation.to_be_bytes());
+            out.extend_from_slice(&rotation.from.0);
+            out.extend_from_slice(&rotation.to.0);
+        }
+        out.extend_from_slice(&(self.expects.len() as u32).to_be_bytes());
+        for (page, version) in &self.expects {
+            out.extend_from_slice(&page.0);
+            out.extend_from_slice(&version.to_be_bytes());
+        }
+        out.extend_from_slice(&(self.rows.len() as u32).to_be_bytes());
+        for row in &self.rows {
+            out.extend_from_slice(&[row.family as u8, u8::from(row.value.is_some())]);
+            out.extend_from_slice(&(row.key.len() as u16).to_be_bytes());
+            out.extend_from_slice(&row.key);
+            if let Some(value) = &row.value {
+                out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+                out.extend_from_slice(value);
+            }
+        }
+        let digest = ring::digest::digest(&ring::digest::SHA256, &out);
+        out.extend_from_slice(digest.as_ref());
+        out
+    }
+
+    /// Reads a file; anything torn or changed is refused.
+    pub fn decode(bytes: &[u8]) -> Result<Self, NotACommand> {
+        let (content, digest) = bytes.split_at_checked(bytes.len().saturating_sub(32)).ok_or(NotACommand)?;
+        if ring::digest::digest(&ring::digest::SHA256, content).as_ref() != digest {
+            return Err(NotACommand);
+        }
+        let mut reader = Reader(content);
+        let [magic @ .., 1, rotates, 0, 0]: [u8; 8] = reader.array()? else { return Err(NotACommand) };
+        if magic != MAGIC || rotates > 1 {
+            return Err(NotACommand);
+        }
+        let number = reader.number()?;
+        let rotation = if rotates == 1 {
+            Some(Rotation { generation: reader.number()?, from: RootId(reader.array()?), to: RootId(reader.array()?) })
+        } else {
+            None
+        };
+        let mut expects = Vec::new();
+        for _ in 0..u32::from_be_bytes(reader.array()?) {
+            expects.push((PageId(reader.array()?), reader.number()?));
+        }
+        let mut rows = Vec::new();
+        for _ in 0..u32::from_be_bytes(reader.array()?) {
+            let [family, put] = reader.array()?;
+            let family = Family::from_byte(family).ok_or(NotACommand)?;
+            let len = u16::from_be_bytes(reader.array()?);
+            let key = reader.take(usize::from(len))?.to_vec();
+            let value = match put {
+                0 => None,
+                1 => {
+                    let len = u32::from_be_bytes(reader.array()?) as usize;
+                    Some(reader.take(len)?.to_vec())
+                }
+                _ => return Err(NotACommand),
+            };
+            rows.push(Row { family, key, value });
+        }
+        if reader.0.is_empty() { Ok(Self { number, rotation, expects, rows }) } else { Err(NotACommand) }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], NotACommand> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(NotACommand)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], NotACommand> {
+        self.take(N)?.try_into().map_err(|_| NotACommand)
+    }
+
+    fn number(&mut self) -> Result<u64, NotACommand> {
+        Ok(u64::from_be_bytes(self.array()?))
+    }
+}
+
+/// What a command is checked against.
+pub trait State {
+    /// Number of the last command.
+    fn last_number(&self) -> u64;
+    /// The root that the top names.
+    fn root(&self) -> RootId;
+    /// A page's version; none when it is not there.
+    fn version(&self, page: PageId) -> Result<Option<u64>, ReadError>;
+}
+
+/// The state as the rows tell it, without a key.
+pub struct StoredState<'a> {
+    backing: &'a dyn Backing,
+    last_number: u64,
+    root: RootId,
+}
+
+impl<'a> StoredState<'a> {
+    /// Reads number and root; none when no command was ever applied.
+    pub fn read(backing: &'a dyn Backing) -> Result<Option<Self>, ReadError> {
+        let Some(number) = backing.get(Family::Meta, NUMBER)? else { return Ok(None) };
+        let number: [u8; 8] = number.try_into().map_err(|_| ReadError::Damaged("the number of the last command"))?;
+        let top = backing
+            .get(Family::Pages, &super::page::TOP.0)?
+            .ok_or(ReadError::Damaged("there are commands and no top page"))?;
+        let root = clear_of(&top)?.root.ok_or(ReadError::Damaged("the top page names no root"))?;
+        Ok(Some(Self { backing, last_number: u64::from_be_bytes(number), root }))
+    }
+}
+
+impl State for StoredState<'_> {
+    fn last_number(&self) -> u64 {
+        self.last_number
+    }
+
+    fn root(&self) -> RootId {
+        self.root
+    }
+
+    fn version(&self, page: PageId) -> Result<Option<u64>, ReadError> {
+        stored_version(self.backing, page)
+    }
+}
+
+/// A page's version as the rows tell it: that of its last appended row, or of the page row.
+pub fn stored_version(backing: &dyn Backing, page: PageId) -> Result<Option<u64>, ReadError> {
+    match backing.scan(Family::Pages, &page.0, None, usize::MAX)?.last() {
+        Some((_, value)) => Ok(Some(clear_of(value)?.version)),
+        None => Ok(None),
+    }
+}
+
+/// The clear part of a row in `Pages`.
+pub fn clear_of(value: &[u8]) -> Result<Clear, ReadError> {
+    let damaged = ReadError::Damaged("a page's clear part");
+    let envelope = Envelope::parse(value).map_err(|_| damaged.clone())?;
+    match envelope.kind {
+        Kind::Top | Kind::Page | Kind::Append => {
+            Clear::decode(envelope.clear, envelope.kind == Kind::Top).map_err(|_| damaged)
+        }
+        _ => Err(damaged),
+    }
+}
+
+impl From<BackingError> for ReadError {
+    fn from(error: BackingError) -> Self {
+        ReadError::Backing(error.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> Command {
+        Command {
+            number: 7,
+            rotation: Some(Rotation { generation: 3, from: RootId([1; 16]), to: RootId([2; 16]) }),
+            expects: vec![(PageId([3; 16]), 9)],
+            rows: vec![Row::put(Family::Doomed, *b"name", vec![1, 2, 3]), Row::delete(Family::Pages, [4; 24])],
+        }
+    }
+
+    #[test]
+    fn a_command_reads_back_as_it_was_written() {
+        let bytes = sample().encode();
+        let again = Command::decode(&bytes).expect("reads back");
+        assert_eq!(again.encode(), bytes);
+        assert_eq!((again.number, again.rotation.map(|r| r.generation)), (7, Some(3)));
+    }
+
+    #[test]
+    fn a_torn_or_changed_file_is_no_command() {
+        let bytes = sample().encode();
+        for cut in 0..bytes.len() {
+            assert!(Command::decode(&bytes[..cut]).is_err(), "{cut}");
+            let mut changed = bytes.clone();
+            changed[cut] ^= 0x40;
+            assert!(Command::decode(&changed).is_err(), "{cut}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(content: Vec<u8>) {
+            let _ = Command::decode(&content);
+            let mut framed = [&MAGIC[..], &[1, 1, 0, 0], &content].concat();
+            let digest = ring::digest::digest(&ring::digest::SHA256, &framed);
+            framed.extend_from_slice(digest.as_ref());
+            let _ = Command::decode(&framed);
+        }
+    }
+}

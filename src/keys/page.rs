@@ -1,0 +1,732 @@
+//! The bytes of pages: entries, appended entries, clear parts. Pure: no I/O, no randomness; nothing is sealed here.
+//!
+//! The tables are in docs/format.md, section 3. What stands in clear beside a sealed page (child pages, rows, objects) is
+//! the sweeper's map for the day when the key is gone. It repeats ids that lie in the body too; decoding insists that both
+//! say the same, in the same order, so there is one reading of every page.
+//!
+//! Entries are immutable and shared ([`Arc`]): an old and a new version of a page hold the same secrets, and a secret is
+//! wiped when the last page that holds it is dropped.
+
+use super::{MAX_NAME, Period, Purpose};
+use crate::{
+    crypto::secret::{SECRET_LEN, Secret},
+    domain::{
+        id::{ObjectId, PageId, PeriodHandle, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle},
+        time::Day,
+    },
+};
+use std::{borrow::Borrow, sync::Arc};
+use zeroize::{Zeroize as _, Zeroizing};
+
+/// The id of the top page.
+pub const TOP: PageId = PageId([0; 16]);
+
+/// An entry's handle, padded with zeros on the right: what orders the entries of a page.
+pub type Place = [u8; 16];
+
+/// Pads a handle.
+pub fn place(handle: &[u8]) -> Place {
+    let mut place = [0; 16];
+    let len = handle.len().min(16);
+    place[..len].copy_from_slice(&handle[..len]);
+    place
+}
+
+/// What the entries of a page are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Level {
+    /// Pages of the same subtree.
+    Branch = 1,
+    /// Tenants.
+    Tenants = 2,
+    /// Subscribers and periods of one tenant.
+    Subscribers = 3,
+    /// Recordings of one subscriber.
+    Recordings = 4,
+}
+
+impl Level {
+    /// From the byte in a body.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Branch, Self::Tenants, Self::Subscribers, Self::Recordings]
+            .into_iter()
+            .find(|level| *level as u8 == byte)
+    }
+}
+
+/// A name of a tenant or subscriber: wiped when dropped, never printed.
+pub struct Name(Box<str>);
+
+impl Name {
+    /// Takes a name over.
+    pub fn new(name: String) -> Self {
+        Self(name.into_boxed_str())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl Eq for Name {}
+
+impl std::hash::Hash for Name {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A page and the key that opens it, as its parent holds them.
+#[derive(Clone)]
+pub struct Link {
+    /// The page.
+    pub id: PageId,
+    /// Its key.
+    pub key: Arc<Secret>,
+}
+
+/// A tenant or a subscriber.
+#[derive(Clone)]
+pub struct Account {
+    /// Its handle.
+    pub handle: [u8; 8],
+    /// Its rows.
+    pub row: RowId,
+    /// Its stable secret.
+    pub secret: Arc<Secret>,
+    /// What lies below it.
+    pub subtree: Link,
+    /// Its name.
+    pub name: Arc<Name>,
+}
+
+/// A recording.
+#[derive(Clone)]
+pub struct Recording {
+    /// Its handle.
+    pub handle: RecordingHandle,
+    /// Its rows.
+    pub row: RowId,
+    /// What it is; the vault's number.
+    pub kind: u8,
+    /// None once erased.
+    pub audio: Option<Arc<Secret>>,
+    /// None once erased.
+    pub facts: Option<Arc<Secret>>,
+    /// Its objects, in the clear part.
+    pub objects: Vec<ObjectId>,
+}
+
+/// One entry of a page.
+pub enum Entry {
+    /// A page of the same subtree, with everything from `low` up to the next entry's.
+    Branch {
+        /// Where it begins.
+        low: Place,
+        /// The page.
+        child: Link,
+    },
+    /// A tenant.
+    Tenant(Account),
+    /// A subscriber.
+    Subscriber(Account),
+    /// A period and its secret.
+    Period(Period, Arc<Secret>),
+    /// A recording.
+    Recording(Recording),
+}
+
+impl Entry {
+    /// Where it stands in its page.
+    pub fn place(&self) -> Place {
+        match self {
+            Entry::Branch { low, .. } => *low,
+            Entry::Tenant(account) | Entry::Subscriber(account) => place(&account.handle),
+            Entry::Period(period, _) => place(&period.handle.0),
+            Entry::Recording(recording) => recording.handle.0,
+        }
+    }
+
+    /// The page below it.
+    pub fn child(&self) -> Option<&Link> {
+        match self {
+            Entry::Branch { child, .. } => Some(child),
+            Entry::Tenant(account) | Entry::Subscriber(account) => Some(&account.subtree),
+            Entry::Period(..) | Entry::Recording(_) => None,
+        }
+    }
+
+    /// Its items in the clear part.
+    pub fn push_items(&self, items: &mut Vec<Item>) {
+        match self {
+            Entry::Branch { child, .. } => items.push(Item::Page(child.id)),
+            Entry::Tenant(account) | Entry::Subscriber(account) => {
+                items.extend([Item::Page(account.subtree.id), Item::Row(account.row)]);
+            }
+            Entry::Period(period, _) => items.push(Item::Row(period.row)),
+            Entry::Recording(recording) => {
+                items.push(Item::Row(recording.row));
+                items.extend(recording.objects.iter().copied().map(Item::Object));
+            }
+        }
+    }
+
+    /// Bytes it takes, in the body and in the clear part.
+    pub fn size(&self) -> usize {
+        match self {
+            Entry::Branch { .. } => 64 + 17,
+            Entry::Tenant(account) | Entry::Subscriber(account) => 107 + account.name.as_str().len() + 34,
+            Entry::Period(..) => 62 + 17,
+            Entry::Recording(recording) => 35 + 64 + 17 * (1 + recording.objects.len()),
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Entry::Branch { low, child } => {
+                out.extend_from_slice(low);
+                encode_link(child, out);
+            }
+            Entry::Tenant(account) => encode_account(1, account, out),
+            Entry::Subscriber(account) => encode_account(2, account, out),
+            Entry::Period(period, secret) => {
+                out.push(3);
+                out.extend_from_slice(&period.handle.0);
+                out.extend_from_slice(&period.row.0);
+                out.extend_from_slice(secret.expose());
+                out.push(period.purpose as u8);
+                out.extend_from_slice(&period.day.0.to_be_bytes());
+            }
+            Entry::Recording(recording) => {
+                out.push(4);
+                out.extend_from_slice(&recording.handle.0);
+                out.extend_from_slice(&recording.row.0);
+                out.push(recording.kind);
+                out.push(u8::from(recording.audio.is_some()) | u8::from(recording.facts.is_some()) << 1);
+                for secret in [&recording.audio, &recording.facts].into_iter().flatten() {
+                    out.extend_from_slice(secret.expose());
+                }
+            }
+        }
+    }
+}
+
+fn encode_link(link: &Link, out: &mut Vec<u8>) {
+    out.extend_from_slice(&link.id.0);
+    out.extend_from_slice(link.key.expose());
+}
+
+fn encode_account(tag: u8, account: &Account, out: &mut Vec<u8>) {
+    out.push(tag);
+    out.extend_from_slice(&account.handle);
+    out.extend_from_slice(&account.row.0);
+    out.extend_from_slice(account.secret.expose());
+    encode_link(&account.subtree, out);
+    let name = account.name.as_str().as_bytes();
+    debug_assert!(name.len() <= MAX_NAME, "the planner bounds names");
+    out.extend_from_slice(&(name.len() as u16).to_be_bytes());
+    out.extend_from_slice(name);
+}
+
+/// An id in clear, and what it is of. In a page: `Page`, `Row`, `Object`; the last two only in doomed rows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Item {
+    /// A page and everything that its clear parts lead to.
+    Page(PageId),
+    /// Every value of a row id.
+    Row(RowId),
+    /// An object; in a page it belongs to the row id before it.
+    Object(ObjectId),
+    /// The values of a row id that its audio secret seals.
+    AudioValues(RowId),
+    /// The values of a row id that its facts secret seals.
+    FactsValues(RowId),
+}
+
+impl Item {
+    /// Bytes of one.
+    pub const LEN: usize = 17;
+
+    /// Writes a list.
+    pub fn encode_list(items: &[Item], out: &mut Vec<u8>) {
+        for item in items {
+            let (tag, id) = match item {
+                Item::Page(id) => (1, &id.0),
+                Item::Row(id) => (2, &id.0),
+                Item::Object(id) => (3, &id.0),
+                Item::AudioValues(id) => (4, &id.0),
+                Item::FactsValues(id) => (5, &id.0),
+            };
+            out.push(tag);
+            out.extend_from_slice(id);
+        }
+    }
+
+    /// Reads a list that fills `bytes`.
+    pub fn decode_list(bytes: &[u8]) -> Result<Vec<Item>, BadPage> {
+        let (items, rest) = bytes.as_chunks::<{ Item::LEN }>();
+        if !rest.is_empty() {
+            return Err(BadPage);
+        }
+        items
+            .iter()
+            .map(|[tag, id @ ..]| match tag {
+                1 => Ok(Item::Page(PageId(*id))),
+                2 => Ok(Item::Row(RowId(*id))),
+                3 => Ok(Item::Object(ObjectId(*id))),
+                4 => Ok(Item::AudioValues(RowId(*id))),
+                5 => Ok(Item::FactsValues(RowId(*id))),
+                _ => Err(BadPage),
+            })
+            .collect()
+    }
+}
+
+/// Bytes that are not a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("these bytes are not a page of the key tree")]
+pub struct BadPage;
+
+/// The clear part of a page or of an appended row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Clear {
+    /// The page.
+    pub page: PageId,
+    /// Counts the writes of this page, appended rows included.
+    pub version: u64,
+    /// Names the root; in a Top only.
+    pub root: Option<RootId>,
+    /// The sweeper's map.
+    pub items: Vec<Item>,
+}
+
+impl Clear {
+    /// Writes it.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(40 + Item::LEN * self.items.len());
+        out.extend_from_slice(&self.page.0);
+        out.extend_from_slice(&self.version.to_be_bytes());
+        if let Some(root) = self.root {
+            out.extend_from_slice(&root.0);
+        }
+        Item::encode_list(&self.items, &mut out);
+        out
+    }
+
+    /// Reads it; `top` says whether a root id is in it.
+    pub fn decode(bytes: &[u8], top: bool) -> Result<Self, BadPage> {
+        let mut reader = Reader(bytes);
+        let page = PageId(reader.array()?);
+        let version = u64::from_be_bytes(reader.array()?);
+        let root = if top { Some(RootId(reader.array()?)) } else { None };
+        Ok(Self { page, version, root, items: Item::decode_list(reader.0)? })
+    }
+}
+
+/// A page's body and its items.
+pub fn encode_body(level: Level, entries: &[Arc<Entry>]) -> (Zeroizing<Vec<u8>>, Vec<Item>) {
+    // Reserved in full, so that no half-written copy with secrets is left behind by a growing buffer.
+    let mut body = Zeroizing::new(Vec::with_capacity(5 + entries.iter().map(|entry| entry.size()).sum::<usize>()));
+    body.push(level as u8);
+    body.extend_from_slice(&(entries.len() as u32).to_be_bytes());
+    let mut items = Vec::new();
+    for entry in entries {
+        entry.encode(&mut body);
+        entry.push_items(&mut items);
+    }
+    (body, items)
+}
+
+/// Reads a page's body against its items.
+pub fn decode_body(body: &[u8], items: &[Item]) -> Result<(Level, Vec<Arc<Entry>>), BadPage> {
+    let mut reader = Reader(body);
+    let level = Level::from_byte(reader.byte()?).ok_or(BadPage)?;
+    let count = u32::from_be_bytes(reader.array()?) as usize;
+    let mut items = Items(items);
+    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(count.min(body.len() / 48));
+    for _ in 0..count {
+        let entry = decode_entry(level, &mut reader, &mut items)?;
+        if entries.last().is_some_and(|last| last.place() >= entry.place()) {
+            return Err(BadPage);
+        }
+        entries.push(Arc::new(entry));
+    }
+    if reader.0.is_empty() && items.0.is_empty() { Ok((level, entries)) } else { Err(BadPage) }
+}
+
+/// What an appended row does to its page.
+pub enum Append {
+    /// One more entry.
+    Insert(Arc<Entry>),
+    /// More objects of a recording that is there.
+    Objects(RowId, Vec<ObjectId>),
+}
+
+/// The sealed part of an appended row and its items.
+pub fn encode_appends(appends: &[Append]) -> (Zeroizing<Vec<u8>>, Vec<Item>) {
+    let size = appends.iter().map(|append| if let Append::Insert(entry) = append { 1 + entry.size() } else { 17 });
+    let mut body = Zeroizing::new(Vec::with_capacity(size.sum()));
+    let mut items = Vec::new();
+    for append in appends {
+        match append {
+            Append::Insert(entry) => {
+                body.push(1);
+                entry.encode(&mut body);
+                entry.push_items(&mut items);
+            }
+            Append::Objects(row, objects) => {
+                body.push(2);
+                body.extend_from_slice(&row.0);
+                items.push(Item::Row(*row));
+                items.extend(objects.iter().copied().map(Item::Object));
+            }
+        }
+    }
+    (body, items)
+}
+
+/// Reads an appended row of a page of this level.
+pub fn decode_appends(level: Level, body: &[u8], items: &[Item]) -> Result<Vec<Append>, BadPage> {
+    let mut reader = Reader(body);
+    let mut items = Items(items);
+    let mut appends = Vec::new();
+    while !reader.0.is_empty() {
+        appends.push(match reader.byte()? {
+            1 => Append::Insert(Arc::new(decode_entry(level, &mut reader, &mut items)?)),
+            2 => {
+                let row = RowId(reader.array()?);
+                items.expect(Item::Row(row))?;
+                Append::Objects(row, items.objects())
+            }
+            _ => return Err(BadPage),
+        });
+    }
+    if items.0.is_empty() { Ok(appends) } else { Err(BadPage) }
+}
+
+/// Applies an appended row to a page's entries.
+pub fn apply_append(entries: &mut Vec<Arc<Entry>>, append: Append) -> Result<(), BadPage> {
+    match append {
+        Append::Insert(entry) => match find(entries, &entry.place()) {
+            Ok(_) => return Err(BadPage),
+            Err(index) => entries.insert(index, entry),
+        },
+        Append::Objects(row, objects) => {
+            let found = entries.iter_mut().find_map(|entry| match &**entry {
+                Entry::Recording(recording) if recording.row == row => Some((recording.clone(), entry)),
+                _ => None,
+            });
+            let (mut recording, entry) = found.ok_or(BadPage)?;
+            recording.objects.extend(objects);
+            *entry = Arc::new(Entry::Recording(recording));
+        }
+    }
+    Ok(())
+}
+
+/// Where a place is among ordered entries, or would be.
+pub fn find(entries: &[Arc<Entry>], place: &Place) -> Result<usize, usize> {
+    entries.binary_search_by(|entry| entry.place().cmp(place))
+}
+
+fn decode_entry(level: Level, reader: &mut Reader<'_>, items: &mut Items<'_>) -> Result<Entry, BadPage> {
+    if level == Level::Branch {
+        let low = reader.array()?;
+        let child = decode_link(reader)?;
+        items.expect(Item::Page(child.id))?;
+        return Ok(Entry::Branch { low, child });
+    }
+    match (reader.byte()?, level) {
+        (1, Level::Tenants) => decode_account(reader, items).map(Entry::Tenant),
+        (2, Level::Subscribers) => decode_account(reader, items).map(Entry::Subscriber),
+        (3, Level::Subscribers) => {
+            let (handle, row) = (PeriodHandle(reader.array()?), RowId(reader.array()?));
+            let secret = decode_secret(reader)?;
+            let purpose = Purpose::from_byte(reader.byte()?).ok_or(BadPage)?;
+            let day = Day(u32::from_be_bytes(reader.array()?));
+            items.expect(Item::Row(row))?;
+            Ok(Entry::Period(Period { handle, row, purpose, day }, secret))
+        }
+        (4, Level::Recordings) => {
+            let (handle, row) = (RecordingHandle(reader.array()?), RowId(reader.array()?));
+            let (kind, flags) = (reader.byte()?, reader.byte()?);
+            if flags > 3 {
+                return Err(BadPage);
+            }
+            let audio = if flags & 1 != 0 { Some(decode_secret(reader)?) } else { None };
+            let facts = if flags & 2 != 0 { Some(decode_secret(reader)?) } else { None };
+            items.expect(Item::Row(row))?;
+            Ok(Entry::Recording(Recording { handle, row, kind, audio, facts, objects: items.objects() }))
+        }
+        _ => Err(BadPage),
+    }
+}
+
+fn decode_account(reader: &mut Reader<'_>, items: &mut Items<'_>) -> Result<Account, BadPage> {
+    let (handle, row) = (reader.array()?, RowId(reader.array()?));
+    let secret = decode_secret(reader)?;
+    let subtree = decode_link(reader)?;
+    let len = u16::from_be_bytes(reader.array()?);
+    let name = std::str::from_utf8(reader.take(usize::from(len))?).map_err(|_| BadPage)?;
+    items.expect(Item::Page(subtree.id))?;
+    items.expect(Item::Row(row))?;
+    Ok(Account { handle, row, secret, subtree, name: Arc::new(Name::new(name.to_owned())) })
+}
+
+fn decode_link(reader: &mut Reader<'_>) -> Result<Link, BadPage> {
+    Ok(Link { id: PageId(reader.array()?), key: decode_secret(reader)? })
+}
+
+fn decode_secret(reader: &mut Reader<'_>) -> Result<Arc<Secret>, BadPage> {
+    let bytes: &[u8; SECRET_LEN] = reader.take(SECRET_LEN)?.try_into().map_err(|_| BadPage)?;
+    Ok(Arc::new(Secret::from_bytes(bytes)))
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, len: usize) -> Result<&'a [u8], BadPage> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(BadPage)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BadPage> {
+        self.take(N)?.try_into().map_err(|_| BadPage)
+    }
+
+    fn byte(&mut self) -> Result<u8, BadPage> {
+        Ok(self.array::<1>()?[0])
+    }
+}
+
+struct Items<'a>(&'a [Item]);
+
+impl Items<'_> {
+    fn expect(&mut self, item: Item) -> Result<(), BadPage> {
+        let (first, rest) = self.0.split_first().ok_or(BadPage)?;
+        self.0 = rest;
+        if *first == item { Ok(()) } else { Err(BadPage) }
+    }
+
+    fn objects(&mut self) -> Vec<ObjectId> {
+        let mut objects = Vec::new();
+        while let Some((Item::Object(object), rest)) = self.0.split_first() {
+            objects.push(*object);
+            self.0 = rest;
+        }
+        objects
+    }
+}
+
+/// Whose subtree a page belongs to: what its leaves hold, and which erasure makes it fall.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Under {
+    /// The top.
+    Top,
+    /// A tenant.
+    Tenant(TenantHandle),
+    /// A subscriber.
+    Subscriber(TenantHandle, SubscriberHandle),
+}
+
+impl Under {
+    /// What leaf pages of this subtree hold.
+    pub fn leaf(self) -> Level {
+        match self {
+            Under::Top => Level::Tenants,
+            Under::Tenant(_) => Level::Subscribers,
+            Under::Subscriber(..) => Level::Recordings,
+        }
+    }
+
+    /// Whether it falls when `scope` falls.
+    pub fn within(self, scope: Under) -> bool {
+        match (scope, self) {
+            (Under::Top, _) => true,
+            (Under::Tenant(scope), Under::Tenant(tenant) | Under::Subscriber(tenant, _)) => scope == tenant,
+            (scope, own) => scope == own,
+        }
+    }
+}
+
+/// A page, opened: its row and its appended rows together.
+pub struct Page {
+    /// Its id.
+    pub id: PageId,
+    /// The version that the page row has.
+    pub base: u64,
+    /// The version with the appended rows.
+    pub version: u64,
+    /// Whose subtree it belongs to.
+    pub under: Under,
+    /// What its entries are.
+    pub level: Level,
+    /// In ascending order of place.
+    pub entries: Vec<Arc<Entry>>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::random;
+
+    fn secret() -> Arc<Secret> {
+        Arc::new(Secret::random())
+    }
+
+    fn link() -> Link {
+        Link { id: PageId(random()), key: secret() }
+    }
+
+    fn account(handle: u8) -> Account {
+        Account {
+            handle: [handle; 8],
+            row: RowId(random()),
+            secret: secret(),
+            subtree: link(),
+            name: Arc::new(Name::new("Ada".to_owned())),
+        }
+    }
+
+    fn recording(handle: u8, audio: bool, facts: bool, objects: usize) -> Entry {
+        Entry::Recording(Recording {
+            handle: RecordingHandle([handle; 16]),
+            row: RowId(random()),
+            kind: 2,
+            audio: audio.then(secret),
+            facts: facts.then(secret),
+            objects: (0..objects).map(|_| ObjectId(random())).collect(),
+        })
+    }
+
+    fn samples() -> Vec<(Level, Vec<Arc<Entry>>)> {
+        let period =
+            Period { handle: PeriodHandle([3; 8]), row: RowId(random()), purpose: Purpose::Counters, day: Day(7) };
+        let arcs = |entries: Vec<Entry>| entries.into_iter().map(Arc::new).collect::<Vec<_>>();
+        vec![
+            (
+                Level::Branch,
+                arcs(vec![
+                    Entry::Branch { low: [0; 16], child: link() },
+                    Entry::Branch { low: [9; 16], child: link() },
+                ]),
+            ),
+            (Level::Tenants, arcs(vec![Entry::Tenant(account(1)), Entry::Tenant(account(2))])),
+            (
+                Level::Subscribers,
+                arcs(vec![
+                    Entry::Subscriber(account(1)),
+                    Entry::Period(period, secret()),
+                    Entry::Subscriber(account(9)),
+                ]),
+            ),
+            (
+                Level::Recordings,
+                arcs(vec![
+                    recording(1, true, true, 2),
+                    recording(2, true, false, 0),
+                    recording(3, false, true, 1),
+                    recording(4, false, false, 0),
+                ]),
+            ),
+            (Level::Recordings, vec![]),
+        ]
+    }
+
+    #[test]
+    fn a_page_reads_back_as_it_was_written_and_is_as_large_as_it_says() {
+        for (level, entries) in samples() {
+            let (body, items) = encode_body(level, &entries);
+            let (again, decoded) = decode_body(&body, &items).expect("reads back");
+            let (body_again, items_again) = encode_body(again, &decoded);
+            assert!(body[..] == body_again[..] && items == items_again && level == again);
+            let said: usize = entries.iter().map(|entry| entry.size()).sum();
+            let missing = entries.iter().filter_map(|entry| match &**entry {
+                Entry::Recording(r) => Some(32 * (usize::from(r.audio.is_none()) + usize::from(r.facts.is_none()))),
+                _ => None,
+            });
+            assert_eq!(said - missing.sum::<usize>(), body.len() - 5 + items.len() * Item::LEN);
+        }
+    }
+
+    #[test]
+    fn a_page_cut_short_or_with_foreign_items_is_refused() {
+        for (level, entries) in samples() {
+            let (body, items) = encode_body(level, &entries);
+            for cut in 0..body.len() {
+                assert!(decode_body(&body[..cut], &items).is_err(), "{cut}");
+            }
+            let mut more = items.clone();
+            more.push(Item::Page(PageId([1; 16])));
+            assert!(decode_body(&body, &more).is_err());
+            if !items.is_empty() {
+                assert!(decode_body(&body, &items[1..]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn entries_out_of_order_are_refused() {
+        let entries = [Arc::new(recording(2, true, true, 0)), Arc::new(recording(1, true, true, 0))];
+        let (body, items) = encode_body(Level::Recordings, &entries);
+        assert!(decode_body(&body, &items).is_err());
+    }
+
+    #[test]
+    fn appended_rows_read_back_and_apply_in_order() {
+        let first = Arc::new(recording(1, true, true, 1));
+        let Entry::Recording(inner) = &*first else { unreachable!() };
+        let objects = vec![ObjectId(random()), ObjectId(random())];
+        let appends = [
+            Append::Insert(first.clone()),
+            Append::Objects(inner.row, objects.clone()),
+            Append::Insert(Arc::new(recording(0, true, true, 0))),
+        ];
+        let (body, items) = encode_appends(&appends);
+        let mut entries = vec![];
+        for append in decode_appends(Level::Recordings, &body, &items).expect("reads back") {
+            apply_append(&mut entries, append).expect("applies");
+        }
+        assert_eq!(entries.len(), 2);
+        let Entry::Recording(second) = &*entries[1] else { unreachable!() };
+        assert_eq!(second.objects[1..], objects);
+        assert!(decode_appends(Level::Tenants, &body, &items).is_err());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_bytes_never_panic(body: Vec<u8>, clear: Vec<u8>, level in 0u8..6, top: bool) {
+            let items = Item::decode_list(&clear).unwrap_or_default();
+            let mut framed = vec![level];
+            framed.extend(&body);
+            let _ = decode_body(&framed, &items);
+            if let Some(level) = Level::from_byte(level) {
+                let _ = decode_appends(level, &body, &items);
+            }
+            if let Ok(clear) = Clear::decode(&clear, top) {
+                let _ = clear.encode();
+            }
+        }
+    }
+}

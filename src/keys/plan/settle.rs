@@ -1,0 +1,415 @@
+//! The second half of planning: what becomes of every touched page, from the leaves to the top.
+//!
+//! The rules, each of which a named test in `keys::tests` holds:
+//! - A page that erases, or under which something was erased, is replaced by pages with fresh keys, up to the top.
+//! - A page that splits is replaced by pages with fresh keys, all of them; so is a root of a subtree that grows.
+//! - A page that vanishes takes its parent's entry with it; the root of a subtree stays, empty, while its owner lives.
+//! - Two neighbours merge only under a branch that this erasure rewrites.
+//! - Any other page keeps its key, and is written as one appended row where that is enough.
+
+use super::{Doom, Node, Planner, Store};
+use crate::{
+    crypto::{
+        envelope::{Kind, seal},
+        random,
+        secret::Secret,
+    },
+    domain::id::{PageId, RootId},
+    keys::{
+        ReadError,
+        backing::{Family, Row},
+        command::{Command, Rotation},
+        index::NameChange,
+        page::{Account, Clear, Entry, Item, Level, Link, Page, TOP, Under, encode_appends, encode_body},
+    },
+};
+use std::sync::Arc;
+
+/// A root and its names.
+#[derive(Clone)]
+pub struct RootKey {
+    /// Counts rotations.
+    pub generation: u64,
+    /// Names it without telling it.
+    pub id: RootId,
+    /// The root.
+    pub key: Arc<Secret>,
+}
+
+/// What readers see once the command is applied.
+#[derive(Default)]
+pub struct Published {
+    /// Pages as they are now.
+    pub pages: Vec<Arc<Page>>,
+    /// Pages that are no more.
+    pub gone: Vec<PageId>,
+    /// Subtrees that fell.
+    pub scopes: Vec<Under>,
+    /// Names that came and went.
+    pub names: Vec<NameChange>,
+}
+
+/// What became of a page.
+struct Settled {
+    was: Option<Arc<Page>>,
+    erased: bool,
+    pieces: Pieces,
+}
+
+enum Pieces {
+    /// Written, or untouched; under the key it had.
+    Kept(Link),
+    /// To be written under fresh keys.
+    Fresh(Vec<Draft>),
+}
+
+/// A page that waits for its fresh key.
+struct Draft {
+    /// Whose place in the store it takes.
+    was: Option<Arc<Page>>,
+    level: Level,
+    entries: Vec<Arc<Entry>>,
+}
+
+/// One child of a branch while it is settled.
+enum Part {
+    Entry(Arc<Entry>),
+    Fresh { low: [u8; 16], erased: bool, draft: Draft },
+}
+
+impl<S: Store> Planner<'_, S> {
+    /// Ends planning: the command, and what to publish once it is applied. `next` is the staged root where the batch
+    /// [rotates](Planner::rotates), and is not looked at elsewhere.
+    pub fn finish(mut self, number: u64, next: Option<&RootKey>) -> Result<(Command, Published), ReadError> {
+        let rotation = match (self.erased, next) {
+            (false, _) => None,
+            (true, Some(next)) => {
+                Some((next, Rotation { generation: next.generation, from: self.root.id, to: next.id }))
+            }
+            (true, None) => return Err(ReadError::Damaged("an erasure without a new root")),
+        };
+        for doom in std::mem::take(&mut self.dooms) {
+            self.doom(doom)?;
+        }
+        if self.overlay.nodes.contains_key(&TOP) {
+            let settled = self.settle(TOP)?;
+            if let Pieces::Fresh(drafts) = settled.pieces {
+                let draft = self.reduce(drafts, Under::Top);
+                let root = rotation.map_or(&self.root, |(next, _)| next).clone();
+                self.write(TOP, settled.was, Under::Top, draft.level, draft.entries, &root.key, Some(root.id));
+            }
+        }
+        self.published.names = self.names;
+        let rotation = rotation.map(|(_, rotation)| rotation);
+        let expects = self.expects.into_iter().collect();
+        Ok((Command { number, rotation, expects, rows: self.rows }, self.published))
+    }
+
+    /// One doomed row for the top of what fell. Pages below it that this batch touched are written all the same, so that
+    /// the sweeper finds what hangs on them.
+    fn doom(&mut self, doom: Doom) -> Result<(), ReadError> {
+        let mut items = doom.items;
+        if let Some(subtree) = doom.subtree {
+            let root = match self.overlay.nodes.get(&subtree).map(|node| node.under) {
+                Some(under) => self.settle_root(subtree, under)?.0.id,
+                None => subtree,
+            };
+            items.push(Item::Page(root));
+        }
+        let mut list = Vec::with_capacity(items.len() * Item::LEN);
+        Item::encode_list(&items, &mut list);
+        self.rows.push(Row::put(Family::Doomed, random::<16>(), list));
+        Ok(())
+    }
+
+    fn settle(&mut self, id: PageId) -> Result<Settled, ReadError> {
+        let Some(mut node) = self.overlay.nodes.remove(&id) else {
+            return Err(ReadError::Damaged("a touched page left the plan"));
+        };
+        let mut erased = node.erased;
+        if node.level == Level::Branch {
+            erased |= self.settle_branch(&mut node)?;
+        } else if !node.children.is_empty() {
+            for entry in &mut node.entries {
+                let Some(child) = entry.child().filter(|child| node.children.contains(&child.id)) else { continue };
+                let (link, below) = self.settle_root(child.id, under_of(node.under, entry))?;
+                erased |= below;
+                if link.id != child.id || !Arc::ptr_eq(&link.key, &child.key) {
+                    *entry = Arc::new(with_subtree(entry, link)?);
+                    node.rewrite = true;
+                }
+            }
+        }
+        let Node { was, link, under, level, entries, appends, rewrite, .. } = node;
+        if erased || !self.fits(&entries) {
+            let pieces = Pieces::Fresh(self.chunk(was.clone().filter(|page| page.id != TOP), level, entries));
+            return Ok(Settled { was, erased, pieces });
+        }
+        let top = (id == TOP).then_some(self.root.id);
+        match &was {
+            Some(_) if !rewrite && appends.is_empty() => {}
+            Some(page) if !rewrite && page.version - page.base < self.limits.appends => {
+                let (body, items) = encode_appends(&appends);
+                let version = page.version + 1;
+                let clear = Clear { page: id, version, root: None, items }.encode();
+                let name = append_name(id, version);
+                self.rows.push(Row::put(Family::Pages, name, seal(Kind::Append, &link.key, &clear, &body)));
+                self.published.pages.push(Arc::new(Page { id, base: page.base, version, under, level, entries }));
+            }
+            _ => self.write(id, was.clone(), under, level, entries, &link.key, top),
+        }
+        Ok(Settled { was, erased, pieces: Pieces::Kept(link) })
+    }
+
+    /// Settles the touched children of a branch and gives it its new entries; says whether anything below was erased.
+    fn settle_branch(&mut self, node: &mut Node) -> Result<bool, ReadError> {
+        let mut any_erased = false;
+        let mut parts = Vec::with_capacity(node.entries.len() + 1);
+        for entry in node.entries.drain(..) {
+            let touched = match entry.child() {
+                Some(child) if node.children.contains(&child.id) => child.id,
+                _ => {
+                    parts.push(Part::Entry(entry));
+                    continue;
+                }
+            };
+            let settled = self.settle(touched)?;
+            any_erased |= settled.erased;
+            match settled.pieces {
+                Pieces::Kept(_) => parts.push(Part::Entry(entry)),
+                Pieces::Fresh(drafts) => {
+                    node.rewrite = true;
+                    if drafts.is_empty() {
+                        self.remove(settled.was.as_deref());
+                    }
+                    for (number, draft) in drafts.into_iter().enumerate() {
+                        let low = match draft.entries.first() {
+                            Some(first) if number > 0 => first.place(),
+                            _ => entry.place(),
+                        };
+                        parts.push(Part::Fresh { low, erased: settled.erased, draft });
+                    }
+                }
+            }
+        }
+        if any_erased {
+            self.merge(&mut parts, node)?;
+        }
+        for part in parts {
+            node.entries.push(match part {
+                Part::Entry(entry) => entry,
+                Part::Fresh { low, draft, .. } => {
+                    let child = self.write_fresh(draft, node.under);
+                    Arc::new(Entry::Branch { low, child })
+                }
+            });
+        }
+        Ok(any_erased)
+    }
+
+    /// Joins a page that an erasure has thinned out with a neighbour, where both together are at most half full. The page
+    /// that results gets a fresh key like every other page on the path.
+    fn merge(&mut self, parts: &mut Vec<Part>, node: &Node) -> Result<(), ReadError> {
+        let mut at = 0;
+        while at < parts.len() {
+            let thin =
+                matches!(&parts[at], Part::Fresh { erased: true, draft, .. } if self.half_full(&draft.entries, &[]));
+            let partner = if !thin {
+                None
+            } else if at + 1 < parts.len() && self.merges(&parts[at], &parts[at + 1], node)? {
+                Some(at)
+            } else if at > 0 && self.merges(&parts[at - 1], &parts[at], node)? {
+                Some(at - 1)
+            } else {
+                None
+            };
+            let Some(left) = partner else {
+                at += 1;
+                continue;
+            };
+            let right = self.into_draft(parts.remove(left + 1), node)?.1;
+            let (low, mut draft) = self.into_draft(parts.remove(left), node)?;
+            self.remove(right.was.as_deref());
+            draft.entries.extend(right.entries);
+            parts.insert(left, Part::Fresh { low, erased: true, draft });
+            at = left + 1;
+        }
+        Ok(())
+    }
+
+    fn merges(&self, left: &Part, right: &Part, node: &Node) -> Result<bool, ReadError> {
+        let mut pages = [None, None];
+        for (part, page) in [left, right].into_iter().zip(&mut pages) {
+            if let Part::Entry(entry) = part {
+                match entry.child() {
+                    Some(child) if !node.children.contains(&child.id) => {
+                        *page = Some(self.overlay.store.page(child, node.under)?);
+                    }
+                    _ => return Ok(false),
+                }
+            }
+        }
+        let seen = |part, page: &Option<Arc<Page>>| match (part, page) {
+            (&Part::Fresh { ref draft, .. }, _) => Some((draft.level, draft.entries.clone())),
+            (Part::Entry(_), Some(page)) => Some((page.level, page.entries.clone())),
+            (Part::Entry(_), None) => None,
+        };
+        Ok(match (seen(left, &pages[0]), seen(right, &pages[1])) {
+            (Some((left_level, left)), Some((right_level, right))) => {
+                left_level == right_level && self.half_full(&left, &right)
+            }
+            _ => false,
+        })
+    }
+
+    fn into_draft(&mut self, part: Part, node: &Node) -> Result<([u8; 16], Draft), ReadError> {
+        match part {
+            Part::Fresh { low, draft, .. } => Ok((low, draft)),
+            Part::Entry(entry) => {
+                let Some(child) = entry.child() else {
+                    return Err(ReadError::Damaged("a branch entry without a page"));
+                };
+                let page = self.overlay.store.page(child, node.under)?;
+                self.expects.insert(page.id, page.version);
+                let draft = Draft { level: page.level, entries: page.entries.clone(), was: Some(page) };
+                Ok((entry.place(), draft))
+            }
+        }
+    }
+
+    /// Settles the root page of a subtree, which stays while its owner lives; says whether anything below was erased.
+    fn settle_root(&mut self, id: PageId, under: Under) -> Result<(Link, bool), ReadError> {
+        let settled = self.settle(id)?;
+        let link = match settled.pieces {
+            Pieces::Kept(link) => link,
+            Pieces::Fresh(drafts) if drafts.is_empty() => {
+                let draft = Draft { was: settled.was, level: under.leaf(), entries: Vec::new() };
+                self.write_fresh(draft, under)
+            }
+            Pieces::Fresh(drafts) => {
+                let draft = self.reduce(drafts, under);
+                match (draft.level, &draft.entries[..]) {
+                    // A branch over one page is not needed: nothing but that page lies below it.
+                    (Level::Branch, [only]) if only.child().is_some() => {
+                        self.remove(draft.was.as_deref());
+                        only.child().cloned().ok_or(ReadError::Damaged("a branch entry without a page"))?
+                    }
+                    _ => self.write_fresh(draft, under),
+                }
+            }
+        };
+        Ok((link, settled.erased))
+    }
+
+    /// Puts branches above several pages until one is left, which the caller writes.
+    fn reduce(&mut self, mut drafts: Vec<Draft>, under: Under) -> Draft {
+        loop {
+            if drafts.len() <= 1 {
+                let empty = || Draft { was: None, level: under.leaf(), entries: Vec::new() };
+                return drafts.pop().unwrap_or_else(empty);
+            }
+            let mut entries = Vec::with_capacity(drafts.len());
+            for draft in drafts {
+                let low = match draft.entries.first() {
+                    Some(first) if !entries.is_empty() => first.place(),
+                    _ => [0; 16],
+                };
+                let child = self.write_fresh(draft, under);
+                entries.push(Arc::new(Entry::Branch { low, child }));
+            }
+            drafts = self.chunk(None, Level::Branch, entries);
+        }
+    }
+
+    /// Cuts entries into as few halves of halves as fit; the first takes the place of the page they came from.
+    fn chunk(&self, was: Option<Arc<Page>>, level: Level, mut entries: Vec<Arc<Entry>>) -> Vec<Draft> {
+        if entries.is_empty() {
+            return Vec::new();
+        }
+        if self.fits(&entries) {
+            return vec![Draft { was, level, entries }];
+        }
+        let right = entries.split_off(entries.len() / 2);
+        let mut drafts = self.chunk(was, level, entries);
+        drafts.extend(self.chunk(None, level, right));
+        drafts
+    }
+
+    fn fits(&self, entries: &[Arc<Entry>]) -> bool {
+        entries.len() <= 1
+            || entries.len() <= self.limits.entries
+                && entries.iter().map(|entry| entry.size()).sum::<usize>() <= self.limits.bytes
+    }
+
+    fn half_full(&self, left: &[Arc<Entry>], right: &[Arc<Entry>]) -> bool {
+        left.len() + right.len() <= self.limits.entries / 2
+            && left.iter().chain(right).map(|entry| entry.size()).sum::<usize>() <= self.limits.bytes / 2
+    }
+
+    fn write_fresh(&mut self, draft: Draft, under: Under) -> Link {
+        let id = draft.was.as_ref().map_or_else(|| PageId(random()), |page| page.id);
+        let link = Link { id, key: Arc::new(Secret::random()) };
+        self.write(id, draft.was, under, draft.level, draft.entries, &link.key, None);
+        link
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a page, each once")]
+    fn write(
+        &mut self,
+        id: PageId,
+        was: Option<Arc<Page>>,
+        under: Under,
+        level: Level,
+        entries: Vec<Arc<Entry>>,
+        key: &Secret,
+        root: Option<RootId>,
+    ) {
+        let version = was.as_ref().map_or(1, |page| page.version + 1);
+        self.remove_appended(was.as_deref());
+        let (body, items) = encode_body(level, &entries);
+        let clear = Clear { page: id, version, root, items }.encode();
+        let kind = if root.is_some() { Kind::Top } else { Kind::Page };
+        self.rows.push(Row::put(Family::Pages, id.0, seal(kind, key, &clear, &body)));
+        self.published.pages.push(Arc::new(Page { id, base: version, version, under, level, entries }));
+    }
+
+    fn remove(&mut self, was: Option<&Page>) {
+        if let Some(page) = was {
+            self.rows.push(Row::delete(Family::Pages, page.id.0));
+            self.published.gone.push(page.id);
+        }
+        self.remove_appended(was);
+    }
+
+    fn remove_appended(&mut self, was: Option<&Page>) {
+        if let Some(page) = was {
+            for version in page.base + 1..=page.version {
+                self.rows.push(Row::delete(Family::Pages, append_name(page.id, version)));
+            }
+        }
+    }
+}
+
+/// Name of an appended row.
+fn append_name(id: PageId, version: u64) -> Vec<u8> {
+    [&id.0[..], &version.to_be_bytes()].concat()
+}
+
+fn under_of(under: Under, entry: &Entry) -> Under {
+    use crate::domain::id::{SubscriberHandle, TenantHandle};
+    match (under, entry) {
+        (_, Entry::Tenant(account)) => Under::Tenant(TenantHandle(account.handle)),
+        (Under::Tenant(tenant), Entry::Subscriber(account)) => {
+            Under::Subscriber(tenant, SubscriberHandle(account.handle))
+        }
+        (under, _) => under,
+    }
+}
+
+fn with_subtree(entry: &Entry, subtree: Link) -> Result<Entry, ReadError> {
+    match entry {
+        Entry::Tenant(account) => Ok(Entry::Tenant(Account { subtree, ..account.clone() })),
+        Entry::Subscriber(account) => Ok(Entry::Subscriber(Account { subtree, ..account.clone() })),
+        _ => Err(ReadError::Damaged("an entry that owns no subtree")),
+    }
+}

@@ -1,0 +1,186 @@
+//! The real medium: RocksDB in `db/`, the files of rotations in `pending/` beside it.
+//!
+//! Assumptions about the disk: what fsync has confirmed survives loss of power; a file or record that was being written
+//! may be torn, and its checksum says so. Settings that carry the crash argument: synced writes through one log; a torn
+//! tail is tolerated and nothing else (point-in-time recovery would drop synced records behind a bad one); logs are
+//! tracked in the manifest, and never recycled, so that a missing one is noticed. Everything is uncompressed: what lies
+//! in raw files is then what was written, and the forensics tool can find it.
+
+use super::backing::{Backing, BackingError, Family, KeyValue, Row};
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
+};
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
+
+const BLOCK_CACHE: usize = 64 << 20;
+const WRITE_BUFFER: usize = 32 << 20;
+const INFO_LOG: usize = 4 << 20;
+
+/// RocksDB and a folder of files.
+pub struct Rocks {
+    db: DB,
+    synced: WriteOptions,
+    pending: PathBuf,
+    pending_dir: File,
+}
+
+impl Rocks {
+    /// Whether a key store is in this folder.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join("db").join("CURRENT").exists()
+    }
+
+    /// Opens or creates.
+    pub fn open(dir: &Path) -> Result<Self, BackingError> {
+        let pending = dir.join("pending");
+        std::fs::create_dir_all(&pending).map_err(io)?;
+        let cache = Cache::new_lru_cache(BLOCK_CACHE);
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+        let db = DB::open_cf_descriptors(&db_options(), dir.join("db"), families).map_err(rocks)?;
+        for folder in [&pending, dir] {
+            File::open(folder).and_then(|dir| dir.sync_all()).map_err(io)?;
+        }
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        let pending_dir = File::open(&pending).map_err(io)?;
+        Ok(Self { db, synced, pending, pending_dir })
+    }
+
+    fn family(&self, family: Family) -> Result<&ColumnFamily, BackingError> {
+        self.db.cf_handle(family.name()).ok_or_else(|| BackingError("a column family is missing".to_owned()))
+    }
+
+    fn pending_path(&self, number: u64) -> PathBuf {
+        self.pending.join(format!("{number:020}"))
+    }
+}
+
+fn db_options() -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_recycle_log_file_num(0);
+    options.set_paranoid_checks(true);
+    options.set_max_open_files(256);
+    options.set_max_total_wal_size(4 * WRITE_BUFFER as u64);
+    options.set_max_log_file_size(INFO_LOG);
+    options.set_keep_log_file_num(2);
+    options.set_stats_dump_period_sec(0);
+    options
+}
+
+fn family_options(family: Family, cache: &Cache) -> Options {
+    let mut blocks = BlockBasedOptions::default();
+    blocks.set_block_cache(cache);
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::None);
+    options.set_write_buffer_size(WRITE_BUFFER);
+    if matches!(family, Family::Pages | Family::Values) {
+        // Scans name an id of 16 bytes at least; the filter tells which tables hold any row of it.
+        options.set_prefix_extractor(SliceTransform::create_fixed_prefix(16));
+        blocks.set_bloom_filter(10.0, false);
+    }
+    options.set_block_based_table_factory(&blocks);
+    options
+}
+
+impl Backing for Rocks {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
+        self.db.get_cf(self.family(family)?, key).map_err(rocks)
+    }
+
+    fn scan(
+        &self,
+        family: Family,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, BackingError> {
+        debug_assert!(prefix.len() >= 16 || !matches!(family, Family::Pages | Family::Values));
+        let mut options = ReadOptions::default();
+        options.set_prefix_same_as_start(prefix.len() >= 16);
+        let start = after.unwrap_or(prefix);
+        let from = IteratorMode::From(start, rocksdb::Direction::Forward);
+        let mut found = Vec::new();
+        for row in self.db.iterator_cf_opt(self.family(family)?, options, from) {
+            let (key, value) = row.map_err(rocks)?;
+            if !key.starts_with(prefix) || found.len() == limit {
+                break;
+            }
+            if after.is_none_or(|after| *key > *after) {
+                found.push((key.into_vec(), value.into_vec()));
+            }
+        }
+        Ok(found)
+    }
+
+    fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError> {
+        let mut batch = WriteBatch::default();
+        for row in lists.iter().copied().flatten() {
+            let family = self.family(row.family)?;
+            match &row.value {
+                Some(value) => batch.put_cf(family, &row.key, value),
+                None => batch.delete_cf(family, &row.key),
+            }
+        }
+        self.db.write_opt(batch, &self.synced).map_err(rocks)
+    }
+
+    fn flush(&self) -> Result<(), BackingError> {
+        let families = Family::ALL.map(|family| self.family(family));
+        let families = families.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        self.db.flush_cfs_opt(&families, &options).map_err(rocks)
+    }
+
+    fn put_pending(&self, number: u64, bytes: &[u8]) -> Result<(), BackingError> {
+        let path = self.pending_path(number);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(io)?;
+        self.pending_dir.sync_all().map_err(io)
+    }
+
+    fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError> {
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(&self.pending).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            let name = entry.file_name();
+            let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
+                return Err(BackingError("a foreign file lies among the pending commands".to_owned()));
+            };
+            files.push((number, std::fs::read(entry.path()).map_err(io)?));
+        }
+        files.sort_unstable_by_key(|(number, _)| *number);
+        Ok(files)
+    }
+
+    fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        for number in numbers {
+            std::fs::remove_file(self.pending_path(*number)).map_err(io)?;
+        }
+        self.pending_dir.sync_all().map_err(io)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn rocks(error: rocksdb::Error) -> BackingError {
+    BackingError(error.into_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn io(error: std::io::Error) -> BackingError {
+    BackingError(error.to_string())
+}

@@ -1,0 +1,257 @@
+//! A root slot in a file: three sectors of 4096 bytes, written in place.
+//!
+//! ```text
+//! offset  bytes  field (of a sector; a sector of zeros is free)
+//!      0      4  magic "QTRS"
+//!      4      1  version, 1
+//!      5      3  zero
+//!      8      8  generation
+//!     16     16  root id
+//!     32     32  root
+//!     64     32  SHA-256 of bytes 0..64
+//!     96         zero
+//! ```
+//!
+//! By cases: `stage` writes a free or broken sector only, so a torn write harms no valid record. `commit` first makes sure
+//! that the record to keep is valid, then overwrites the others with zeros and syncs; torn, they are invalid or still
+//! whole, and the next start finishes the work. The file is created at the first `stage`, so that opening changes nothing.
+//!
+//! What it cannot do: make flash or a copying file system forget the old blocks. It declares *best effort*. It belongs
+//! on a medium that is in no snapshot and no backup.
+
+use super::{Forgets, Record, Slot, SlotError};
+use crate::{crypto::secret::Secret, domain::id::RootId};
+use std::{
+    fs::{File, OpenOptions},
+    io::ErrorKind,
+    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+use zeroize::Zeroizing;
+
+/// Bytes in a sector.
+pub const SECTOR: usize = 4096;
+/// Sectors in a slot file.
+pub const SECTORS: usize = 3;
+/// The first four bytes of a sector in use.
+pub const MAGIC: [u8; 4] = *b"QTRS";
+
+/// Reads one sector; none when it is free or broken. Public: the forensics tool reads slots with it.
+pub fn parse_sector(sector: &[u8]) -> Option<Record> {
+    let (fields, rest) = sector.split_at_checked(64)?;
+    let checksum = rest.get(..32)?;
+    if fields[..4] != MAGIC || fields[4..8] != [1, 0, 0, 0] || checksum != digest(fields).as_ref() {
+        return None;
+    }
+    let record = Record::new(
+        u64::from_be_bytes(fields[8..16].try_into().ok()?),
+        Secret::from_bytes(fields[32..64].try_into().ok()?),
+    );
+    (record.id.0 == fields[16..32]).then_some(record)
+}
+
+fn sector_of(generation: u64, root: &Secret) -> Zeroizing<Vec<u8>> {
+    let mut sector = Zeroizing::new(vec![0; SECTOR]);
+    sector[..4].copy_from_slice(&MAGIC);
+    sector[4] = 1;
+    sector[8..16].copy_from_slice(&generation.to_be_bytes());
+    sector[16..32].copy_from_slice(&super::root_id(root).0);
+    sector[32..64].copy_from_slice(root.expose());
+    let checksum = digest(&sector[..64]);
+    sector[64..96].copy_from_slice(checksum.as_ref());
+    sector
+}
+
+fn digest(bytes: &[u8]) -> ring::digest::Digest {
+    ring::digest::digest(&ring::digest::SHA256, bytes)
+}
+
+/// The slot in a file.
+pub struct FileSlot {
+    path: PathBuf,
+    file: Option<File>,
+}
+
+impl FileSlot {
+    /// Opens a slot and locks it. A file that is not there yet is an empty slot.
+    pub fn open(path: &Path) -> Result<Self, SlotError> {
+        let file = match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return Ok(Self { path: path.to_owned(), file: None });
+            }
+            Err(error) => return Err(io(error)),
+        };
+        lock(&file)?;
+        match file.metadata().map_err(io)?.len() {
+            // A crash between creating the file and its first sync: nothing was ever in it.
+            0 => drop(file.set_len((SECTOR * SECTORS) as u64).map_err(io)?),
+            len if len == (SECTOR * SECTORS) as u64 => {}
+            _ => return Err(SlotError::NotASlot),
+        }
+        Ok(Self { path: path.to_owned(), file: Some(file) })
+    }
+
+    fn created(&mut self) -> Result<&File, SlotError> {
+        if self.file.is_none() {
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            if let Some(parent) = parent {
+                std::fs::create_dir_all(parent).map_err(io)?;
+            }
+            let file =
+                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path).map_err(io)?;
+            lock(&file)?;
+            file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
+            file.sync_all().map_err(io)?;
+            File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).map_err(io)?;
+            self.file = Some(file);
+        }
+        self.file.as_ref().ok_or(SlotError::NotASlot)
+    }
+
+    fn sectors(&self) -> Result<Zeroizing<Vec<u8>>, SlotError> {
+        let mut bytes = Zeroizing::new(vec![0; SECTOR * SECTORS]);
+        if let Some(file) = &self.file {
+            file.read_exact_at(&mut bytes, 0).map_err(io)?;
+        }
+        Ok(bytes)
+    }
+
+    fn wipe(&mut self, doomed: impl Fn(&[u8]) -> bool) -> Result<(), SlotError> {
+        let sectors = self.sectors()?;
+        let Some(file) = &self.file else { return Ok(()) };
+        let mut wiped = false;
+        for (number, sector) in sectors.chunks_exact(SECTOR).enumerate() {
+            if doomed(sector) && sector.iter().any(|byte| *byte != 0) {
+                file.write_all_at(&[0; SECTOR], (number * SECTOR) as u64).map_err(io)?;
+                wiped = true;
+            }
+        }
+        if wiped { file.sync_data().map_err(io) } else { Ok(()) }
+    }
+}
+
+impl Slot for FileSlot {
+    fn records(&mut self) -> Result<Vec<Record>, SlotError> {
+        Ok(self.sectors()?.chunks_exact(SECTOR).filter_map(parse_sector).collect())
+    }
+
+    fn stage(&mut self, generation: u64, root: &Secret) -> Result<(), SlotError> {
+        let sectors = self.sectors()?;
+        let free =
+            sectors.chunks_exact(SECTOR).position(|sector| parse_sector(sector).is_none()).ok_or(SlotError::Full)?;
+        let file = self.created()?;
+        file.write_all_at(&sector_of(generation, root), (free * SECTOR) as u64).map_err(io)?;
+        file.sync_data().map_err(io)
+    }
+
+    fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
+        if !self.records()?.iter().any(|record| record.id == keep) {
+            return Err(SlotError::Missing);
+        }
+        self.wipe(|sector| parse_sector(sector).is_none_or(|record| record.id != keep))
+    }
+
+    fn discard(&mut self, root: RootId) -> Result<(), SlotError> {
+        self.wipe(|sector| parse_sector(sector).is_some_and(|record| record.id == root))
+    }
+
+    fn forgets(&self) -> Forgets {
+        Forgets::BestEffort
+    }
+}
+
+fn lock(file: &File) -> Result<(), SlotError> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(std::fs::TryLockError::WouldBlock) => Err(SlotError::Held),
+        Err(std::fs::TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
+fn io(error: std::io::Error) -> SlotError {
+    SlotError::Io(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slot() -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("slot").join("root");
+        (dir, path)
+    }
+
+    fn ids(slot: &mut FileSlot) -> Vec<(u64, RootId)> {
+        slot.records().expect("reads").iter().map(|record| (record.generation, record.id)).collect()
+    }
+
+    #[test]
+    fn opening_creates_nothing() {
+        let (_dir, path) = slot();
+        assert!(ids(&mut FileSlot::open(&path).expect("opens")).is_empty());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn commit_leaves_no_byte_of_the_other_roots() {
+        let (_dir, path) = slot();
+        let (old, new) = (Secret::random(), Secret::random());
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(1, &old).expect("stages");
+        slot.stage(2, &new).expect("stages");
+        slot.commit(super::super::root_id(&new)).expect("commits");
+        drop(slot);
+        let bytes = std::fs::read(&path).expect("reads");
+        assert!(!bytes.windows(8).any(|window| window == &old.expose()[..8]));
+        let mut slot = FileSlot::open(&path).expect("opens");
+        assert_eq!(ids(&mut slot), [(2, super::super::root_id(&new))]);
+    }
+
+    #[test]
+    fn commit_to_a_root_that_is_not_there_changes_nothing() {
+        let (_dir, path) = slot();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(1, &Secret::random()).expect("stages");
+        let before = std::fs::read(&path).expect("reads");
+        assert!(matches!(slot.commit(RootId([9; 16])), Err(SlotError::Missing)));
+        assert_eq!(before, std::fs::read(&path).expect("reads"));
+    }
+
+    #[test]
+    fn a_torn_record_is_no_record_and_is_wiped() {
+        let (_dir, path) = slot();
+        let kept = Secret::random();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(1, &kept).expect("stages");
+        slot.stage(2, &Secret::random()).expect("stages");
+        drop(slot);
+        let mut bytes = std::fs::read(&path).expect("reads");
+        bytes[SECTOR + 40] ^= 1;
+        std::fs::write(&path, &bytes).expect("writes");
+        let mut slot = FileSlot::open(&path).expect("opens");
+        assert_eq!(ids(&mut slot).len(), 1);
+        slot.commit(super::super::root_id(&kept)).expect("commits");
+        assert!(std::fs::read(&path).expect("reads")[SECTOR..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_full_slot_refuses_a_fourth_root() {
+        let (_dir, path) = slot();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        for generation in 1..=3 {
+            slot.stage(generation, &Secret::random()).expect("stages");
+        }
+        assert!(matches!(slot.stage(4, &Secret::random()), Err(SlotError::Full)));
+        assert_eq!(ids(&mut slot).len(), 3);
+    }
+
+    #[test]
+    fn a_slot_has_one_holder() {
+        let (_dir, path) = slot();
+        let mut first = FileSlot::open(&path).expect("opens");
+        first.stage(1, &Secret::random()).expect("stages");
+        assert!(matches!(FileSlot::open(&path), Err(SlotError::Held)));
+    }
+}

@@ -1,0 +1,520 @@
+//! The key store as the vault sees it: readers over a bounded cache, and the door to the one writer.
+//!
+//! Readers hold a shared lock while they go from the top to an entry; the writer holds it alone while a batch is applied
+//! and published, never while a slot commits. So a reader sees one state, and once an erasure's batch is published no page
+//! of what fell is in the cache. What was handed out ([`Holder`], leaves) is the caller's to wipe.
+
+use super::{
+    AudioLeaf, CommitError, Committed, DoomedBatch, FactsLeaf, Forgets, Holder, Mutation, OpenError, Period, ReadError,
+    RecordingPath, Slot, ValueName,
+    backing::{Backing, Family, Row},
+    command::{self, Command, State},
+    index::{Index, NameChange},
+    page::{Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
+    plan::{Limits, Published, RootKey, Store},
+    rocks::Rocks,
+    start, sweep,
+    tree::{self, Source},
+    value_prefix,
+    writer::{OnFailure, Work, Writer},
+};
+use crate::{
+    crypto::{
+        envelope::{self, Envelope, Kind},
+        secret::Secret,
+    },
+    domain::id::{ObjectId, PageId, PeriodHandle, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle},
+};
+use quick_cache::{Weighter, sync::Cache};
+use std::{
+    collections::HashMap,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// Most entries in the cache, over all pages: about 100 MB.
+const CACHED_ENTRIES: u64 = 400_000;
+
+/// The key store. Clones share one store; it closes when the last is dropped.
+#[derive(Clone)]
+pub struct KeyStore(Arc<Inner>);
+
+struct Inner {
+    shared: Arc<Shared>,
+    writer: Writer,
+    forgets: Forgets,
+}
+
+/// What readers and the writer share.
+pub(super) struct Shared {
+    pub(super) backing: Box<dyn Backing>,
+    pub(super) limits: Limits,
+    cache: Cache<PageId, Arc<Page>, ByEntries>,
+    present: RwLock<Present>,
+    doomed: AtomicU64,
+    copies: AtomicU64,
+}
+
+/// The state that readers see.
+pub(super) struct Present {
+    pub(super) root: RootKey,
+    pub(super) last_number: u64,
+    pub(super) index: Index,
+}
+
+#[derive(Clone)]
+struct ByEntries;
+
+impl Weighter<PageId, Arc<Page>> for ByEntries {
+    fn weight(&self, _: &PageId, page: &Arc<Page>) -> u64 {
+        page.entries.len() as u64 + 1
+    }
+}
+
+/// How a store runs; tests change it.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Settings {
+    pub(super) limits: Limits,
+    pub(super) on_failure: OnFailure,
+}
+
+impl KeyStore {
+    /// Opens the key store in a folder, or creates it when both it and the slot are empty.
+    ///
+    /// The slot must lie outside of every snapshot and backup of the folder.
+    pub fn open(dir: &Path, mut slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
+        // Before RocksDB creates anything.
+        if !Rocks::exists(dir) && !slot.records()?.is_empty() {
+            return Err(OpenError::StoreIsMissing);
+        }
+        Self::open_on(Box::new(Rocks::open(dir)?), slot, Settings::default())
+    }
+
+    pub(super) fn open_on(
+        backing: Box<dyn Backing>,
+        mut slot: Box<dyn Slot>,
+        settings: Settings,
+    ) -> Result<KeyStore, OpenError> {
+        let settled = start::settle(&*backing, &mut *slot)?;
+        let present = Present { root: settled.root.clone(), last_number: settled.last_number, index: Index::default() };
+        let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
+        let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
+        let shared = Shared {
+            cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
+            present: RwLock::new(present),
+            limits: settings.limits,
+            backing,
+            doomed,
+            copies,
+        };
+        shared.rebuild_index()?;
+        settled.commit(&*shared.backing, &mut *slot)?;
+        let (shared, forgets) = (Arc::new(shared), slot.forgets());
+        let writer = Writer::start(shared.clone(), slot, settings.on_failure)
+            .map_err(|error| OpenError::Backing(error.to_string()))?;
+        Ok(KeyStore(Arc::new(Inner { shared, writer, forgets })))
+    }
+
+    fn read(&self) -> Reading<'_> {
+        self.0.shared.read()
+    }
+
+    /// Every tenant, in no order.
+    pub fn tenants(&self) -> Vec<(TenantHandle, String)> {
+        self.read().present.index.tenants().map(|(handle, name)| (handle, name.to_owned())).collect()
+    }
+
+    /// A tenant by name.
+    pub fn find_tenant(&self, name: &str) -> Option<TenantHandle> {
+        self.read().present.index.find_tenant(name)
+    }
+
+    /// A tenant's name.
+    pub fn tenant_name(&self, tenant: TenantHandle) -> Option<String> {
+        self.read().present.index.tenant_name(tenant).map(str::to_owned)
+    }
+
+    /// Every subscriber of a tenant, in no order.
+    pub fn subscribers(&self, tenant: TenantHandle) -> Vec<(SubscriberHandle, String)> {
+        self.read().present.index.subscribers(tenant).map(|(handle, name)| (handle, name.to_owned())).collect()
+    }
+
+    /// How many subscribers a tenant has.
+    pub fn subscriber_count(&self, tenant: TenantHandle) -> usize {
+        self.read().present.index.subscriber_count(tenant)
+    }
+
+    /// A subscriber by name.
+    pub fn find_subscriber(&self, tenant: TenantHandle, name: &str) -> Option<SubscriberHandle> {
+        self.read().present.index.find_subscriber(tenant, name)
+    }
+
+    /// A subscriber's name.
+    pub fn subscriber_name(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Option<String> {
+        self.read().present.index.subscriber_name(tenant, subscriber).map(str::to_owned)
+    }
+
+    /// Every period of a tenant, in no order.
+    pub fn periods(&self, tenant: TenantHandle) -> Vec<Period> {
+        self.read().present.index.periods(tenant).collect()
+    }
+
+    /// A tenant's stable secret; none when it does not live.
+    pub fn tenant(&self, tenant: TenantHandle) -> Result<Option<Holder>, ReadError> {
+        let reading = self.read();
+        let found = tree::tenant(&reading, &reading.top(), tenant, &mut Vec::new())?.found();
+        Ok(found.as_deref().and_then(|entry| match entry {
+            Entry::Tenant(account) => Some(Holder { row: account.row, secret: account.secret.duplicate() }),
+            _ => None,
+        }))
+    }
+
+    /// A subscriber's stable secret; none when it does not live.
+    pub fn subscriber(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<Option<Holder>, ReadError> {
+        let reading = self.read();
+        let account = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())?;
+        Ok(account.map(|account| Holder { row: account.row, secret: account.secret.duplicate() }))
+    }
+
+    /// A period's secret; none when it does not live.
+    pub fn period(&self, tenant: TenantHandle, period: PeriodHandle) -> Result<Option<Holder>, ReadError> {
+        let reading = self.read();
+        let found = tree::below_tenant(&reading, &reading.top(), tenant, period.0, &mut Vec::new())?.found();
+        Ok(found.as_deref().and_then(|entry| match entry {
+            Entry::Period(period, secret) => Some(Holder { row: period.row, secret: secret.duplicate() }),
+            _ => None,
+        }))
+    }
+
+    /// A recording, with its audio secret; none when neither leaf lives.
+    pub fn audio_leaf(&self, at: RecordingPath) -> Result<Option<AudioLeaf>, ReadError> {
+        let reading = self.read();
+        let found = tree::recording(&reading, &reading.top(), at, &mut Vec::new())?.found();
+        Ok(found.as_deref().and_then(|entry| match entry {
+            Entry::Recording(recording) => Some(AudioLeaf {
+                row: recording.row,
+                kind: recording.kind,
+                audio: recording.audio.as_ref().map(|secret| secret.duplicate()),
+                objects: recording.objects.clone(),
+            }),
+            _ => None,
+        }))
+    }
+
+    /// A recording, with its facts secret and never its audio secret; none when neither leaf lives.
+    pub fn facts_leaf(&self, at: RecordingPath) -> Result<Option<FactsLeaf>, ReadError> {
+        let reading = self.read();
+        let found = tree::recording(&reading, &reading.top(), at, &mut Vec::new())?.found();
+        Ok(found.as_deref().and_then(facts_leaf))
+    }
+
+    /// The recordings of a subscriber behind `after`, ascending by handle. Empty when the subscriber does not live.
+    pub fn facts_leaves(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        after: Option<RecordingHandle>,
+        limit: usize,
+    ) -> Result<Vec<FactsLeaf>, ReadError> {
+        let reading = self.read();
+        let mut leaves = Vec::new();
+        let account = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())?;
+        if let Some(account) = account.filter(|_| limit > 0) {
+            let under = Under::Subscriber(tenant, subscriber);
+            let mut visit = |entry: &Arc<Entry>| {
+                leaves.extend(facts_leaf(entry));
+                if leaves.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            tree::walk(&reading, &account.subtree, under, after.map(|handle| handle.0), &mut visit)?;
+        }
+        Ok(leaves)
+    }
+
+    /// A value's envelope.
+    pub fn value(&self, name: &ValueName) -> Result<Option<Vec<u8>>, ReadError> {
+        let key = name.to_bytes();
+        let Some(value) = self.0.shared.backing.get(Family::Values, &key)? else { return Ok(None) };
+        check_value(&key, &value)?;
+        Ok(Some(value))
+    }
+
+    /// Every value of one kind under a row id: suffix and envelope, in order of suffix.
+    pub fn values(&self, row: RowId, kind: envelope::Kind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+        let prefix = value_prefix(row, kind);
+        let rows = self.0.shared.backing.scan(Family::Values, &prefix, None, usize::MAX)?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                check_value(&key, &value)?;
+                Ok((key[prefix.len()..].to_vec(), value))
+            })
+            .collect()
+    }
+
+    /// Makes changes: all or none. Resolves when they are durable; where something is erased, when the slot has destroyed
+    /// the root of before. Once it was first polled it may happen even if the caller goes away.
+    pub async fn commit(&self, mutation: Mutation) -> Result<Committed, CommitError> {
+        self.0.writer.submit(Work::Mutate(mutation)).await
+    }
+
+    /// Generation of the present root.
+    pub fn generation(&self) -> u64 {
+        self.read().present.root.generation
+    }
+
+    /// What the slot declares about forgetting.
+    pub fn forgets(&self) -> Forgets {
+        self.0.forgets
+    }
+
+    /// How many erased things the sweeper has not done with.
+    pub fn doomed_count(&self) -> u64 {
+        self.0.shared.doomed.load(Ordering::Relaxed)
+    }
+
+    /// The sweeper's next step, with at most so many objects; none when nothing is left. Every version of the objects must
+    /// be gone from every region before the step is handed to [`KeyStore::swept`].
+    pub fn next_doomed(&self, max_objects: usize) -> Result<Option<DoomedBatch>, ReadError> {
+        sweep::next(&*self.0.shared.backing, max_objects)
+    }
+
+    /// Ends a step of the sweeper. A step that was ended before changes nothing.
+    pub async fn swept(&self, batch: DoomedBatch) -> Result<(), CommitError> {
+        self.0.writer.submit(Work::Swept(batch)).await.map(drop)
+    }
+
+    /// Copies that wait: object and the region that lacks it.
+    pub fn copies(&self, limit: usize) -> Result<Vec<(ObjectId, String)>, ReadError> {
+        let rows = self.0.shared.backing.scan(Family::Copies, &[], None, limit)?;
+        rows.into_iter()
+            .map(|(key, value)| {
+                let object = ObjectId::from_slice(&key).ok_or(ReadError::Damaged("a queued copy"))?;
+                Ok((object, String::from_utf8(value).map_err(|_| ReadError::Damaged("a queued copy"))?))
+            })
+            .collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn cached_pages(&self) -> usize {
+        self.0.shared.cache.len()
+    }
+
+    /// How many copies wait.
+    pub fn copies_count(&self) -> u64 {
+        self.0.shared.copies.load(Ordering::Relaxed)
+    }
+}
+
+fn facts_leaf(entry: &Entry) -> Option<FactsLeaf> {
+    match entry {
+        Entry::Recording(recording) => Some(FactsLeaf {
+            recording: recording.handle,
+            row: recording.row,
+            kind: recording.kind,
+            facts: recording.facts.as_ref().map(|secret| secret.duplicate()),
+            audio_present: recording.audio.is_some(),
+        }),
+        _ => None,
+    }
+}
+
+fn check_value(key: &[u8], value: &[u8]) -> Result<(), ReadError> {
+    match Envelope::parse(value) {
+        Ok(envelope) if envelope.clear == key => Ok(()),
+        _ => Err(ReadError::Damaged("a value lies in another row than it was written to")),
+    }
+}
+
+/// A reader's hold on one state.
+pub(super) struct Reading<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) present: RwLockReadGuard<'a, Present>,
+}
+
+impl Reading<'_> {
+    fn top(&self) -> Link {
+        Link { id: TOP, key: self.present.root.key.clone() }
+    }
+}
+
+impl Source for Reading<'_> {
+    fn view<R>(&self, link: &Link, under: Under, read: impl FnOnce(Level, &[Arc<Entry>]) -> R) -> Result<R, ReadError> {
+        self.shared.page(link, under).map(|page| read(page.level, &page.entries))
+    }
+}
+
+impl Store for Shared {
+    fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError> {
+        if let Some(page) = self.cache.get(&link.id) {
+            return Ok(page);
+        }
+        let page = Arc::new(open_page(&*self.backing, link, under)?);
+        self.cache.insert(link.id, page.clone());
+        Ok(page)
+    }
+
+    fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.backing.get(family, key)?)
+    }
+}
+
+/// Opens a page and its appended rows.
+fn open_page(backing: &dyn Backing, link: &Link, under: Under) -> Result<Page, ReadError> {
+    let damaged = || ReadError::Damaged("a page is missing or does not open");
+    let rows = backing.scan(Family::Pages, &link.id.0, None, usize::MAX)?;
+    let mut rows = rows.into_iter();
+    let (key, value) = rows.next().filter(|(key, _)| *key == link.id.0).ok_or_else(damaged)?;
+    let (clear, body) = open_row(&value, &link.key, if link.id == TOP { Kind::Top } else { Kind::Page })?;
+    let (level, mut entries) = decode_body(&body, &clear.items).map_err(|_| damaged())?;
+    if clear.page.0[..] != key[..] || (level != under.leaf() && level != Level::Branch) {
+        return Err(damaged());
+    }
+    let (base, mut version) = (clear.version, clear.version);
+    for (_, value) in rows {
+        let (clear, body) = open_row(&value, &link.key, Kind::Append)?;
+        version += 1;
+        if clear.page != link.id || clear.version != version {
+            return Err(damaged());
+        }
+        for append in decode_appends(level, &body, &clear.items).map_err(|_| damaged())? {
+            apply_append(&mut entries, append).map_err(|_| damaged())?;
+        }
+    }
+    Ok(Page { id: link.id, base, version, under, level, entries })
+}
+
+fn open_row(
+    value: &[u8],
+    key: &Secret,
+    kind: Kind,
+) -> Result<(super::page::Clear, zeroize::Zeroizing<Vec<u8>>), ReadError> {
+    let damaged = || ReadError::Damaged("a page is missing or does not open");
+    let envelope = Envelope::parse(value).map_err(|_| damaged())?;
+    if envelope.kind != kind {
+        return Err(damaged());
+    }
+    Ok((command::clear_of(value)?, envelope.open(key).map_err(|_| damaged())?))
+}
+
+impl Shared {
+    pub(super) fn read(&self) -> Reading<'_> {
+        // A panic elsewhere cannot leave the state half-changed: it is changed after everything that can fail.
+        Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Present> {
+        self.present.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies a command and lets readers see what it did. `root` is the root from now on, where it changed.
+    pub(super) fn apply(
+        &self,
+        command: &Command,
+        published: Published,
+        root: Option<RootKey>,
+    ) -> Result<(), command::ApplyError> {
+        let counts = self.counts(&command.rows)?;
+        let mut present = self.write();
+        command.apply(&*self.backing, &Checked { shared: self, present: &present })?;
+        present.last_number = command.number;
+        for page in published.pages {
+            self.cache.insert(page.id, page);
+        }
+        for page in published.gone {
+            self.cache.remove(&page);
+        }
+        if !published.scopes.is_empty() {
+            self.cache.retain(|_, page| !published.scopes.iter().any(|scope| page.under.within(*scope)));
+        }
+        for change in published.names {
+            present.index.apply(change);
+        }
+        if let Some(root) = root {
+            present.root = root;
+        }
+        for (count, (more, less)) in [&self.doomed, &self.copies].into_iter().zip(counts) {
+            count.fetch_add(more, Ordering::Relaxed);
+            count.fetch_sub(less, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// How many rows come and go in `Doomed` and in `Copies`.
+    fn counts(&self, rows: &[Row]) -> Result<[(u64, u64); 2], ReadError> {
+        let mut counts = [(0, 0); 2];
+        let mut seen: HashMap<(Family, &[u8]), bool> = HashMap::new();
+        for row in rows {
+            let count = match row.family {
+                Family::Doomed => &mut counts[0],
+                Family::Copies => &mut counts[1],
+                Family::Pages | Family::Values | Family::Meta => continue,
+            };
+            let was = match seen.get(&(row.family, &row.key[..])) {
+                Some(there) => *there,
+                None => self.backing.get(row.family, &row.key)?.is_some(),
+            };
+            let is = row.value.is_some();
+            count.0 += u64::from(is && !was);
+            count.1 += u64::from(was && !is);
+            seen.insert((row.family, &row.key), is);
+        }
+        Ok(counts)
+    }
+
+    fn rebuild_index(&self) -> Result<(), ReadError> {
+        let mut changes = Vec::new();
+        {
+            let reading = self.read();
+            let mut tenants = Vec::new();
+            tree::walk(&reading, &reading.top(), Under::Top, None, &mut |entry| {
+                tenants.push(entry.clone());
+                ControlFlow::Continue(())
+            })?;
+            for entry in &tenants {
+                let Entry::Tenant(account) = &**entry else { continue };
+                let tenant = TenantHandle(account.handle);
+                changes.push(NameChange::AddTenant(tenant, account.name.clone()));
+                tree::walk(&reading, &account.subtree, Under::Tenant(tenant), None, &mut |entry| {
+                    match &**entry {
+                        Entry::Subscriber(account) => {
+                            let subscriber = SubscriberHandle(account.handle);
+                            changes.push(NameChange::AddSubscriber(tenant, subscriber, account.name.clone()));
+                        }
+                        Entry::Period(period, _) => changes.push(NameChange::AddPeriod(tenant, *period)),
+                        _ => {}
+                    }
+                    ControlFlow::Continue(())
+                })?;
+            }
+        }
+        let mut present = self.write();
+        changes.into_iter().for_each(|change| present.index.apply(change));
+        Ok(())
+    }
+}
+
+/// The state that the writer's commands are checked against: the cache, else the rows.
+struct Checked<'a> {
+    shared: &'a Shared,
+    present: &'a Present,
+}
+
+impl State for Checked<'_> {
+    fn last_number(&self) -> u64 {
+        self.present.last_number
+    }
+
+    fn root(&self) -> RootId {
+        self.present.root.id
+    }
+
+    fn version(&self, page: PageId) -> Result<Option<u64>, ReadError> {
+        match self.shared.cache.get(&page) {
+            Some(page) => Ok(Some(page.version)),
+            None => command::stored_version(&*self.shared.backing, page),
+        }
+    }
+}

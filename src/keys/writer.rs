@@ -1,0 +1,375 @@
+//! The one writer, and the finisher that waits for the slot.
+//!
+//! The writer takes what is queued, plans it as one batch, and applies it with one sync; a batch that erases rotates the root
+//! once for all its erasures. As soon as the batch is applied the writer goes on with creates under the new generation,
+//! while the finisher has the slot destroy the root of before and then answers. Meanwhile everything that erases waits, and
+//! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
+//! when nothing was left to erase.
+//!
+//! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
+//! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
+//! slot's commit) → nobody knows what is on the disk; the process aborts and the next start finds out.
+
+use super::{
+    CommitError, Committed, DoomedBatch, Mutation, ReadError, Slot,
+    command::{ApplyError, Command},
+    plan::{Planner, RootKey},
+    slot::root_id,
+    store::Shared,
+};
+use crate::{crypto::secret::Secret, domain::id::RootId};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
+    thread::JoinHandle,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Most mutations in one batch.
+const BATCH: usize = 512;
+/// Most mutations that wait; more wait outside.
+const QUEUED: usize = 4096;
+/// Files of rotations that pile up before the column families are flushed for them.
+const UNFLUSHED: usize = 64;
+
+/// What to do when nobody knows what is on the disk.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum OnFailure {
+    /// Abort the process.
+    #[default]
+    Abort,
+    /// Stop the threads, as a killed process would. For crash tests, which go on in the same process.
+    #[cfg(test)]
+    Stop,
+}
+
+/// What is asked of the writer.
+pub(super) enum Work {
+    Mutate(Mutation),
+    Swept(DoomedBatch),
+}
+
+impl Work {
+    fn erases(&self) -> bool {
+        match self {
+            Work::Mutate(mutation) => mutation.changes.iter().any(super::Change::erases),
+            Work::Swept(_) => false,
+        }
+    }
+}
+
+type Answer = Result<Committed, CommitError>;
+
+struct Request {
+    work: Work,
+    reply: oneshot::Sender<Answer>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// The queue in front of the writer.
+struct Inbox {
+    state: Mutex<Queue>,
+    wake: Condvar,
+    permits: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Queue {
+    requests: VecDeque<Request>,
+    /// A rotation waits for its slot.
+    finishing: bool,
+    closed: bool,
+    /// The writer or the finisher stopped on a failure.
+    failed: bool,
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        change(&mut self.lock());
+        self.wake.notify_all();
+    }
+
+    /// Waits for work that may go on now; none when there is none and will be none.
+    fn take(&self) -> Option<Vec<Request>> {
+        let mut queue = self.lock();
+        loop {
+            if queue.failed {
+                queue.requests.clear();
+                return None;
+            }
+            let batch = queue.eligible();
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            if queue.closed && queue.requests.is_empty() && !queue.finishing {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Queue {
+    fn eligible(&mut self) -> Vec<Request> {
+        if !self.finishing {
+            return self.requests.drain(..self.requests.len().min(BATCH)).collect();
+        }
+        let (mut batch, mut later) = (Vec::new(), VecDeque::new());
+        for request in self.requests.drain(..) {
+            if batch.len() < BATCH && !request.work.erases() {
+                batch.push(request);
+            } else {
+                later.push_back(request);
+            }
+        }
+        self.requests = later;
+        batch
+    }
+}
+
+/// The writer's handle: closes the writer when dropped.
+pub(super) struct Writer {
+    inbox: Arc<Inbox>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Writer {
+    pub(super) fn start(shared: Arc<Shared>, slot: Box<dyn Slot>, on_failure: OnFailure) -> std::io::Result<Self> {
+        let inbox = Arc::new(Inbox {
+            state: Mutex::new(Queue::default()),
+            wake: Condvar::new(),
+            permits: Arc::new(Semaphore::new(QUEUED)),
+        });
+        let slot = Arc::new(Mutex::new(slot));
+        let (finish, rotations) = mpsc::channel();
+        let finisher = Finisher {
+            shared: shared.clone(),
+            slot: slot.clone(),
+            inbox: inbox.clone(),
+            on_failure,
+            unflushed: vec![],
+        };
+        let thread = Thread { shared, slot, inbox: inbox.clone(), on_failure, finish };
+        let threads = vec![
+            std::thread::Builder::new().name("keys-writer".to_owned()).spawn(move || thread.run())?,
+            std::thread::Builder::new().name("keys-finisher".to_owned()).spawn(move || finisher.run(&rotations))?,
+        ];
+        Ok(Self { inbox, threads })
+    }
+
+    pub(super) async fn submit(&self, work: Work) -> Answer {
+        let permit = self.inbox.permits.clone().acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut queue = self.inbox.lock();
+            if queue.failed {
+                return Err(CommitError::Closed);
+            }
+            queue.requests.push_back(Request { work, reply, _permit: permit });
+        }
+        self.inbox.wake.notify_all();
+        answer.await.unwrap_or(Err(CommitError::Closed))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.inbox.change(|queue| queue.closed = true);
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the key store panicked");
+            }
+        }
+    }
+}
+
+/// Stops everything: what is on the disk is unknown. Says what the medium said, which names nothing.
+fn fail(on_failure: OnFailure, inbox: &Inbox, what: &str) {
+    tracing::error!(what, "the key store cannot go on: a write or sync failed");
+    match on_failure {
+        OnFailure::Abort => std::process::abort(),
+        #[cfg(test)]
+        OnFailure::Stop => inbox.change(|queue| queue.failed = true),
+    }
+    #[cfg(not(test))]
+    let _ = inbox;
+}
+
+struct Thread {
+    shared: Arc<Shared>,
+    slot: Arc<Mutex<Box<dyn Slot>>>,
+    inbox: Arc<Inbox>,
+    on_failure: OnFailure,
+    finish: mpsc::Sender<Finish>,
+}
+
+/// A rotation whose batch is applied.
+struct Finish {
+    keep: RootId,
+    number: u64,
+    replies: Vec<(oneshot::Sender<Answer>, Committed)>,
+}
+
+/// A batch that cannot be written; the callers are told.
+enum Refused {
+    Told(CommitError),
+    /// The medium failed.
+    Fatal(String),
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        Refused::Told(error.into())
+    }
+}
+
+impl Thread {
+    fn run(self) {
+        while let Some(requests) = self.inbox.take() {
+            let mut replies = Vec::with_capacity(requests.len());
+            match self.write(requests, &mut replies) {
+                Ok(()) => {}
+                Err(Refused::Told(error)) => {
+                    for (reply, _) in replies {
+                        answer(reply, Err(error.clone()));
+                    }
+                }
+                Err(Refused::Fatal(what)) => return fail(self.on_failure, &self.inbox, &what),
+            }
+        }
+    }
+
+    /// Plans and writes one batch. On success every caller is answered, or will be by the finisher.
+    fn write(
+        &self,
+        requests: Vec<Request>,
+        accepted: &mut Vec<(oneshot::Sender<Answer>, bool)>,
+    ) -> Result<(), Refused> {
+        let reading = self.shared.read();
+        let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
+        let mut planner = Planner::new(&*self.shared, &reading.present.index, root.clone(), self.shared.limits);
+        for Request { work, reply, .. } in requests {
+            let taken = match work {
+                Work::Mutate(mutation) => planner.mutate(mutation),
+                Work::Swept(step) => planner.sweep(&step).map(|()| false).map_err(CommitError::from),
+            };
+            match taken {
+                Ok(erased) => accepted.push((reply, erased)),
+                Err(error) => answer(reply, Err(error)),
+            }
+        }
+        let next = planner.rotates().then(|| {
+            let key = Arc::new(Secret::random());
+            RootKey { generation: root.generation + 1, id: root_id(&key), key }
+        });
+        let (command, published) = planner.finish(number, next.as_ref())?;
+        drop(reading);
+
+        if let Some(next) = &next {
+            self.stage(next)?;
+            self.shared.backing.put_pending(number, &command.encode()).map_err(fatal)?;
+        }
+        if !command.rows.is_empty() {
+            self.apply(&command, published, next.clone())?;
+        }
+        // The backup's delta will go out here, before the slot commits.
+        let to = next.as_ref().map_or(root.generation, |next| next.generation);
+        let replies = accepted.drain(..).map(|(reply, erased)| {
+            let from = if erased { root.generation } else { to };
+            (reply, Committed { erased, generation_from: from, generation_to: to })
+        });
+        match next {
+            Some(next) => {
+                self.inbox.lock().finishing = true;
+                let rotation = Finish { keep: next.id, number, replies: replies.collect() };
+                self.finish.send(rotation).map_err(|_| fatal("the finisher is gone"))?;
+            }
+            None => replies.for_each(|(reply, committed)| answer(reply, Ok(committed))),
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        command: &Command,
+        published: super::plan::Published,
+        root: Option<RootKey>,
+    ) -> Result<(), Refused> {
+        match self.shared.apply(command, published, root) {
+            Ok(()) => Ok(()),
+            // Nothing was written; but a rotation's file may be, so only a start can tell.
+            Err(ApplyError::Read(error)) if command.rotation.is_none() => Err(error.into()),
+            Err(error) => Err(fatal(error)),
+        }
+    }
+
+    fn stage(&self, next: &RootKey) -> Result<(), Refused> {
+        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match slot.stage(next.generation, &next.key) {
+            Ok(()) => Ok(()),
+            Err(refusal) => match slot.discard(next.id) {
+                Ok(()) => Err(Refused::Told(CommitError::Slot(refusal))),
+                Err(error) => Err(fatal(error)),
+            },
+        }
+    }
+}
+
+fn fatal(error: impl std::fmt::Display) -> Refused {
+    Refused::Fatal(error.to_string())
+}
+
+/// A caller that went away does not want its answer.
+fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
+    drop(reply.send(answer));
+}
+
+struct Finisher {
+    shared: Arc<Shared>,
+    slot: Arc<Mutex<Box<dyn Slot>>>,
+    inbox: Arc<Inbox>,
+    on_failure: OnFailure,
+    /// Rotations whose files still lie there.
+    unflushed: Vec<u64>,
+}
+
+impl Finisher {
+    fn run(mut self, rotations: &mpsc::Receiver<Finish>) {
+        while let Ok(Finish { keep, number, replies }) = rotations.recv() {
+            let committed = self.slot.lock().unwrap_or_else(PoisonError::into_inner).commit(keep);
+            if let Err(error) = committed {
+                return fail(self.on_failure, &self.inbox, &error.to_string());
+            }
+            for (reply, committed) in replies {
+                answer(reply, Ok(committed));
+            }
+            self.inbox.change(|queue| queue.finishing = false);
+            self.unflushed.push(number);
+            if self.unflushed.len() >= UNFLUSHED && !self.drop_files() {
+                return;
+            }
+        }
+        // A writer that stopped on a failure leaves everything as it is, for the start to find.
+        if !self.inbox.lock().failed {
+            self.drop_files();
+        }
+    }
+
+    fn drop_files(&mut self) -> bool {
+        let backing = &self.shared.backing;
+        match backing.flush().and_then(|()| backing.drop_pending(&self.unflushed)) {
+            Ok(()) => {
+                self.unflushed.clear();
+                true
+            }
+            Err(error) => {
+                fail(self.on_failure, &self.inbox, &error.to_string());
+                false
+            }
+        }
+    }
+}

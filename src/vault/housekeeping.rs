@@ -1,0 +1,103 @@
+//! Daily work: days close, client ids are forgotten.
+//!
+//! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
+//! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
+//! command. A client-id period is erased when the window has passed since its last moment; then a late retry with such an
+//! id is refused by its start, not recognised by its id.
+
+use super::{Error, Inner, values};
+use crate::{
+    crypto::{envelope::Kind, random},
+    domain::{id::{PeriodHandle, TenantHandle}, time::Day},
+    keys::{Change, CommitError, Mutation, Owner, Purpose},
+    proto::stored,
+};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+/// How often the clock is looked at.
+const INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long after midnight a day is closed.
+const SETTLE_MS: i64 = 5 * 60 * 1000;
+
+/// Runs until the vault stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    loop {
+        if let Err(error) = once(&inner).await {
+            tracing::warn!(%error, "the daily work waits");
+        }
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            () = tokio::time::sleep(INTERVAL) => {}
+        }
+    }
+}
+
+/// Does what is due.
+pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
+    // A recording that finished just before midnight may still be on its way to its day's counters.
+    let today = inner.clock.now().plus_ms(-SETTLE_MS).day();
+    for (tenant, _) in inner.keys.tenants() {
+        let mut changes = Vec::new();
+        for period in inner.keys.periods(tenant) {
+            match period.purpose {
+                Purpose::Counters if period.day < today => {
+                    changes.extend(close_day(inner, tenant, period.handle, period.day)?);
+                    changes.push(Change::ErasePeriod(tenant, period.handle));
+                }
+                Purpose::ClientIds if period.day.0 + inner.config.client_window_days < today.0 => {
+                    changes.push(Change::ErasePeriod(tenant, period.handle));
+                }
+                Purpose::Counters | Purpose::ClientIds => {}
+            }
+        }
+        if changes.is_empty() {
+            continue;
+        }
+        match inner.keys.commit(Mutation { changes }).await {
+            Ok(_) => inner.sweep_wake.notify_one(),
+            // The tenant was erased meanwhile.
+            Err(CommitError::Gone) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// The row that keeps a day's sums for good.
+fn close_day(inner: &Inner, tenant: TenantHandle, period: PeriodHandle, day: Day) -> Result<Option<Change>, Error> {
+    let counters = inner.open_counters(tenant, period)?;
+    let Some(holder) = inner.keys.tenant(tenant)? else { return Ok(None) };
+    if counters.is_empty() {
+        return Ok(None);
+    }
+    let name = values::name_with(holder.row, Kind::ClosedCounters, &random::<8>());
+    let closed = stored::DayCounters { day: day.0, counters };
+    let envelope = values::seal_as(Kind::ClosedCounters, &closed, &holder.secret, &name);
+    Ok(Some(Change::PutValue { owner: Owner::Tenant(tenant), name, envelope }))
+}
+
+impl Inner {
+    /// The sums of a day that is still open.
+    pub(crate) fn open_counters(
+        &self,
+        tenant: TenantHandle,
+        period: PeriodHandle,
+    ) -> Result<Vec<stored::Counter>, Error> {
+        let Some(holder) = self.keys.period(tenant, period)? else { return Ok(Vec::new()) };
+        let rows =
+            values::read_all::<stored::DayCounters>(&self.keys, holder.row, Kind::OpenCounters, &holder.secret)?;
+        let mut sums: BTreeMap<(u32, String), stored::Counter> = BTreeMap::new();
+        for counter in rows.into_iter().flat_map(|(_, row)| row.counters) {
+            let sum = sums.entry((counter.kind, counter.region.clone())).or_insert_with(|| stored::Counter {
+                kind: counter.kind,
+                region: counter.region.clone(),
+                ..stored::Counter::default()
+            });
+            sum.recordings += counter.recordings;
+            sum.seconds += counter.seconds;
+            sum.bytes += counter.bytes;
+        }
+        Ok(sums.into_values().collect())
+    }
+}

@@ -1,0 +1,238 @@
+//! A recording is heard: resolved, logged, then streamed.
+//!
+//! The order is I7's: the session enters, the secret is read, the listening is written under the audio secret and synced,
+//! and only then does the first byte leave. Every byte comes out of an authenticated segment. A task fetches one chunk
+//! ahead of the listener; it holds the secret and the session's guard, and ends when either side goes.
+
+use super::{
+    Error, Inner, PlayInfo, PlayRange, Scope, Vault,
+    audio::{Piece, SliceFetcher, Source, end_of},
+    sessions::{Cut, Guard, Role},
+    values,
+};
+use crate::{
+    crypto::{envelope::Kind, random, secret::Secret},
+    domain::{
+        id::{RecordingId, RowId},
+        media::{self, Layout},
+    },
+    keys::{Change, CommitError, Mutation, Owner},
+    proto::stored,
+    segment::SEGMENT,
+};
+use bytes::Bytes;
+use std::{ops::Range, sync::Arc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+
+/// Plaintext fetched with one GET: large enough to keep the line busy, small enough for many listeners.
+const FETCH: u64 = 16 * SEGMENT as u64;
+/// Bytes from the start of a recording that tell its rate.
+const HEAD_LEN: u64 = 4096;
+
+/// A running playback.
+pub struct Playback {
+    info: PlayInfo,
+    chunks: mpsc::Receiver<Result<Bytes, Error>>,
+}
+
+impl Playback {
+    /// What will be delivered.
+    pub fn info(&self) -> &PlayInfo {
+        &self.info
+    }
+
+    /// The next authenticated bytes, at most 64 KiB; none at the end.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        self.chunks.recv().await
+    }
+}
+
+impl Vault {
+    /// Plays a recording, or a range of it. `actor` and `transport` go into the log of listenings.
+    ///
+    /// # Errors
+    /// `Unknown`, `Erased`, `NoRate`, `OutOfRange`.
+    pub async fn play(
+        &self,
+        scope: &Scope,
+        id: RecordingId,
+        range: PlayRange,
+        actor: &str,
+        transport: &str,
+    ) -> Result<Playback, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let path = inner.locate(scope, id)?.path;
+        let slot = inner.playbacks.clone().acquire_owned().await.map_err(|_| Error::Stopping)?;
+        let guard = inner.sessions.enter(path, Role::Playback);
+        let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
+        let audio = leaf.audio.ok_or(Error::Erased)?;
+        let row: stored::Audio = values::read(&inner.keys, leaf.row, &audio)?
+            .ok_or_else(|| Error::Corrupt("a recording without its audio row".to_owned()))?;
+        let pieces = inner.pieces(leaf.row, &audio)?;
+        let total = end_of(&pieces);
+        let plan = inner.plan(&audio, &row.media_type, &pieces, range).await?;
+
+        let listening = stored::Listening {
+            at_ms: inner.clock.now().0,
+            actor: actor.to_owned(),
+            start: plan.body.start,
+            end: plan.body.end,
+            transport: transport.to_owned(),
+        };
+        inner.log_listening(path, leaf.row, &audio, &listening).await?;
+
+        let info = PlayInfo {
+            media_type: row.media_type,
+            total_length: total,
+            length: plan.header.len() as u64 + (plan.body.end - plan.body.start),
+            start: plan.body.start,
+            complete: row.state == 3,
+        };
+        let (sender, chunks) = mpsc::channel(2 * (FETCH as usize / SEGMENT));
+        let task = Streaming { inner: inner.clone(), audio, pieces, plan, sender };
+        inner.tasks.spawn(task.run(guard, slot));
+        Ok(Playback { info, chunks })
+    }
+}
+
+/// What to deliver: a header of its own for a cut of a WAV, then a range of the recording.
+struct Plan {
+    header: Vec<u8>,
+    body: Range<u64>,
+}
+
+impl Inner {
+    async fn plan(
+        &self,
+        audio: &Secret,
+        media_type: &str,
+        pieces: &[Piece],
+        range: PlayRange,
+    ) -> Result<Plan, Error> {
+        let total = end_of(pieces);
+        match range {
+            PlayRange::Bytes { start, end } => {
+                let end = end.unwrap_or(total).min(total);
+                if start > end || (start == end && start > 0) {
+                    return Err(Error::OutOfRange { total });
+                }
+                Ok(Plan { header: Vec::new(), body: start..end })
+            }
+            PlayRange::Time { from, to } => {
+                let mut head = Vec::new();
+                for piece in pieces {
+                    let range = piece.at.start..piece.at.end.min(HEAD_LEN);
+                    if range.is_empty() {
+                        break;
+                    }
+                    head.extend_from_slice(&self.read_piece(audio, piece, range).await?);
+                }
+                let layout: Layout = media::layout(media_type, &head).ok_or(Error::NoRate)?;
+                let to = to.unwrap_or(f64::INFINITY);
+                if !(from >= 0.0 && to > from && from < layout.duration(total)) {
+                    return Err(Error::OutOfRange { total });
+                }
+                let body = layout.byte_range(from, to, total);
+                let header = if layout.wav {
+                    let length = u32::try_from(body.end - body.start).unwrap_or(u32::MAX);
+                    media::wav_header_for(&head, length)
+                } else {
+                    Vec::new()
+                };
+                Ok(Plan { header, body })
+            }
+        }
+    }
+
+    /// Writes that somebody listens, and returns once that is durable (I7).
+    async fn log_listening(
+        &self,
+        path: crate::keys::RecordingPath,
+        row: RowId,
+        audio: &Secret,
+        listening: &stored::Listening,
+    ) -> Result<(), Error> {
+        let name = values::name_with(row, Kind::Listening, &random::<8>());
+        let envelope = values::seal(listening, audio, &name);
+        let changes = vec![Change::PutValue { owner: Owner::Audio(path), name, envelope }];
+        match self.keys.commit(Mutation { changes }).await {
+            Ok(_) => Ok(()),
+            Err(CommitError::Gone) => Err(Error::Erased),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+struct Streaming {
+    inner: Arc<Inner>,
+    audio: Secret,
+    pieces: Vec<Piece>,
+    plan: Plan,
+    sender: mpsc::Sender<Result<Bytes, Error>>,
+}
+
+impl Streaming {
+    async fn run(self, guard: Guard, _slot: OwnedSemaphorePermit) {
+        let outcome = tokio::select! {
+            biased;
+            cut = guard.cut() => Err(match cut {
+                Cut::Erased | Cut::TakenOver => Error::Erased,
+                Cut::Stopping => Error::Stopping,
+            }),
+            outcome = self.stream() => outcome,
+        };
+        let Self { audio, sender, .. } = self;
+        drop(audio);
+        drop(guard);
+        if let Err(error) = outcome {
+            // A listener that has gone does not hear of it.
+            let _ = sender.send(Err(error)).await;
+        }
+    }
+
+    async fn stream(&self) -> Result<(), Error> {
+        if !self.plan.header.is_empty() && !self.send(&self.plan.header).await {
+            return Ok(());
+        }
+        for piece in &self.pieces {
+            let wanted = piece.at.start.max(self.plan.body.start)..piece.at.end.min(self.plan.body.end);
+            if wanted.is_empty() {
+                continue;
+            }
+            match &piece.source {
+                Source::Slice(listed) => {
+                    let mut fetcher = SliceFetcher::new(listed.clone());
+                    let mut at = wanted.start - piece.at.start;
+                    let end = wanted.end - piece.at.start;
+                    while at < end {
+                        // Fetches end on segment borders, so that no segment is fetched twice.
+                        let next = ((at / FETCH + 1) * FETCH).min(end);
+                        let bytes = fetcher.read(&self.inner, &self.audio, at..next).await?;
+                        if !self.send(&bytes).await {
+                            return Ok(());
+                        }
+                        at = next;
+                    }
+                }
+                Source::Frame(..) => {
+                    let bytes = self.inner.read_piece(&self.audio, piece, wanted).await?;
+                    if !self.send(&bytes).await {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the listener has gone.
+    async fn send(&self, bytes: &[u8]) -> bool {
+        for chunk in bytes.chunks(SEGMENT) {
+            if self.sender.send(Ok(Bytes::copy_from_slice(chunk))).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}

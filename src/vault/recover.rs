@@ -1,0 +1,75 @@
+//! After a start: recordings that a stop or a crash left open, and journal frames that wait.
+//!
+//! Every recording that takes audio has an `Open` row under its client-id period; the row goes in the command that
+//! completes the recording or marks it partial. So the rows tell, without a scan of the tree, who was inside. Each gets a
+//! track without a caller: if its journal holds Finish, the rest is put at once; otherwise the track waits for the caller
+//! as long as any other does, then marks the recording partial. A caller that returns cuts the track and takes over.
+//!
+//! Frames of a recording with no row and no leaf belong to something that was erased or completed: forgotten.
+
+use super::{
+    Error, Inner, audio,
+    sessions::Role,
+    track::Track,
+    values,
+};
+use crate::{
+    crypto::envelope::Kind,
+    domain::id::{RecordingHandle, RowId, SubscriberHandle},
+    journal::{FrameKind, Recovered},
+    keys::{Purpose, RecordingPath},
+    proto::stored,
+};
+use prost::Message as _;
+use std::{collections::HashSet, sync::Arc};
+
+/// Starts a track for every recording that was left open.
+pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Error> {
+    let mut open = HashSet::new();
+    for (tenant, _) in inner.keys.tenants() {
+        for period in inner.keys.periods(tenant) {
+            if period.purpose != Purpose::ClientIds {
+                continue;
+            }
+            let Some(holder) = inner.keys.period(tenant, period.handle)? else { continue };
+            let rows = values::read_all::<stored::OpenEntry>(&inner.keys, holder.row, Kind::Open, &holder.secret)?;
+            for (suffix, entry) in rows {
+                let (Some(row), Some(subscriber), Some(recording)) = (
+                    RowId::from_slice(&suffix),
+                    SubscriberHandle::from_slice(&entry.subscriber),
+                    RecordingHandle::from_slice(&entry.handle),
+                ) else {
+                    return Err(Error::Corrupt("an open recording's row".to_owned()));
+                };
+                let path = RecordingPath { tenant, subscriber, recording };
+                let guard = inner.sessions.enter(path, Role::Ingest);
+                // The client id's row is needed only by a caller, and there is none.
+                let client_row = values::name(period.row, Kind::Client);
+                if let Some(track) = Track::take_up(inner, path, (period.handle, period.row), client_row)? {
+                    open.insert(row);
+                    let finish = finish_frame(inner, &track)?;
+                    inner.tasks.spawn(track.run_orphan(guard, finish));
+                }
+            }
+        }
+    }
+    for row in recovered.calls.keys().filter(|row| !open.contains(row)) {
+        inner.journal.forget(*row);
+    }
+    Ok(())
+}
+
+/// What the journal says of Finish, where the audio before it is all there.
+fn finish_frame(inner: &Inner, track: &Track) -> Result<Option<stored::FinishFrame>, Error> {
+    let audio = track.audio_secret()?;
+    let frames = inner.journal.frames(track.row);
+    let Some(frame) = frames.iter().rev().find(|frame| frame.kind == FrameKind::Finish) else { return Ok(None) };
+    let plain = inner
+        .journal
+        .read(audio, frame)
+        .map_err(|error| Error::Corrupt(format!("a journal frame: {error}")))?;
+    let stated = stored::FinishFrame::decode(plain.as_slice())
+        .map_err(|_| Error::Corrupt("a Finish frame does not decode".to_owned()))?;
+    let kept = audio::end_of(&inner.pieces(track.row, audio)?);
+    Ok((kept == stated.length).then_some(stated))
+}

@@ -1,0 +1,129 @@
+//! Who is inside: every running ingest and playback, so that an erasure can cut them and wait until their secrets are
+//! gone.
+//!
+//! A session enters *before* it reads a secret, and the guard lives at least as long as any copy of it. An erasure cuts,
+//! commits, and cuts again: a session that read a live secret entered before the commit, so the second cut finds it; one
+//! that enters later finds no secret to read.
+
+use crate::keys::RecordingPath;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{Notify, watch};
+
+/// Why a session was cut.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cut {
+    /// What it touches was erased.
+    Erased,
+    /// Another stream feeds the same recording now.
+    TakenOver,
+    /// The gateway stops.
+    Stopping,
+}
+
+/// What a session does with its recording.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Role {
+    /// Feeds it. One at a time.
+    Ingest,
+    /// Plays it.
+    Playback,
+}
+
+struct Entry {
+    path: RecordingPath,
+    role: Role,
+    cut: watch::Sender<Option<Cut>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    entries: Mutex<(u64, HashMap<u64, Entry>)>,
+    left: Notify,
+}
+
+/// All running sessions.
+#[derive(Clone, Default)]
+pub struct Sessions(Arc<Shared>);
+
+/// A session's presence. Dropped last, after every secret of the session.
+pub struct Guard {
+    id: u64,
+    sessions: Sessions,
+    cut: watch::Receiver<Option<Cut>>,
+}
+
+/// How long a cut waits for sessions to leave. All their waits listen for the cut, so this bound is never met unless a
+/// task is starved; the caller reports it as a failure.
+const CUT_LIMIT: Duration = Duration::from_secs(10);
+
+impl Sessions {
+    fn entries(&self) -> std::sync::MutexGuard<'_, (u64, HashMap<u64, Entry>)> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters.
+    pub fn enter(&self, path: RecordingPath, role: Role) -> Guard {
+        let (sender, cut) = watch::channel(None);
+        let mut entries = self.entries();
+        entries.0 += 1;
+        let id = entries.0;
+        entries.1.insert(id, Entry { path, role, cut: sender });
+        Guard { id, sessions: self.clone(), cut }
+    }
+
+    /// How many recordings are being fed.
+    pub fn feeding(&self) -> u64 {
+        self.entries().1.values().filter(|entry| entry.role == Role::Ingest).count() as u64
+    }
+
+    /// Cuts all sessions that match and waits until they have left. False when some did not leave in time.
+    pub async fn cut(&self, reason: Cut, matching: impl Fn(&RecordingPath, Role) -> bool) -> bool {
+        let wait = async {
+            loop {
+                let mut left = std::pin::pin!(self.0.left.notified());
+                left.as_mut().enable();
+                let inside = self
+                    .entries()
+                    .1
+                    .values()
+                    .filter(|entry| matching(&entry.path, entry.role))
+                    .map(|entry| {
+                        entry.cut.send_if_modified(|cut| {
+                            let first = cut.is_none();
+                            cut.get_or_insert(reason);
+                            first
+                        })
+                    })
+                    .count();
+                if inside == 0 {
+                    return;
+                }
+                left.await;
+            }
+        };
+        tokio::time::timeout(CUT_LIMIT, wait).await.is_ok()
+    }
+}
+
+impl Guard {
+    /// Waits until this session is cut.
+    pub async fn cut(&self) -> Cut {
+        let mut receiver = self.cut.clone();
+        match receiver.wait_for(Option::is_some).await {
+            Ok(cut) => cut.unwrap_or(Cut::Stopping),
+            Err(_) => Cut::Stopping,
+        }
+    }
+
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.sessions.entries().1.remove(&self.id);
+        self.sessions.0.left.notify_waiters();
+    }
+}

@@ -1,0 +1,90 @@
+//! `docs/format.md` is the contract; these tests hold the program to its tables. Slices have their vectors
+//! (`slice_vectors.rs`); pages, rows and frames as the real stores write them are read in `forensics_store.rs` by a parser
+//! that was written from the document.
+
+use quietus::crypto::{
+    envelope::{self, Kind},
+    label::{Label, derive},
+    secret::Secret,
+};
+use ring::{aead, digest, hmac};
+
+const DOC: &str = include_str!("../docs/format.md");
+
+/// The cells of the rows of the tables in a section.
+fn rows(section: &str) -> Vec<Vec<String>> {
+    let body = DOC.split("\n## ").find(|body| body.starts_with(section)).expect("the section is there");
+    let rows = body.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
+    rows.skip(1).map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// `derive` by RFC 5869 and the document, with nothing but HMAC.
+fn derive_by_hand(secret: &[u8], label: &str, context: &[u8]) -> Vec<u8> {
+    let mac = |key: &[u8], parts: &[&[u8]]| {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &parts.concat()).as_ref().to_vec()
+    };
+    let extracted = mac(&[0; 32], &[secret]);
+    mac(&extracted, &[label.as_bytes(), &[0], context, &[1]])
+}
+
+#[test]
+fn the_table_of_labels_is_the_one_in_the_program() {
+    let documented: Vec<String> =
+        rows("9. Labels").into_iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
+    let used: Vec<&str> = Label::ALL.iter().map(|label| label.text()).collect();
+    assert_eq!(documented, used);
+}
+
+#[test]
+fn the_table_of_what_is_sealed_under_what_has_every_kind() {
+    let documented: Vec<(String, String)> =
+        rows("8. What is sealed under what").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
+    let kinds: Vec<_> = Kind::ALL.iter().map(|kind| ((*kind as u8).to_string(), format!("{kind:?}"))).collect();
+    assert_eq!(documented, kinds);
+}
+
+#[test]
+fn derive_is_what_the_document_says() {
+    let secret = [7; 32];
+    for label in Label::ALL {
+        let wanted = derive_by_hand(&secret, label.text(), b"some context");
+        assert_eq!(derive::<32>(&secret, label, &[b"some ", b"context"]).as_slice(), wanted);
+        assert_eq!(derive::<8>(&secret, label, &[b"some context"]).as_slice(), &wanted[..8]);
+    }
+}
+
+#[test]
+fn an_envelope_opens_by_its_table() {
+    let secret = Secret::random();
+    let bytes = envelope::seal(Kind::Listening, &secret, b"the clear part", b"the plaintext");
+    assert_eq!(&bytes[..8], b"QTEV\x01\x07\0\0");
+    let be32 = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
+    let (clear, sealed) = (be32(8), be32(12));
+    assert_eq!(&bytes[48..48 + clear], b"the clear part");
+    assert_eq!(bytes.len(), 48 + clear + sealed);
+    let key = derive_by_hand(secret.expose(), "quietus/1 envelope", &bytes[..48]);
+    let key = aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &key).expect("32 bytes"));
+    let mut body = bytes[48 + clear..].to_vec();
+    let aad = aead::Aad::from(&bytes[..48 + clear]);
+    let plain = key.open_in_place(aead::Nonce::assume_unique_for_key([0; 12]), aad, &mut body).expect("opens");
+    assert_eq!(plain, b"the plaintext");
+}
+
+#[test]
+fn a_slot_file_is_its_table() {
+    use quietus::keys::{FileSlot, Slot as _};
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("slot");
+    let root = Secret::random();
+    let mut slot = FileSlot::open(&path).expect("a new slot");
+    slot.stage(5, &root).expect("staged");
+    let bytes = std::fs::read(&path).expect("readable");
+    assert_eq!(bytes.len(), 3 * 4096);
+    let sector = bytes.chunks(4096).find(|sector| sector.iter().any(|byte| *byte != 0)).expect("one in use");
+    assert_eq!(&sector[..8], b"QTRS\x01\0\0\0");
+    assert_eq!(sector[8..16], 5_u64.to_be_bytes());
+    assert_eq!(sector[16..32], derive_by_hand(root.expose(), "quietus/1 root id", b"")[..16]);
+    assert_eq!(&sector[32..64], root.expose());
+    assert_eq!(&sector[64..96], digest::digest(&digest::SHA256, &sector[..64]).as_ref());
+    assert!(sector[96..].iter().all(|byte| *byte == 0));
+}
