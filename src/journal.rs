@@ -75,6 +75,9 @@ const QUEUE_BYTES: usize = 64 << 20;
 /// Bounds of [`Options::segment_bytes`].
 const SEGMENT_BYTES: std::ops::RangeInclusive<u64> = 4096..=1 << 30;
 
+/// Segments' worth of free space that no new call is let into.
+const RESERVED_SEGMENTS: u64 = 4;
+
 /// How much the journal may hold.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
@@ -118,7 +121,7 @@ pub enum OpenError {
 pub struct Full {
     /// Bytes held.
     pub bytes: u64,
-    /// Bytes at which new calls are refused.
+    /// Bytes at which new calls are refused: the set limit, or what the file system lets us have.
     pub limit: u64,
 }
 
@@ -223,9 +226,19 @@ impl Journal {
         Ok((Self(Arc::new(Inner { shared, queue: Some(queue), thread: Some(thread) })), recovered))
     }
 
-    /// Asked before a *new* live call is taken; running calls are not refused by it.
+    /// Asked before a *new* live call is taken; running calls are not refused by it. What the file system has left counts
+    /// too, less a reserve for the calls that run.
     pub fn admit(&self) -> Result<(), Full> {
-        let (bytes, limit) = (self.bytes(), self.limit());
+        let bytes = self.bytes();
+        let reserve = self.0.shared.options.segment_bytes * RESERVED_SEGMENTS;
+        let limit = match rustix::fs::statvfs(&self.0.shared.dir) {
+            Ok(space) => {
+                let free = space.f_bavail.saturating_mul(space.f_frsize);
+                self.limit().min(bytes.saturating_add(free).saturating_sub(reserve))
+            }
+            // Whoever writes will be told; the set limit holds.
+            Err(_) => self.limit(),
+        };
         if bytes < limit { Ok(()) } else { Err(Full { bytes, limit }) }
     }
 

@@ -13,7 +13,7 @@
 //!
 //! The rooms, in reading order: [`page`] (the bytes), [`tree`] (finding an entry), [`plan`] (changes become one
 //! command; no I/O), [`command`] (what is written, and its versions), [`backing`] and [`rocks`] (where it is written),
-//! [`start`] (what a start does with what it finds), [`writer`] (the one writer), [`store`] (readers), [`sweep`] (what
+//! [`start`] (what a start does with what it finds), `writer` (the one writer), [`store`] (readers), [`sweep`] (what
 //! removes the ciphertext of what fell).
 //!
 //! # Why nothing erased comes back: invariant I9
@@ -44,7 +44,7 @@
 //!
 //! What this module does not do: it does not seal or open values (the vault does, under the secrets handed out here), it
 //! deletes no object, it keeps no clock. Shares over several slots and backups take their places at [`slot::Slot`] and
-//! between the batch and the slot's commit in [`writer`].
+//! between the batch and the slot's commit in `writer`.
 
 pub mod backing;
 pub mod command;
@@ -57,7 +57,10 @@ pub mod start;
 pub mod store;
 pub mod sweep;
 pub mod tree;
-pub mod writer;
+mod writer;
+
+#[cfg(test)]
+mod tests;
 
 pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
 pub use start::OpenError;

@@ -350,6 +350,92 @@ fn foreign_files_are_left_alone() {
     assert!(dir.path().join("1.qtj").exists() && dir.path().join("note.txt").exists());
 }
 
+#[derive(Debug, Clone)]
+enum Step {
+    /// A frame of one of two calls.
+    Append(bool, u8),
+    /// The stream broke and came back: a new writer.
+    Resume(bool),
+    /// The process ended and started again.
+    Restart,
+    /// The folder as it is now was copied; the copy goes on too.
+    Clone,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (any::<bool>(), any::<u8>()).prop_map(|(call, byte)| Step::Append(call, byte)),
+        2 => any::<bool>().prop_map(Step::Resume),
+        1 => Just(Step::Restart),
+        1 => Just(Step::Clone),
+    ]
+}
+
+/// Appends to both calls and puts every frame that lies in the folder into `sealed`. The same key and nonce may only be
+/// met again with the same bytes: then it is a copy of the file, not a second sealing.
+fn go_on_and_collect(dir: &Path, secret: &Secret, sealed: &mut std::collections::HashMap<(Salt, u64), Vec<u8>>) {
+    let (journal, _) = Journal::open(dir, options(4096)).expect("opens");
+    for row in [ROW, OTHER] {
+        block_on(journal.call(row, secret).append(FrameKind::Audio, 0, b"after")).expect("durable");
+    }
+    drop(journal);
+    for file in segment_files(dir) {
+        let bytes = std::fs::read(file).expect("reads");
+        let mut at = 0;
+        while let Some(found) = frame::parse(&bytes, at, 0) {
+            let end = at + found.reference.disk_len();
+            let frame = bytes[at..end].to_vec();
+            let before = sealed.insert((found.reference.salt, found.reference.sequence), frame.clone());
+            assert!(before.is_none_or(|before| before == frame), "a key and a nonce met twice");
+            at = end;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Restarts, resumed streams and disk clones that both go on: no key and nonce seal twice.
+    #[test]
+    fn no_key_and_nonce_meet_twice(steps in proptest::collection::vec(step(), 1..30)) {
+        let secret = Secret::random();
+        let dir = TempDir::new().expect("a folder");
+        let mut clones = Vec::new();
+        let mut journal = open(&dir, 4096).0;
+        let mut writers = [journal.call(ROW, &secret), journal.call(OTHER, &secret)];
+        for step in steps {
+            match step {
+                Step::Append(call, byte) => {
+                    let writer = &mut writers[usize::from(call)];
+                    block_on(writer.append(FrameKind::Audio, 0, &[byte; 700])).expect("durable");
+                }
+                Step::Resume(call) => {
+                    let row = if call { OTHER } else { ROW };
+                    writers[usize::from(call)] = journal.call(row, &secret);
+                }
+                Step::Restart => {
+                    drop((writers, journal));
+                    journal = open(&dir, 4096).0;
+                    writers = [journal.call(ROW, &secret), journal.call(OTHER, &secret)];
+                }
+                Step::Clone => {
+                    let clone = TempDir::new().expect("a folder");
+                    for file in segment_files(dir.path()) {
+                        std::fs::copy(&file, clone.path().join(file.file_name().expect("a name"))).expect("copies");
+                    }
+                    clones.push(clone);
+                }
+            }
+        }
+        drop((writers, journal));
+        let mut sealed = std::collections::HashMap::new();
+        for folder in clones.iter().chain([&dir]) {
+            go_on_and_collect(folder.path(), &secret, &mut sealed);
+        }
+        prop_assert!(sealed.len() >= 2 * (clones.len() + 1));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 

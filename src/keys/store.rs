@@ -297,6 +297,11 @@ impl KeyStore {
             .collect()
     }
 
+    #[cfg(test)]
+    pub(super) fn cached_pages(&self) -> usize {
+        self.0.shared.cache.len()
+    }
+
     /// How many copies wait.
     pub fn copies_count(&self) -> u64 {
         self.0.shared.copies.load(Ordering::Relaxed)

@@ -1,0 +1,82 @@
+//! Tests of the whole key store. [`medium`] is a disk that forgets what was not synced and remembers everything that was ever
+//! written; [`attacker`] computes what follows from it; [`model`] is the plain truth to compare with.
+
+mod attacker;
+mod basics;
+mod history;
+mod medium;
+mod model;
+mod musts;
+mod rocks;
+
+use super::*;
+use crate::crypto::random;
+use medium::Disk;
+use plan::Limits;
+use std::sync::Arc;
+use store::Settings;
+use writer::OnFailure;
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+}
+
+/// Pages so small that everything splits, folds and merges.
+const TINY: Limits = Limits { entries: 4, bytes: 4096, appends: 3 };
+
+fn open_with(disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
+    disk.revive();
+    let settings = Settings { limits, on_failure: OnFailure::Stop };
+    KeyStore::open_on(Box::new(medium::Memory(disk.clone())), Box::new(medium::MemorySlot(disk.clone())), settings)
+}
+
+fn open(disk: &Arc<Disk>) -> KeyStore {
+    open_with(disk, TINY).expect("opens")
+}
+
+fn commit(keys: &KeyStore, changes: Vec<Change>) -> Result<Committed, CommitError> {
+    block_on(keys.commit(Mutation { changes }))
+}
+
+fn add_tenant(keys: &KeyStore, name: &str) -> TenantHandle {
+    let tenant = TenantHandle(random());
+    let change = Change::AddTenant { tenant, row: RowId(random()), secret: Secret::random(), name: name.to_owned() };
+    commit(keys, vec![change]).expect("a tenant");
+    tenant
+}
+
+fn add_subscriber(keys: &KeyStore, tenant: TenantHandle, name: &str) -> SubscriberHandle {
+    let subscriber = SubscriberHandle(random());
+    let (row, secret, name) = (RowId(random()), Secret::random(), name.to_owned());
+    commit(keys, vec![Change::AddSubscriber { tenant, subscriber, row, secret, name }]).expect("a subscriber");
+    subscriber
+}
+
+fn new_recording(tenant: TenantHandle, subscriber: SubscriberHandle, objects: usize) -> (RecordingPath, Change) {
+    let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
+    let change = Change::AddRecording {
+        at,
+        row: RowId(random()),
+        kind: 1,
+        audio: Secret::random(),
+        facts: Secret::random(),
+        objects: (0..objects).map(|_| ObjectId(random())).collect(),
+    };
+    (at, change)
+}
+
+fn add_recording(keys: &KeyStore, tenant: TenantHandle, subscriber: SubscriberHandle) -> RecordingPath {
+    let (at, change) = new_recording(tenant, subscriber, 1);
+    commit(keys, vec![change]).expect("a recording");
+    at
+}
+
+/// Sweeps until nothing is doomed; gives the objects that were handed out.
+fn sweep_all(keys: &KeyStore, max_objects: usize) -> Vec<ObjectId> {
+    let mut objects = Vec::new();
+    while let Some(step) = keys.next_doomed(max_objects).expect("draws up a step") {
+        objects.extend(step.objects.iter().copied());
+        block_on(keys.swept(step)).expect("ends a step");
+    }
+    objects
+}

@@ -1,0 +1,375 @@
+//! One test for each rule of the design that is marked **must**. Each fails when its rule is undone.
+
+use super::{
+    super::*,
+    TINY, add_recording, add_subscriber, add_tenant,
+    attacker::{Haul, Key},
+    block_on, commit,
+    medium::{Disk, Event, Left},
+    model::{Forgotten, Model, check},
+    new_recording, open, open_with,
+};
+use crate::crypto::random;
+use backing::Family;
+use std::{collections::HashSet, sync::Arc};
+
+fn page_keys(disk: &Disk) -> HashSet<Key> {
+    Haul::carve(&disk.present()).from_roots(&disk.roots()).pages.into_iter().map(|(_, key)| key).collect()
+}
+
+fn secrets_of(keys: &KeyStore, at: RecordingPath) -> HashSet<Key> {
+    let audio = keys.audio_leaf(at).expect("reads").expect("lives").audio.expect("lives");
+    let facts = keys.facts_leaf(at).expect("reads").expect("lives").facts.expect("lives");
+    HashSet::from([*audio.expose(), *facts.expose()])
+}
+
+fn erase(keys: &KeyStore, at: RecordingPath) -> Result<Committed, CommitError> {
+    commit(keys, vec![Change::EraseRecording { at, parts: Parts::BOTH }])
+}
+
+fn small_world(disk: &Arc<Disk>, recordings: usize) -> (KeyStore, TenantHandle, SubscriberHandle, Vec<RecordingPath>) {
+    let keys = open(disk);
+    let tenant = add_tenant(&keys, "acme");
+    let subscriber = add_subscriber(&keys, tenant, "ada");
+    let paths = (0..recordings).map(|_| add_recording(&keys, tenant, subscriber)).collect();
+    (keys, tenant, subscriber, paths)
+}
+
+#[test]
+fn a_split_leaves_the_page_key_to_no_part() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, mut paths) = small_world(&disk, TINY.entries);
+    let before = page_keys(&disk);
+    paths.push(add_recording(&keys, tenant, subscriber));
+    // The top's key is the root and the tenant's page kept its own: only they may be left over.
+    assert_eq!(page_keys(&disk).intersection(&before).count(), 2);
+    for at in paths {
+        let forgotten = Forgotten { secrets: secrets_of(&keys, at), ..Forgotten::default() };
+        erase(&keys, at).expect("erases");
+        check(&disk, &Model::of(&keys), &forgotten);
+    }
+}
+
+#[test]
+fn growth_at_the_top_moves_everything_under_fresh_keys() {
+    let disk = Disk::new();
+    let keys = open(&disk);
+    let tenants: Vec<_> = (0..3 * TINY.entries).map(|number| add_tenant(&keys, &format!("{number}"))).collect();
+    let mut forgotten = Forgotten::default();
+    for tenant in tenants {
+        forgotten.secrets.insert(*keys.tenant(tenant).expect("reads").expect("lives").secret.expose());
+        commit(&keys, vec![Change::EraseTenant(tenant)]).expect("erases");
+        check(&disk, &Model::of(&keys), &forgotten);
+    }
+}
+
+#[test]
+fn an_erasure_gives_every_page_above_a_fresh_key_and_leaves_the_others() {
+    let disk = Disk::new();
+    let (keys, tenant, _, paths) = small_world(&disk, 1);
+    let other = add_subscriber(&keys, tenant, "eve");
+    let survivor = add_recording(&keys, tenant, other);
+    let before = page_keys(&disk);
+    erase(&keys, paths[0]).expect("erases");
+    assert_eq!(page_keys(&disk).intersection(&before).count(), 1, "the other subscriber's page alone");
+    assert!(keys.audio_leaf(survivor).expect("reads").is_some());
+}
+
+#[test]
+fn a_page_merges_with_its_neighbour_when_an_erasure_thins_it_out() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 24);
+    let most = page_keys(&disk).len();
+    for at in &paths[2..] {
+        erase(&keys, *at).expect("erases");
+    }
+    assert!(most > 8);
+    let pages = page_keys(&disk).len();
+    assert!(pages <= 4, "two recordings are left on {pages} pages");
+    check(&disk, &Model::of(&keys), &Forgotten::default());
+}
+
+#[test]
+fn a_staged_root_serves_one_attempt() {
+    for left in [Left::Nothing, Left::Half] {
+        let disk = Disk::new();
+        let (keys, _, _, paths) = small_world(&disk, 2);
+        // The slot stages, then the file fails.
+        disk.arm(1, left);
+        assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
+        drop(keys);
+        let staged = disk.image().2;
+        assert_eq!(staged.len(), 2, "the failed attempt left its root staged");
+        let keys = open(&disk);
+        assert_eq!(disk.roots().len(), 1);
+        erase(&keys, paths[1]).expect("erases");
+        assert!(disk.image().2.iter().all(|(_, id)| staged.iter().all(|(_, old)| id != old)));
+        assert!(keys.audio_leaf(paths[0]).expect("reads").is_some());
+    }
+}
+
+#[test]
+fn a_slot_that_refuses_keeps_nothing_of_the_attempt() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 1);
+    let before = disk.image();
+    disk.edit(|state| state.refuse_stage = true);
+    assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Slot(_))));
+    assert!(disk.image() == before);
+    disk.edit(|state| state.refuse_stage = false);
+    assert!(erase(&keys, paths[0]).expect("erases").erased);
+}
+
+#[test]
+fn the_order_is_stage_file_batch_commit() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 1);
+    let before = disk.events().len();
+    erase(&keys, paths[0]).expect("erases");
+    let events = disk.events();
+    let &[Event::Stage(staged), Event::File(_), Event::Batch, Event::Commit(kept)] = &events[before..] else {
+        panic!("{:?}", &events[before..])
+    };
+    assert_eq!(staged, kept);
+    // The file goes after a flush only.
+    drop(keys);
+    assert_eq!(disk.events()[before + 4..], [Event::Flush, Event::Unlink]);
+}
+
+#[test]
+fn the_start_flushes_before_the_slot_forgets_and_before_the_file_goes() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 2);
+    // The batch can be read back, but it never reached the disk.
+    disk.arm(2, Left::Half);
+    assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
+    drop(keys);
+    let keys = open(&disk);
+    assert!(keys.audio_leaf(paths[0]).expect("reads").is_none());
+    drop(keys);
+    disk.lose_power();
+    let keys = open(&disk);
+    assert!(keys.audio_leaf(paths[0]).expect("reads").is_none() && keys.audio_leaf(paths[1]).expect("reads").is_some());
+}
+
+#[test]
+fn a_start_goes_forward_from_the_commit_point_and_back_before_it() {
+    // Steps of a rotation: stage, file, batch, slot. What the file holds is decided once it is whole.
+    for (steps, left, forward) in [
+        (0, Left::Nothing, false),
+        (0, Left::All, false),
+        (1, Left::Nothing, false),
+        (1, Left::Half, false),
+        (1, Left::All, true),
+        (2, Left::Nothing, true),
+        (2, Left::Half, true),
+        (2, Left::All, true),
+        (3, Left::Nothing, true),
+        (3, Left::All, true),
+    ] {
+        for power in [false, true] {
+            let disk = Disk::new();
+            let (keys, _, _, paths) = small_world(&disk, 2);
+            let mut secrets = secrets_of(&keys, paths[0]);
+            disk.arm(steps, left);
+            assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
+            drop(keys);
+            if power {
+                disk.lose_power();
+            }
+            let keys = open(&disk);
+            let gone = keys.audio_leaf(paths[0]).expect("reads").is_none();
+            assert_eq!(gone, forward, "{steps} {left:?}");
+            if !gone {
+                secrets.clear();
+            }
+            check(&disk, &Model::of(&keys), &Forgotten { secrets, ..Forgotten::default() });
+        }
+    }
+}
+
+#[test]
+fn a_foreign_slot_is_refused_and_nothing_is_changed() {
+    let disk = Disk::new();
+    drop(small_world(&disk, 1));
+    let foreign = Disk::new();
+    drop(open(&foreign));
+    let slot = foreign.lock().slot.clone();
+    disk.edit(|state| state.slot = slot);
+    let before = disk.image();
+    assert!(matches!(open_with(&disk, TINY), Err(OpenError::ForeignRoot)));
+    assert!(disk.image() == before);
+}
+
+#[test]
+fn a_store_without_slot_and_a_slot_without_store_are_refused() {
+    let disk = Disk::new();
+    drop(small_world(&disk, 1));
+    let slot = std::mem::take(&mut disk.lock().slot);
+    assert!(matches!(open_with(&disk, TINY), Err(OpenError::SlotIsEmpty)));
+    let empty = Disk::new();
+    empty.edit(|state| state.slot = slot);
+    let before = empty.image();
+    assert!(matches!(open_with(&empty, TINY), Err(OpenError::StoreIsMissing)));
+    assert!(empty.image() == before);
+}
+
+#[test]
+fn a_first_start_may_fail_anywhere() {
+    for steps in 0..6 {
+        for left in [Left::Nothing, Left::Half, Left::All] {
+            let disk = Disk::new();
+            disk.arm(steps, left);
+            drop(open_with(&disk, TINY));
+            disk.disarm();
+            let keys = open(&disk);
+            assert_eq!(keys.generation(), 1);
+            add_tenant(&keys, "acme");
+        }
+    }
+}
+
+#[test]
+fn a_record_torn_off_the_log_is_filled_from_the_file() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 2);
+    disk.arm(3, Left::Nothing);
+    let secrets = secrets_of(&keys, paths[0]);
+    assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
+    drop(keys);
+    disk.tear_log();
+    let keys = open(&disk);
+    check(&disk, &Model::of(&keys), &Forgotten { secrets, ..Forgotten::default() });
+    assert!(keys.audio_leaf(paths[0]).expect("reads").is_none());
+}
+
+#[test]
+fn a_gap_in_the_numbers_is_refused_and_nothing_is_changed() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 1);
+    add_recording(&keys, tenant, subscriber);
+    disk.arm(2, Left::Nothing);
+    assert!(matches!(erase(&keys, paths[0]), Err(CommitError::Closed)));
+    drop(keys);
+    // The create before the rotation is lost too; no file has it.
+    disk.tear_log();
+    let before = disk.image();
+    assert!(matches!(open_with(&disk, TINY), Err(OpenError::Gap { .. })));
+    assert!(disk.image() == before);
+}
+
+#[test]
+fn a_page_put_back_from_an_older_copy_is_noticed() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 2);
+    let old = disk.image().0;
+    erase(&keys, paths[0]).expect("erases");
+    drop(keys);
+    for ((family, key), value) in old {
+        if family == Family::Pages {
+            disk.edit(|state| state.put_row(family, &key, value));
+        }
+    }
+    assert!(open_with(&disk, TINY).is_err());
+    let _ = (tenant, subscriber);
+}
+
+#[test]
+fn erasures_that_arrive_together_share_one_rotation_and_creates_do_not_wait_for_the_slot() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 4);
+    block_on(async {
+        disk.close_gate();
+        let one = |at| Mutation { changes: vec![Change::EraseRecording { at, parts: Parts::BOTH }] };
+        let spawn = |at| {
+            let keys = keys.clone();
+            tokio::spawn(async move { keys.commit(one(at)).await })
+        };
+        let first = spawn(paths[0]);
+        while keys.generation() == 1 {
+            tokio::task::yield_now().await;
+        }
+        // Its batch is published, its slot hangs. Creates go on, under the new generation.
+        let (_, create) = new_recording(tenant, subscriber, 1);
+        let created = keys.commit(Mutation { changes: vec![create] }).await.expect("a create does not wait");
+        assert_eq!(created.generation_to, 2);
+        assert!(keys.audio_leaf(paths[0]).expect("reads").is_none());
+        // Erasing the same again is not answered before the slot has forgotten.
+        let (again, second, third) = (spawn(paths[0]), spawn(paths[1]), spawn(paths[2]));
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        let (_, create) = new_recording(tenant, subscriber, 1);
+        keys.commit(Mutation { changes: vec![create] }).await.expect("a create does not wait");
+        assert!(!first.is_finished() && !again.is_finished() && !second.is_finished() && keys.generation() == 2);
+        disk.open_gate();
+        assert_eq!(first.await.unwrap().unwrap(), Committed { erased: true, generation_from: 1, generation_to: 2 });
+        assert!(!again.await.unwrap().unwrap().erased);
+        let together = Committed { erased: true, generation_from: 2, generation_to: 3 };
+        assert_eq!((second.await.unwrap().unwrap(), third.await.unwrap().unwrap()), (together, together));
+    });
+    assert!(keys.audio_leaf(paths[3]).expect("reads").is_some());
+}
+
+#[test]
+fn what_fell_has_left_the_cache_when_the_erasure_is_answered() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 12);
+    for at in &paths {
+        assert!(keys.audio_leaf(*at).expect("reads").is_some());
+    }
+    let before = keys.cached_pages();
+    commit(&keys, vec![Change::EraseSubscriber(tenant, subscriber)]).expect("erases");
+    assert!(before > 4);
+    assert_eq!(keys.cached_pages(), 2, "the top and the tenant's page");
+}
+
+#[test]
+fn a_create_in_the_same_batch_as_the_erasure_of_its_parent_reaches_the_sweeper() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, _) = small_world(&disk, 1);
+    let (_, create) = new_recording(tenant, subscriber, 2);
+    let new = SubscriberHandle(random());
+    let (_, below_new) = new_recording(tenant, new, 3);
+    let changes = vec![
+        create,
+        Change::AddSubscriber {
+            tenant,
+            subscriber: new,
+            row: RowId(random()),
+            secret: Secret::random(),
+            name: "eve".to_owned(),
+        },
+        below_new,
+        Change::EraseSubscriber(tenant, subscriber),
+        Change::EraseTenant(tenant),
+    ];
+    assert!(commit(&keys, changes).expect("erases").erased);
+    assert_eq!(super::sweep_all(&keys, 2).len(), 1 + 2 + 3);
+    check(&disk, &Model::default(), &Forgotten::default());
+}
+
+#[test]
+fn what_comes_before_the_first_child_of_a_branch_splits_off_in_order() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, _) = small_world(&disk, 0);
+    let add = |number: u8| {
+        let (at, create) = new_recording(tenant, subscriber, 0);
+        let Change::AddRecording { row, kind, audio, facts, objects, .. } = create else { unreachable!() };
+        let at = RecordingPath { recording: RecordingHandle([number; 16]), ..at };
+        commit(&keys, vec![Change::AddRecording { at, row, kind, audio, facts, objects }]).expect("creates");
+        at
+    };
+    let high: Vec<_> = (100..140).map(add).collect();
+    // The first leaf goes; what comes before everything then lands in the next, and splits it.
+    for at in &high[..20] {
+        erase(&keys, *at).expect("erases");
+    }
+    let low: Vec<_> = (0..40).rev().map(add).collect();
+    drop(keys);
+    let keys = open(&disk);
+    for at in low.iter().chain(&high[20..]) {
+        assert!(keys.audio_leaf(*at).expect("reads").is_some());
+    }
+    assert_eq!(keys.facts_leaves(tenant, subscriber, None, 100).expect("reads").len(), 60);
+}
