@@ -85,10 +85,25 @@ impl OpeningKey {
     }
 
     /// Opens in place; the plaintext is the slice that comes back. On failure the buffer's content is void.
-    pub fn open<'a>(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenFailed> {
-        self.0
-            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
-            .map_err(|_| OpenFailed)
+    pub fn open<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], OpenFailed> {
+        self.open_shifted(nonce, aad, sealed, 0)
+    }
+
+    /// Opens what begins `shift` bytes into the buffer; the plaintext comes to lie at the buffer's front, without a copy of
+    /// its own. On failure the buffer's content is void.
+    pub fn open_shifted<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        buffer: &'a mut [u8],
+        shift: usize,
+    ) -> Result<&'a mut [u8], OpenFailed> {
+        self.0.open_within(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer, shift..).map_err(|_| OpenFailed)
     }
 }
 
