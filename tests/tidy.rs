@@ -122,7 +122,7 @@ fn used(code: &str, prefix: &str) -> BTreeSet<String> {
         }
         match rest.strip_prefix('{') {
             Some(group) => used.extend(heads(group)),
-            None => used.insert(name(rest)).then_some(()).unwrap_or_default(),
+            None => used.extend([name(rest)]),
         }
     }
     used
