@@ -31,10 +31,11 @@ struct Made {
 }
 
 struct House {
-    folder: tempfile::TempDir,
     keys: KeyStore,
     journal: Journal,
     tenant: TenantHandle,
+    /// Dropped last: the stores close in it.
+    folder: tempfile::TempDir,
 }
 
 impl House {
@@ -177,6 +178,7 @@ fn states(findings: &Findings) -> BTreeMap<String, BTreeMap<String, Vec<String>>
     states
 }
 
+#[track_caller]
 fn assert_all(findings: &Findings, made: &[&Made], state: &str) {
     let states = states(findings);
     for made in made {

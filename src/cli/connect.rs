@@ -213,18 +213,53 @@ impl tower::Service<Request<Body>> for Link {
             }
             Wire::H3(channel) => {
                 let answer = channel.call(request);
-                // The last handle that goes closes the connection, so an answer under way holds one.
                 let held = channel.clone();
                 Box::pin(async move {
-                    let keep = move |body: H3Incoming| {
-                        Body::new(body.map_frame(move |frame| {
-                            let _ = &held;
-                            frame
-                        }))
-                    };
-                    Ok(answer.await?.map(keep))
+                    Ok(answer.await?.map(|body| Body::new(Answer { body: Some(body), ended: false, _held: held })))
                 })
             }
+        }
+    }
+}
+
+/// An answer over HTTP/3. Two things of h3 0.0.8 and h3-quinn 0.0.10 need care:
+/// - The last handle of a channel that goes closes the connection, so an answer under way holds one.
+/// - A body that is dropped before its end may panic; so it is read to its end in a task that holds no handle, and which
+///   therefore ends with the connection at the latest.
+struct Answer {
+    /// Taken by `drop` only.
+    body: Option<H3Incoming>,
+    ended: bool,
+    _held: H3Channel<H3QuinnConnector>,
+}
+
+impl http_body::Body for Answer {
+    type Data = bytes::Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BoxError>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        self.ended = matches!(frame, Poll::Ready(None | Some(Err(_))));
+        frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        let Some(mut body) = self.body.take() else { return };
+        if self.ended {
+            return;
+        }
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => {
+                runtime.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
+            }
+            // The process is about to end.
+            Err(_) => std::mem::forget(body),
         }
     }
 }

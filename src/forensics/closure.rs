@@ -33,6 +33,9 @@ use std::{
 /// No slot is larger; of a larger file the beginning is looked at.
 const MAX_SLOT: u64 = 1 << 20;
 
+/// The page id of tops, and of what was appended to one.
+const TOP: Id = [0; 16];
+
 /// What a secret is the secret of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Role {
@@ -127,8 +130,8 @@ impl Closure {
                 opens |= self.page(carved, top, root, Context::default(), &mut queue, needles)?;
             }
             self.roots += usize::from(opens);
-            // Entries appended to the top lie under the root itself.
-            queue.push_back(PageKey { page: [0; 16], key: *root, context: Context::default() });
+            // What was appended to the top is sealed under the root, too.
+            queue.push_back(PageKey { page: TOP, key: *root, context: Context::default() });
         }
         loop {
             while let Some(next) = queue.pop_front() {
@@ -143,12 +146,8 @@ impl Closure {
             if !exhaustive {
                 return Ok(());
             }
-            // Whatever is still sealed, with every page key and every root.
-            let fixed: Vec<(Key, Context)> = keys
-                .iter()
-                .map(|key| (key.key, key.context))
-                .chain(roots.iter().map(|root| (*root, Context::default())))
-                .collect();
+            // Whatever is still sealed, with every page key; roots are among them.
+            let fixed: Vec<(Key, Context)> = keys.iter().map(|key| (key.key, key.context)).collect();
             for sealed in carved.sealed.iter().filter(|sealed| is_page(sealed) || sealed.kind == Kind::Top) {
                 for (key, context) in &fixed {
                     self.page(carved, sealed, key, *context, &mut queue, needles)?;

@@ -27,7 +27,11 @@ pub fn log(level: Option<&str>) {
         Some("debug") => LevelFilter::DEBUG,
         _ => LevelFilter::INFO,
     };
-    let filter = Targets::new().with_default(LevelFilter::ERROR).with_target("quietus", level);
+    // The embedded S3 server logs as errors what its client, which is us, asks to find out what it can do.
+    let filter = Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_targets([("s3s", LevelFilter::OFF), ("s3s_fs", LevelFilter::OFF)])
+        .with_target("quietus", level);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

@@ -74,12 +74,9 @@ impl Health {
 /// Who sends a request, and over what.
 fn caller<T>(gateway: &Gateway, request: &Request<T>) -> Result<(Identity, &'static str), Status> {
     let peer = request.extensions().get::<Peer>().ok_or_else(|| refuse(Denied::Nobody))?;
-    let header = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
-    let token = match header {
-        // A header of another scheme is not "no token": fall through to a refusal, not to the certificate.
-        Some(header) => Some(auth::bearer(Some(header)).unwrap_or_default()),
-        None => None,
-    };
+    // A header of another scheme is not "no token": it falls through to a refusal, not to the certificate.
+    let header = request.metadata().get("authorization");
+    let token = header.map(|value| auth::bearer(value.to_str().ok()).unwrap_or_default());
     let identity = gateway.identities.authenticate(&peer.certificate, token).map_err(refuse)?;
     Ok((identity, peer.transport))
 }

@@ -221,7 +221,7 @@ fn caller(gateway: &Gateway, request: &Request) -> Result<(Identity, &'static st
     let peer = request.extensions().get::<Peer>().ok_or(Denied::Nobody)?;
     let header = request.headers().get(header::AUTHORIZATION);
     let token = match header {
-        // A header of another scheme is not "no token": fall through to a refusal, not to the certificate.
+        // A header of another scheme is not "no token": it falls through to a refusal, not to the certificate.
         Some(header) => Some(auth::bearer(header.to_str().ok()).unwrap_or_default()),
         None => access_token(request.uri()),
     };

@@ -8,20 +8,29 @@
 //! - The connection must outlive its requests: dropping it closes QUIC with everything on it.
 //! - After our own GOAWAY `accept` waits for the client to leave; so we count requests ourselves and leave when none is
 //!   left.
-//! - `h3_util`'s body reports the end of the data by waking itself before it looks for trailers; nothing is lost by it.
+//! - Telling a peer to stop while a read is under way panics in h3-quinn, and the body of `h3_util` does so when it is
+//!   dropped. A session that ends early drops its requests just then; so [`RequestBody`] is ours, and leaves it to quinn,
+//!   whose streams tell the peer when they are dropped.
 //! - Its own log lines show headers and addresses; `server::process` holds them back, and this loop logs nothing.
 
 use super::{Limits, Peer, auth::CertificateName, grace_is_over, tls::TlsError};
 use axum::{Router, body::Body};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use h3::server::RequestResolver;
-use h3_util::server_body::{H3IncomingServer, send_h3_server_body};
+use h3_util::server_body::send_h3_server_body;
 use quinn::{
     Endpoint, Incoming, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use std::{net::UdpSocket, sync::Arc, time::Duration};
+use http_body::Frame;
+use std::{
+    net::UdpSocket,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
@@ -149,11 +158,54 @@ async fn request(resolver: RequestResolver<h3_quinn::Connection, Bytes>, router:
     // An error here is the peer's: a reset or a lost line. Dropping the halves resets the stream.
     let Ok((head, stream)) = resolver.resolve_request().await else { return };
     let (mut send, receive) = stream.split();
-    let mut request = head.map(|()| Body::new(H3IncomingServer::new(receive)));
+    let mut request = head.map(|()| Body::new(RequestBody { stream: receive, next: Next::Data }));
     request.extensions_mut().insert(peer);
     let Ok(response) = router.oneshot(request).await;
     let (head, body) = response.into_parts();
     if send.send_response(http::Response::from_parts(head, ())).await.is_ok() {
         let _ = send_h3_server_body::<_, h3_quinn::BidiStream<Bytes>>(&mut send, body).await;
+    }
+}
+
+/// What a client sends: data, then perhaps trailers.
+struct RequestBody {
+    stream: h3::server::RequestStream<h3_quinn::RecvStream, Bytes>,
+    next: Next,
+}
+
+enum Next {
+    Data,
+    Trailers,
+    Nothing,
+}
+
+impl http_body::Body for RequestBody {
+    type Data = Bytes;
+    type Error = h3::error::StreamError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = &mut *self;
+        if matches!(this.next, Next::Data) {
+            let data = ready!(this.stream.poll_recv_data(cx));
+            let data = data.map(|data| data.map(|mut data| data.copy_to_bytes(data.remaining())));
+            match data.transpose() {
+                Some(data) => {
+                    if data.is_err() {
+                        this.next = Next::Nothing;
+                    }
+                    return Poll::Ready(Some(data.map(Frame::data)));
+                }
+                None => this.next = Next::Trailers,
+            }
+        }
+        if matches!(this.next, Next::Trailers) {
+            let trailers = ready!(this.stream.poll_recv_trailers(cx));
+            this.next = Next::Nothing;
+            return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)));
+        }
+        Poll::Ready(None)
     }
 }

@@ -481,6 +481,11 @@ impl Ingest {
         self.opened
     }
 
+    /// Bytes taken so far; where the next one belongs.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// The watermarks. The sender's end is dropped when the recording has ended, for [`Ingest::ended`] to say how.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()

@@ -94,9 +94,9 @@ impl<S: Store> Planner<'_, S> {
         if self.overlay.nodes.contains_key(&TOP) {
             let settled = self.settle(TOP)?;
             if let Pieces::Fresh(drafts) = settled.pieces {
-                let draft = self.reduce(drafts, Under::Top);
+                let draft = Draft { was: settled.was, ..self.reduce(drafts, Under::Top) };
                 let root = rotation.map_or(&self.root, |(next, _)| next).clone();
-                self.write(TOP, settled.was, Under::Top, draft.level, draft.entries, &root.key, Some(root.id));
+                self.write(TOP, draft, Under::Top, &root.key, Some(root.id));
             }
         }
         self.published.names = self.names;
@@ -156,7 +156,7 @@ impl<S: Store> Planner<'_, S> {
                 self.rows.push(Row::put(Family::Pages, name, seal(Kind::Append, &link.key, &clear, &body)));
                 self.published.pages.push(Arc::new(Page { id, base: page.base, version, under, level, entries }));
             }
-            _ => self.write(id, was.clone(), under, level, entries, &link.key, top),
+            _ => self.write(id, Draft { was: was.clone(), level, entries }, under, &link.key, top),
         }
         Ok(Settled { was, erased, pieces: Pieces::Kept(link) })
     }
@@ -227,7 +227,8 @@ impl<S: Store> Planner<'_, S> {
                 at += 1;
                 continue;
             };
-            let right = self.into_draft(parts.remove(left + 1), node)?.1;
+            let (right_low, mut right) = self.into_draft(parts.remove(left + 1), node)?;
+            begin_at(&mut right.entries, right_low);
             let (low, mut draft) = self.into_draft(parts.remove(left), node)?;
             self.remove(right.was.as_deref());
             draft.entries.extend(right.entries);
@@ -349,23 +350,15 @@ impl<S: Store> Planner<'_, S> {
     fn write_fresh(&mut self, draft: Draft, under: Under) -> Link {
         let id = draft.was.as_ref().map_or_else(|| PageId(random()), |page| page.id);
         let link = Link { id, key: Arc::new(Secret::random()) };
-        self.write(id, draft.was, under, draft.level, draft.entries, &link.key, None);
+        self.write(id, draft, under, &link.key, None);
         link
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a page, each once")]
-    fn write(
-        &mut self,
-        id: PageId,
-        was: Option<Arc<Page>>,
-        under: Under,
-        level: Level,
-        entries: Vec<Arc<Entry>>,
-        key: &Secret,
-        root: Option<RootId>,
-    ) {
+    fn write(&mut self, id: PageId, draft: Draft, under: Under, key: &Secret, root: Option<RootId>) {
+        let Draft { was, level, mut entries } = draft;
         let version = was.as_ref().map_or(1, |page| page.version + 1);
         self.remove_appended(was.as_deref());
+        begin_at(&mut entries, [0; 16]);
         let (body, items) = encode_body(level, &entries);
         let clear = Clear { page: id, version, root, items }.encode();
         let kind = if root.is_some() { Kind::Top } else { Kind::Page };
@@ -387,6 +380,18 @@ impl<S: Store> Planner<'_, S> {
                 self.rows.push(Row::delete(Family::Pages, append_name(page.id, version)));
             }
         }
+    }
+}
+
+/// Sets where the first child of a branch begins. A branch that is written has it begin at zero, since it takes whatever
+/// lies before it too: so what splits off the first child later still comes after it. A branch that becomes the right half
+/// of another needs the true place back, which its parent knows.
+fn begin_at(entries: &mut [Arc<Entry>], begin: [u8; 16]) {
+    if let Some(first) = entries.first_mut()
+        && let Entry::Branch { low, child } = &**first
+        && *low != begin
+    {
+        *first = Arc::new(Entry::Branch { low: begin, child: child.clone() });
     }
 }
 

@@ -348,3 +348,28 @@ fn a_create_in_the_same_batch_as_the_erasure_of_its_parent_reaches_the_sweeper()
     assert_eq!(super::sweep_all(&keys, 2).len(), 1 + 2 + 3);
     check(&disk, &Model::default(), &Forgotten::default());
 }
+
+#[test]
+fn what_comes_before_the_first_child_of_a_branch_splits_off_in_order() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, _) = small_world(&disk, 0);
+    let add = |number: u8| {
+        let (at, create) = new_recording(tenant, subscriber, 0);
+        let Change::AddRecording { row, kind, audio, facts, objects, .. } = create else { unreachable!() };
+        let at = RecordingPath { recording: RecordingHandle([number; 16]), ..at };
+        commit(&keys, vec![Change::AddRecording { at, row, kind, audio, facts, objects }]).expect("creates");
+        at
+    };
+    let high: Vec<_> = (100..140).map(add).collect();
+    // The first leaf goes; what comes before everything then lands in the next, and splits it.
+    for at in &high[..20] {
+        erase(&keys, *at).expect("erases");
+    }
+    let low: Vec<_> = (0..40).rev().map(add).collect();
+    drop(keys);
+    let keys = open(&disk);
+    for at in low.iter().chain(&high[20..]) {
+        assert!(keys.audio_leaf(*at).expect("reads").is_some());
+    }
+    assert_eq!(keys.facts_leaves(tenant, subscriber, None, 100).expect("reads").len(), 60);
+}

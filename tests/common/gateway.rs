@@ -1,0 +1,121 @@
+//! The real `quietus dev` process on a folder: started, waited for, spoken to, stopped or killed.
+
+// Each test binary that includes this uses a part of it.
+#![allow(dead_code)]
+
+use quietus::cli::{args::Transport, connect::Link};
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::mpsc,
+    time::Duration,
+};
+
+/// Far above what a start takes, also on a machine that builds at the same time.
+const READY_WITHIN: Duration = Duration::from_secs(120);
+
+/// A running gateway. Dropping it kills the process.
+pub struct Gateway {
+    child: Child,
+    data: PathBuf,
+    log: PathBuf,
+    /// Its port, TCP and UDP.
+    pub port: u16,
+}
+
+impl Gateway {
+    /// Starts on a folder, and waits until it serves. The log goes beside the folder and is appended to.
+    pub fn start(data: &Path) -> Self {
+        let log = data.with_extension("log");
+        let file = File::options().create(true).append(true).open(&log).expect("a log file");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_quietus"))
+            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(file)
+            .spawn()
+            .expect("the process starts");
+        let stdout = child.stdout.take().expect("piped");
+        let (lines, first) = mpsc::channel();
+        // Reads on after the first line, so that the process never writes to a closed pipe.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = lines.send(line);
+            }
+        });
+        let ready = first.recv_timeout(READY_WITHIN).unwrap_or_else(|_| {
+            let _ = child.kill();
+            panic!("no ready line; the log says: {}", std::fs::read_to_string(&log).unwrap_or_default());
+        });
+        let port = ready
+            .strip_prefix("ready https://localhost:")
+            .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            .unwrap_or_else(|| panic!("not a ready line: {ready}"));
+        Self { child, data: data.to_owned(), log, port }
+    }
+
+    /// The folder.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What it logged so far, all starts together.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// A file of `DIR/client`.
+    pub fn client_file(&self, name: &str) -> PathBuf {
+        self.data.join("client").join(name)
+    }
+
+    /// A channel as one of the dev identities: `developer`, `switch`, `admin`, `staff`, `auditor`, `operator`.
+    pub fn link(&self, role: &str, transport: Transport) -> Link {
+        Link::open(&self.client_file(&format!("{role}.toml")), Some(transport)).expect("a profile")
+    }
+
+    /// Runs a client command as the developer, over HTTP/2 unless the arguments say otherwise.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the process starts")
+    }
+
+    /// A client command that has not been started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        command
+            .env_remove("QUIETUS_TRANSPORT")
+            .env("QUIETUS_PROFILE", self.client_file("profile.toml"))
+            .args(arguments)
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop, and waits until it did.
+    pub fn stop(mut self) -> ExitStatus {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        assert!(told.expect("kill runs").success());
+        self.child.wait().expect("it ends")
+    }
+
+    /// Kills it where it stands.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Stopped or killed already, where these fail.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
