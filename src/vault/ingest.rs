@@ -381,7 +381,7 @@ impl Inner {
                 break;
             }
             at = range.end;
-            let bytes = self.read_piece(audio, &piece, range).await?;
+            let bytes = self.read_kept(row, audio, &piece, range).await?;
             let room = HEAD_LEN.saturating_sub(head.len()).min(bytes.len());
             head.extend_from_slice(&bytes[..room]);
             digest.update(&bytes);
