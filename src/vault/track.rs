@@ -71,7 +71,8 @@ pub(crate) struct Queues {
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
     Finished,
-    Discarded,
+    /// Forgotten; with its client id, so that it can be sent again, or without.
+    Discarded { forget_client: bool },
     /// Its caller did not come back.
     Partial,
     Cut(Cut),
@@ -84,7 +85,7 @@ impl Ended {
         match self {
             Ended::Cut(Cut::TakenOver) | Ended::Partial => Error::TakenOver,
             Ended::Cut(Cut::Stopping) => Error::Stopping,
-            Ended::Cut(Cut::Erased) | Ended::Discarded => Error::Erased,
+            Ended::Cut(Cut::Erased) | Ended::Discarded { .. } => Error::Erased,
             Ended::Storage(why) => Error::Storage(why),
             Ended::Failed(why) => Error::Internal(why),
             Ended::Finished => super::tenants::invalid("finish", "the recording is finished".to_owned()),
@@ -245,14 +246,17 @@ impl Track {
     /// Wipes the secrets, leaves, and says how it ended.
     async fn leave(mut self, guard: Guard, outcome: Ended, ended: &watch::Sender<Option<Ended>>) {
         (self.audio, self.facts) = (None, None);
-        drop(guard);
         if let Ended::Storage(why) | Ended::Failed(why) = &outcome {
             tracing::warn!(row = %self.row, why, "a recording stopped taking audio");
         }
         let outcome = match outcome {
-            Ended::Discarded => self.destroy().await.map_or_else(Ended::from_error, |()| Ended::Discarded),
+            Ended::Discarded { forget_client } => {
+                self.destroy(forget_client).await.map_or_else(Ended::from_error, |()| Ended::Discarded { forget_client })
+            }
             other => other,
         };
+        // Only now may another stream take the recording up: it must find it gone, not see it go.
+        drop(guard);
         ended.send_replace(Some(outcome));
     }
 
@@ -296,13 +300,7 @@ impl Track {
                     self.finish_live(&stated, progress).await?;
                     return Ok(Ended::Finished);
                 }
-                Some(Job::Discard { forget_client }) => {
-                    if forget_client {
-                        let changes = vec![Change::DropValue { name: self.client_row.clone() }];
-                        self.inner.keys.commit(Mutation { changes }).await?;
-                    }
-                    return Ok(Ended::Discarded);
-                }
+                Some(Job::Discard { forget_client }) => return Ok(Ended::Discarded { forget_client }),
                 None => {
                     self.linger(progress).await?;
                     return Ok(Ended::Partial);
@@ -505,17 +503,17 @@ impl Track {
         Ok(changes)
     }
 
-    /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other.
-    async fn destroy(&self) -> Result<(), Error> {
-        self.inner
-            .keys
-            .commit(Mutation {
-                changes: vec![
-                    Change::DropValue { name: self.open_row.0.clone() },
-                    Change::EraseRecording { at: self.path, parts: BOTH },
-                ],
-            })
-            .await?;
+    /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
+    /// command, so that a crash leaves both or neither.
+    async fn destroy(&self, forget_client: bool) -> Result<(), Error> {
+        let mut changes = vec![
+            Change::DropValue { name: self.open_row.0.clone() },
+            Change::EraseRecording { at: self.path, parts: BOTH },
+        ];
+        if forget_client {
+            changes.push(Change::DropValue { name: self.client_row.clone() });
+        }
+        self.inner.keys.commit(Mutation { changes }).await?;
         self.inner.journal.forget(self.row);
         self.inner.sweep_wake.notify_one();
         Ok(())
