@@ -34,7 +34,7 @@ use crate::{
     segment::{MAX_SLICE, SliceBuffer},
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::Instant,
@@ -165,18 +165,7 @@ impl Track {
     /// Makes a recording that was taken up ready to take audio: ids that were named and never listed are doomed, a fresh
     /// one is named, and the rows say that it is open.
     pub(crate) async fn reopen(&mut self) -> Result<(), Error> {
-        let listed: Vec<ObjectId> = self
-            .inner
-            .slices(self.row, self.audio_secret()?)?
-            .into_iter()
-            .map(|slice| slice.object)
-            .collect();
-        let named = self.inner.keys.audio_leaf(self.path)?.ok_or(Error::Erased)?.objects;
-        let mut changes: Vec<Change> = named
-            .into_iter()
-            .filter(|object| !listed.contains(object))
-            .map(|object| Change::DoomObject { at: self.path, object })
-            .collect();
+        let mut changes = self.doom_unlisted()?;
         changes.push(Change::AddObject { at: self.path, object: self.next_object });
         self.audio_row.state = 1;
         self.facts_row.state = 1;
@@ -195,6 +184,15 @@ impl Track {
         self.inner.keys.commit(Mutation { changes }).await?;
         self.inner.sweep_wake.notify_one();
         Ok(())
+    }
+
+    /// Dooms the objects that were named and never listed: their put failed, was cut off, or never began.
+    fn doom_unlisted(&self) -> Result<Vec<Change>, Error> {
+        let listed: HashSet<ObjectId> =
+            self.inner.slices(self.row, self.audio_secret()?)?.into_iter().map(|slice| slice.object).collect();
+        let named = self.inner.keys.audio_leaf(self.path)?.ok_or(Error::Erased)?.objects;
+        let unlisted = named.into_iter().filter(|object| !listed.contains(object));
+        Ok(unlisted.map(|object| Change::DoomObject { at: self.path, object }).collect())
     }
 
     /// The audio secret, while the track has not been cut.
@@ -221,6 +219,20 @@ impl Track {
         if let Some(writer) = writer {
             writer.lock().await.take();
         }
+        let outcome = match outcome {
+            // The sender hears of it at once; the recording waits for its return like that of any other sender.
+            Ended::Storage(_) => {
+                ended.send_replace(Some(outcome));
+                drop(progress);
+                let (unheard, _) = watch::channel(Progress::default());
+                tokio::select! {
+                    biased;
+                    cut = guard.cut() => Ended::Cut(cut),
+                    outcome = self.linger(&unheard) => outcome.map_or_else(Ended::from_error, |()| Ended::Partial),
+                }
+            }
+            other => other,
+        };
         self.leave(guard, outcome, &ended).await;
     }
 
@@ -335,7 +347,9 @@ impl Track {
         self.facts_row.length = self.stored;
         let mut changes = self.put_rows()?;
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
+        changes.extend(self.doom_unlisted()?);
         self.inner.keys.commit(Mutation { changes }).await?;
+        self.inner.sweep_wake.notify_one();
         Ok(())
     }
 
