@@ -1,188 +1,269 @@
-//! What erasing and creating cost, as ratios to the floor of their syncs, measured in the same run on the same disk.
+//! The key store against the syncs that it cannot do without.
 //!
-//! - *Erase*: a subscriber with 1, 10³, 10⁵ recordings. Floor: one synced RocksDB write of as many bytes as an erasure
-//!   writes, one new file of them synced, the slot's two syncs of a sector. The last column should not grow with the
-//!   number of recordings.
-//! - *Create*: recordings from many tasks at once. Floor: RocksDB writing as many rows and bytes in as many synced batches.
+//! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings. The floor is what a crash-safe rotation syncs, with as many
+//! bytes as ours wrote: the slot's two syncs and one synced RocksDB batch. A second line counts the syncs of the rotation's
+//! file (the commit point: the file and its folder) to the floor as well.
 //!
-//! Nothing is asserted: figures of a shared machine are for reading. `QUIETUS_BENCH_SMALL=1` makes a short run.
+//! *Creating recordings*, by 1, 64 and 512 senders at a time, each create an entry and two sealed values. The floor is
+//! RocksDB with one synced batch of rows of the same number and sizes per create, by as many threads, which RocksDB puts
+//! together into groups just as our writer does; it seals nothing and keeps no tree.
 
+mod common;
+
+use common::{Row, by_turns, seconds};
 use quietus::{
-    crypto::{random, secret::Secret},
+    crypto::{envelope, random, secret::Secret},
     domain::id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
-    keys::{Change, FileSlot, KeyStore, Mutation, RecordingPath},
+    keys::{Change, FileSlot, KeyStore, Mutation, Owner, RecordingPath, ValueName},
 };
-use rocksdb::{DB, Options, WriteBatch, WriteOptions};
 use std::{
-    fs::{self, File},
+    fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::FileExt as _,
     path::Path,
-    time::{Duration, Instant},
 };
+use tokio::runtime::Runtime;
 
-/// Creates that are in flight at once.
-const TASKS: usize = 256;
-/// Bytes of an erasure's batch, about: four pages.
-const ERASE_BYTES: usize = 4 * 8192;
+const ERASE_ROUNDS: usize = 9;
+const SIZES: [usize; 3] = [1, 1_000, 100_000];
+/// Subscribers who stay: the path to the top has the pages of a real tenant.
+const BYSTANDERS: usize = 1_000;
+/// Recordings created by one command while preparing.
+const PREPARED: usize = 10_000;
+const CREATE_ROUNDS: usize = 5;
+/// Creates of one round, for each sender count.
+const CREATES: [(usize, usize); 3] = [(1, 500), (64, 16_384), (512, 32_768)];
+/// An appended entry: two wrapped secrets, ids, an object id, and its envelope.
+const ENTRY_ROW: usize = 250;
+/// What is known about a call, sealed.
+const VALUE: usize = 200;
+const SECTOR: usize = 4096;
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let small = std::env::var_os("QUIETUS_BENCH_SMALL").is_some();
-    let dir = tempfile::tempdir_in(std::env::var_os("QUIETUS_BENCH_DIR").unwrap_or_else(|| ".".into()))?;
-    let keys = KeyStore::open(&dir.path().join("keys"), Box::new(FileSlot::open(&dir.path().join("slot"))?))?;
-    let tenant = TenantHandle(random());
-    let name = "bench".to_owned();
-    one(&keys, Change::AddTenant { tenant, row: RowId(random()), secret: Secret::random(), name }).await?;
-    for _ in 0..200 {
-        add_subscriber(&keys, tenant).await?;
-    }
-
-    println!("{:<34} {:>10} {:>10} {:>7}", "erase a subscriber with", "p50", "floor p50", "ratio");
-    let sizes: &[(usize, usize)] =
-        if small { &[(1, 30), (100, 30), (3_000, 3)] } else { &[(1, 200), (1_000, 100), (100_000, 5)] };
-    for (recordings, erasures) in sizes {
-        let mut took = Vec::new();
-        let mut floor = Vec::new();
-        let floor_db = open_db(&dir.path().join(format!("floor-{recordings}")))?;
-        for _ in 0..*erasures {
-            let subscriber = add_subscriber(&keys, tenant).await?;
-            create(&keys, tenant, &[subscriber], *recordings).await?;
-            let start = Instant::now();
-            one(&keys, Change::EraseSubscriber(tenant, subscriber)).await?;
-            took.push(start.elapsed());
-            floor.push(erase_floor(&floor_db, dir.path())?);
-        }
-        row(&format!("{recordings} recordings"), median(&mut took), median(&mut floor));
-    }
-
-    println!("\n{:<34} {:>10} {:>10} {:>7}", "create in groups", "each", "floor", "ratio");
-    let mut subscribers = Vec::new();
-    for _ in 0..100 {
-        subscribers.push(add_subscriber(&keys, tenant).await?);
-    }
-    let recordings = if small { 5_000 } else { 100_000 };
-    let (batches, bytes) = (keys.commands(), log_bytes(&dir.path().join("keys/db"))?);
-    let start = Instant::now();
-    create(&keys, tenant, &subscribers, recordings).await?;
-    let took = start.elapsed();
-    let batches = keys.commands() - batches;
-    let bytes = log_bytes(&dir.path().join("keys/db"))?.saturating_sub(bytes);
-    let floor = create_floor(&dir.path().join("floor"), recordings, batches, bytes)?;
-    let each = |whole: Duration| whole / u32::try_from(recordings).unwrap_or(u32::MAX);
-    row(&format!("{recordings} recordings, {batches} syncs"), each(took), each(floor));
-    Ok(())
+fn main() {
+    let runtime = Runtime::new().expect("a runtime");
+    let mut rows = erasures(&runtime);
+    rows.extend(creates(&runtime));
+    common::print("Keys: `cargo bench --bench keys`", &rows);
 }
 
-async fn one(keys: &KeyStore, change: Change) -> Result<(), quietus::keys::CommitError> {
-    keys.commit(Mutation { changes: vec![change] }).await.map(drop)
-}
-
-async fn add_subscriber(keys: &KeyStore, tenant: TenantHandle) -> Result<SubscriberHandle, quietus::keys::CommitError> {
-    let subscriber = SubscriberHandle(random());
-    let (row, secret, name) = (RowId(random()), Secret::random(), subscriber.to_string());
-    one(keys, Change::AddSubscriber { tenant, subscriber, row, secret, name }).await?;
-    Ok(subscriber)
-}
-
-async fn create(
-    keys: &KeyStore,
+struct Store {
+    keys: KeyStore,
     tenant: TenantHandle,
-    subscribers: &[SubscriberHandle],
-    recordings: usize,
-) -> Result<(), Box<dyn std::error::Error>> {
-    let tasks = TASKS.min(recordings);
-    let mut running = tokio::task::JoinSet::new();
-    for task in 0..tasks {
-        let (keys, subscribers) = (keys.clone(), subscribers.to_vec());
-        running.spawn(async move {
-            for number in (task..recordings).step_by(tasks) {
-                let subscriber = subscribers[number % subscribers.len()];
-                let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
-                let (audio, facts) = (Secret::random(), Secret::random());
-                let objects = vec![ObjectId(random())];
-                one(&keys, Change::AddRecording { at, row: RowId(random()), kind: 1, audio, facts, objects }).await?;
+    dir: tempfile::TempDir,
+}
+
+impl Store {
+    fn open(runtime: &Runtime) -> Self {
+        let dir = common::folder();
+        let slot = FileSlot::open(&dir.path().join("slot")).expect("a slot");
+        let keys = KeyStore::open(&dir.path().join("keys"), Box::new(slot)).expect("a store");
+        let tenant = TenantHandle(random());
+        let name = "tenant".to_owned();
+        commit(
+            runtime,
+            &keys,
+            vec![Change::AddTenant { tenant, row: RowId(random()), secret: Secret::random(), name }],
+        );
+        Self { keys, tenant, dir }
+    }
+
+    fn subscriber(&self, runtime: &Runtime, recordings: usize) -> SubscriberHandle {
+        let subscriber = SubscriberHandle(random());
+        let name = format!("{:032x}", u128::from_be_bytes(random()));
+        let (tenant, row, secret) = (self.tenant, RowId(random()), Secret::random());
+        commit(runtime, &self.keys, vec![Change::AddSubscriber { tenant, subscriber, row, secret, name }]);
+        let mut left = recordings;
+        while left > 0 {
+            let now = left.min(PREPARED);
+            commit(runtime, &self.keys, (0..now).map(|_| recording(tenant, subscriber).0).collect());
+            left -= now;
+        }
+        subscriber
+    }
+
+    /// Bytes of the newest rotation's file: what its batch held.
+    fn rotation_bytes(&self) -> Option<u64> {
+        let files = std::fs::read_dir(self.dir.path().join("keys/pending")).ok()?;
+        let newest = files.filter_map(Result::ok).max_by_key(std::fs::DirEntry::file_name)?;
+        Some(newest.metadata().ok()?.len())
+    }
+}
+
+fn recording(tenant: TenantHandle, subscriber: SubscriberHandle) -> (Change, RecordingPath, RowId, Secret, Secret) {
+    let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
+    let (row, audio, facts) = (RowId(random()), Secret::random(), Secret::random());
+    let objects = vec![ObjectId(random())];
+    let create = Change::AddRecording { at, row, kind: 1, audio: audio.duplicate(), facts: facts.duplicate(), objects };
+    (create, at, row, audio, facts)
+}
+
+fn commit(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) {
+    runtime.block_on(keys.commit(Mutation { changes })).expect("commits");
+}
+
+fn erasures(runtime: &Runtime) -> Vec<Row> {
+    let store = Store::open(runtime);
+    for _ in 0..BYSTANDERS {
+        store.subscriber(runtime, 1);
+    }
+    let floor = Floor::open();
+    let mut rows = Vec::new();
+    for size in SIZES {
+        // One more for the round that warms.
+        let mut doomed: Vec<SubscriberHandle> = (0..=ERASE_ROUNDS).map(|_| store.subscriber(runtime, size)).collect();
+        let mut bytes = 0;
+        let mut with_file = Vec::new();
+        let mut round = || {
+            let subscriber = doomed.pop().expect("one for each round");
+            let tenant = store.tenant;
+            let ours = seconds(|| commit(runtime, &store.keys, vec![Change::EraseSubscriber(tenant, subscriber)]));
+            bytes = store.rotation_bytes().unwrap_or(bytes);
+            ours * 1e3
+        };
+        round();
+        let mut pairs = Vec::new();
+        for _ in 0..ERASE_ROUNDS {
+            // Around ours, so that a disk that is slow for a moment is slow for both.
+            let before = floor.measure(bytes, false);
+            let before_with_file = floor.measure(bytes, true);
+            let ours = round();
+            let after_with_file = floor.measure(bytes, true);
+            let after = floor.measure(bytes, false);
+            pairs.push((ours, f64::midpoint(before, after)));
+            with_file.push((ours, f64::midpoint(before_with_file, after_with_file)));
+        }
+        let what = format!("erase a subscriber with {size} recordings ({} KiB batch)", bytes.div_ceil(1024));
+        rows.push(Row::new(format!("{what}: slot, RocksDB, slot"), "ms", "≤ 2", pairs));
+        rows.push(Row::new(format!("{what}: and the rotation's file"), "ms", "≤ 2", with_file));
+    }
+    rows
+}
+
+/// The syncs of a rotation and nothing else.
+struct Floor {
+    dir: tempfile::TempDir,
+    db: Rocks,
+    slot: File,
+    folder: File,
+}
+
+impl Floor {
+    fn open() -> Self {
+        let dir = common::folder();
+        let slot = OpenOptions::new().write(true).create_new(true).open(dir.path().join("slot")).expect("a file");
+        slot.write_all_at(&[0; 3 * SECTOR], 0).and_then(|()| slot.sync_all()).expect("writes");
+        let folder = File::open(dir.path()).expect("the folder");
+        Self { db: Rocks::open(dir.path()), dir, slot, folder }
+    }
+
+    /// Milliseconds.
+    fn measure(&self, bytes: u64, with_file: bool) -> f64 {
+        let batch = vec![0xa5; bytes as usize];
+        let path = self.dir.path().join("pending");
+        let taken = seconds(|| {
+            self.sector(1);
+            if with_file {
+                let mut file = OpenOptions::new().write(true).create_new(true).open(&path).expect("a file");
+                file.write_all(&batch).and_then(|()| file.sync_data()).expect("writes");
+                self.folder.sync_all().expect("syncs");
             }
-            Ok::<(), quietus::keys::CommitError>(())
+            self.db.write([(random::<16>().to_vec(), batch.as_slice())]);
+            self.sector(0);
+        });
+        if with_file {
+            std::fs::remove_file(&path).expect("removes");
+        }
+        taken * 1e3
+    }
+
+    fn sector(&self, number: usize) {
+        let written = self.slot.write_all_at(&[1; SECTOR], (number * SECTOR) as u64);
+        written.and_then(|()| self.slot.sync_data()).expect("writes");
+    }
+}
+
+fn creates(runtime: &Runtime) -> Vec<Row> {
+    let store = Store::open(runtime);
+    let subscribers: Vec<SubscriberHandle> = (0..BYSTANDERS).map(|_| store.subscriber(runtime, 10)).collect();
+    let dir = common::folder();
+    let rocks = Rocks::open(dir.path());
+    CREATES
+        .into_iter()
+        .map(|(senders, creates)| {
+            let each = creates / senders;
+            let ours = || {
+                let taken = seconds(|| runtime.block_on(create_by(&store, &subscribers, senders, each)));
+                creates as f64 / taken
+            };
+            let floor = || {
+                let taken = seconds(|| {
+                    std::thread::scope(|scope| {
+                        for _ in 0..senders {
+                            scope.spawn(|| (0..each).for_each(|_| rocks.create()));
+                        }
+                    });
+                });
+                creates as f64 / taken
+            };
+            let what = format!("create recordings, {senders} at a time");
+            Row::new(what, "1/s", "", by_turns(CREATE_ROUNDS, ours, floor))
+        })
+        .collect()
+}
+
+async fn create_by(store: &Store, subscribers: &[SubscriberHandle], senders: usize, each: usize) {
+    let mut tasks = tokio::task::JoinSet::new();
+    for sender in 0..senders {
+        let (keys, tenant) = (store.keys.clone(), store.tenant);
+        let mine: Vec<SubscriberHandle> =
+            (0..each).map(|n| subscribers[(sender + n * senders) % subscribers.len()]).collect();
+        tasks.spawn(async move {
+            for subscriber in mine {
+                let (create, at, row, audio, facts) = recording(tenant, subscriber);
+                let value = |owner, kind, secret: &Secret| {
+                    let name = ValueName { row, kind, suffix: Vec::new() };
+                    let envelope = envelope::seal(kind, secret, &name.to_bytes(), &[0; VALUE]);
+                    Change::PutValue { owner, name, envelope }
+                };
+                let facts = value(Owner::Facts(at), envelope::Kind::Facts, &facts);
+                let audio = value(Owner::Audio(at), envelope::Kind::Audio, &audio);
+                keys.commit(Mutation { changes: vec![create, facts, audio] }).await.expect("commits");
+            }
         });
     }
-    while let Some(done) = running.join_next().await {
-        done??;
+    while let Some(done) = tasks.join_next().await {
+        done.expect("a sender");
     }
-    Ok(())
 }
 
-fn open_db(path: &Path) -> Result<DB, rocksdb::Error> {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.set_compression_type(rocksdb::DBCompressionType::None);
-    options.set_write_buffer_size(32 << 20);
-    DB::open(&options, path)
+/// Bare RocksDB, synced, uncompressed.
+struct Rocks {
+    db: rocksdb::DB,
+    synced: rocksdb::WriteOptions,
 }
 
-fn synced() -> WriteOptions {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    options
-}
-
-fn erase_floor(db: &DB, dir: &Path) -> Result<Duration, Box<dyn std::error::Error>> {
-    let content = vec![7; ERASE_BYTES];
-    let slot = File::options().write(true).create(true).truncate(false).open(dir.join("floor-slot"))?;
-    slot.set_len(8192)?;
-    slot.sync_all()?;
-    let path = dir.join("floor-file");
-    let start = Instant::now();
-    slot.write_all_at(&[1; 4096], 0)?;
-    slot.sync_data()?;
-    let mut file = File::create_new(&path)?;
-    file.write_all(&content)?;
-    file.sync_data()?;
-    let mut batch = WriteBatch::default();
-    for page in content.chunks(8192) {
-        batch.put(random::<16>(), page);
+impl Rocks {
+    fn open(dir: &Path) -> Self {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        options.set_compression_type(rocksdb::DBCompressionType::None);
+        options.set_write_buffer_size(32 << 20);
+        let mut synced = rocksdb::WriteOptions::default();
+        synced.set_sync(true);
+        Self { db: rocksdb::DB::open(&options, dir.join("db")).expect("opens"), synced }
     }
-    db.write_opt(batch, &synced())?;
-    slot.write_all_at(&[0; 4096], 4096)?;
-    slot.sync_data()?;
-    let took = start.elapsed();
-    fs::remove_file(path)?;
-    Ok(took)
-}
 
-fn create_floor(path: &Path, rows: usize, batches: u64, bytes: u64) -> Result<Duration, rocksdb::Error> {
-    let db = open_db(path)?;
-    let content = vec![7; usize::try_from(bytes).unwrap_or(0) / rows.max(1)];
-    let batches = usize::try_from(batches).unwrap_or(1).max(1);
-    let start = Instant::now();
-    for number in 0..batches {
-        let mut batch = WriteBatch::default();
-        for _ in number * rows / batches..(number + 1) * rows / batches {
-            batch.put(random::<24>(), &content);
+    fn write<'a>(&self, rows: impl IntoIterator<Item = (Vec<u8>, &'a [u8])>) {
+        let mut batch = rocksdb::WriteBatch::default();
+        for (key, value) in rows {
+            batch.put(key, value);
         }
-        db.write_opt(batch, &synced())?;
+        self.db.write_opt(batch, &self.synced).expect("writes");
     }
-    Ok(start.elapsed())
-}
 
-/// Bytes in the logs. Valid as a difference while no log is dropped in between.
-fn log_bytes(dir: &Path) -> std::io::Result<u64> {
-    let mut bytes = 0;
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.path().extension().is_some_and(|end| end == "log") {
-            bytes += entry.metadata()?.len();
-        }
+    fn create(&self) {
+        let (entry, value) = ([0xa5; ENTRY_ROW], [0xa5; VALUE + 100]);
+        let key = || random::<17>().to_vec();
+        self.write([(key(), &entry[..]), (key(), &value[..]), (key(), &value[..])]);
     }
-    Ok(bytes)
-}
-
-fn median(times: &mut [Duration]) -> Duration {
-    times.sort_unstable();
-    times.get(times.len() / 2).copied().unwrap_or_default()
-}
-
-fn row(what: &str, took: Duration, floor: Duration) {
-    let ratio = took.as_secs_f64() / floor.as_secs_f64().max(f64::MIN_POSITIVE);
-    println!("{what:<34} {took:>10.1?} {floor:>10.1?} {ratio:>7.2}");
 }
