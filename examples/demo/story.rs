@@ -132,7 +132,7 @@ impl Stage {
         let single = one(&self.single, single)?;
 
         // While a long call of the subscriber who will be erased is in the journal, somebody copies the disk.
-        let call = Recorder::start(client, &self.people[ERASED_SUBSCRIBER], true, &[long.clone()])?;
+        let call = Recorder::start(client, &self.people[ERASED_SUBSCRIBER], true, std::slice::from_ref(&long))?;
         client.wait_for("journal_bytes", |bytes| bytes > 0)?;
         let early = self.take("first")?;
         going.extend(call.finish(stored)?);
