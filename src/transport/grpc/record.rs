@@ -88,11 +88,13 @@ async fn session(
         }
         takes = !matches!(event, record_request::Event::Finish(_));
         let cut = tokio::select! {
-            end = &mut ended => Some(end),
+            // What was asked for knows best why the recording ended: a refusal destroys it, and the end alone reads `erased`.
+            biased;
             taken = take(&mut ingest, event) => {
                 taken?;
                 None
             }
+            end = &mut ended => Some(end),
         };
         if let Some(end) = cut {
             return close(end, &ingest).await;
