@@ -330,7 +330,12 @@ impl Inner {
             return Err(Error::Erased);
         };
         let path = RecordingPath { tenant, subscriber, recording: found.handle };
-        self.sessions.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await;
+        if !self.sessions.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await {
+            return Err(Error::Internal("the stream before did not end when it was cut".to_owned()));
+        }
+        // The stream before may have been cut while its last command waited for the writer. This one waits behind it, so
+        // that what is read below is what that command left.
+        self.keys.commit(Mutation { changes: Vec::new() }).await?;
         let guard = self.sessions.enter(path, Role::Ingest);
         let holder = self.tenant_holder(tenant)?;
         let id = super::recording_id::issue(&holder.secret, subscriber, path.recording);
@@ -381,7 +386,7 @@ impl Inner {
                 break;
             }
             at = range.end;
-            let bytes = self.read_piece(audio, &piece, range).await?;
+            let bytes = self.read_kept(row, audio, &piece, range).await?;
             let room = HEAD_LEN.saturating_sub(head.len()).min(bytes.len());
             head.extend_from_slice(&bytes[..room]);
             digest.update(&bytes);
@@ -661,7 +666,7 @@ impl Ingest {
 
     async fn gone(&mut self) -> Result<(), Error> {
         match self.ended.wait_for(Option::is_some).await.map(|why| why.clone()) {
-            Ok(Some(Ended::Discarded)) => Ok(()),
+            Ok(Some(Ended::Discarded { .. })) => Ok(()),
             Ok(Some(other)) => Err(other.into_error()),
             Ok(None) | Err(_) => Err(Error::Stopping),
         }
