@@ -120,7 +120,9 @@ pub(crate) mod ledger {
     /// A digest of the key: enough to tell keys apart.
     pub type KeyName = [u8; 16];
 
-    static PAIRS: LazyLock<Mutex<HashSet<(KeyName, [u8; NONCE_LEN])>>> = LazyLock::new(Mutex::default);
+    type Pairs = HashSet<(KeyName, [u8; NONCE_LEN])>;
+
+    static PAIRS: LazyLock<Mutex<Pairs>> = LazyLock::new(Mutex::default);
 
     pub fn name(key: &[u8; 32]) -> KeyName {
         let mut name = KeyName::default();

@@ -72,8 +72,13 @@ pub struct Ingest {
 }
 
 enum Intake {
-    Spooled { filling: Option<Filling>, length_hint: Option<u64> },
-    Live { writer: SharedWriter },
+    Spooled {
+        filling: Option<Filling>,
+        length_hint: Option<u64>,
+    },
+    Live {
+        writer: SharedWriter,
+    },
     /// Finish was accepted: nothing more comes.
     Closed,
 }
@@ -150,7 +155,10 @@ fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Err
     }
     let start = open.start.unwrap_or(now);
     if start > now.plus_ms(MAX_AHEAD_MS) {
-        return Err(invalid("start_ms", "lies over 5 minutes ahead of the gateway's clock; set the sender's".to_owned()));
+        return Err(invalid(
+            "start_ms",
+            "lies over 5 minutes ahead of the gateway's clock; set the sender's".to_owned(),
+        ));
     }
     if start < now.plus_ms(-i64::from(window_days) * 86_400_000) {
         return Err(invalid("start_ms", format!("lies over {window_days} days back, beyond what client ids cover")));
@@ -276,8 +284,7 @@ impl Inner {
         let facts_name = values::name(row, envelope::Kind::Facts);
         let audio_name = values::name(row, envelope::Kind::Audio);
         let open_name = values::name_with(period_row, envelope::Kind::Open, &row.0);
-        let open_entry =
-            stored::OpenEntry { subscriber: subscriber.0.to_vec(), handle: path.recording.0.to_vec() };
+        let open_entry = stored::OpenEntry { subscriber: subscriber.0.to_vec(), handle: path.recording.0.to_vec() };
         let (client_name, client_secret) = client_row(period_row, &period_secret, &open.client_id);
         let client_entry = stored::ClientEntry { handle: path.recording.0.to_vec() };
         let put = |owner, name: &ValueName, envelope| Change::PutValue { owner, name: name.clone(), envelope };
@@ -292,11 +299,7 @@ impl Inner {
             },
             put(Owner::Facts(path), &facts_name, values::seal(&facts_row, &facts, &facts_name)),
             put(Owner::Audio(path), &audio_name, values::seal(&audio_row, &audio, &audio_name)),
-            put(
-                Owner::Period(tenant, period),
-                &client_name,
-                values::seal(&client_entry, &client_secret, &client_name),
-            ),
+            put(Owner::Period(tenant, period), &client_name, values::seal(&client_entry, &client_secret, &client_name)),
             put(Owner::Period(tenant, period), &open_name, values::seal(&open_entry, &period_secret, &open_name)),
         ];
         self.keys.commit(Mutation { changes }).await?;
@@ -339,8 +342,7 @@ impl Inner {
         let guard = self.sessions.enter(path, Role::Ingest);
         let holder = self.tenant_holder(tenant)?;
         let id = super::recording_id::issue(&holder.secret, subscriber, path.recording);
-        let period_secret =
-            self.keys.period(tenant, found.period)?.map(|holder| holder.secret).ok_or(Error::Erased)?;
+        let period_secret = self.keys.period(tenant, found.period)?.map(|holder| holder.secret).ok_or(Error::Erased)?;
         let (client_name, _) = client_row(found.period_row, &period_secret, &open.client_id);
         let Some(mut track) = Track::take_up(self, path, (found.period, found.period_row), client_name)? else {
             return Err(Error::Erased);
@@ -391,7 +393,11 @@ impl Inner {
             head.extend_from_slice(&bytes[..room]);
             digest.update(&bytes);
         }
-        if at == below { Ok((digest, head)) } else { Err(Error::Internal("what was kept is not all readable".to_owned())) }
+        if at == below {
+            Ok((digest, head))
+        } else {
+            Err(Error::Internal("what was kept is not all readable".to_owned()))
+        }
     }
 
     /// Starts the back half and gives the front half.
@@ -413,9 +419,10 @@ impl Inner {
         let (ended, ending) = watch::channel(None);
         let (path, row, media_type) = (track.path, track.row, track.audio_row.media_type.clone());
         let intake = match mode {
-            Mode::Spooled => {
-                Intake::Spooled { filling: None, length_hint: length_hint.map(|hint| hint.saturating_sub(opened.resume_offset)) }
-            }
+            Mode::Spooled => Intake::Spooled {
+                filling: None,
+                length_hint: length_hint.map(|hint| hint.saturating_sub(opened.resume_offset)),
+            },
             Mode::Live => {
                 let writer = track.audio.as_ref().map(|audio| self.journal.call(row, audio));
                 Intake::Live { writer: Arc::new(Mutex::new(writer)) }

@@ -7,12 +7,7 @@
 //!
 //! Frames of a recording with no row and no leaf belong to something that was erased or completed: forgotten.
 
-use super::{
-    Error, Inner, audio,
-    sessions::Role,
-    track::Track,
-    values,
-};
+use super::{Error, Inner, audio, sessions::Role, track::Track, values};
 use crate::{
     crypto::envelope::Kind,
     domain::id::{RecordingHandle, RowId, SubscriberHandle},
@@ -64,10 +59,8 @@ fn finish_frame(inner: &Inner, track: &Track) -> Result<Option<stored::FinishFra
     let audio = track.audio_secret()?;
     let frames = inner.journal.frames(track.row);
     let Some(frame) = frames.iter().rev().find(|frame| frame.kind == FrameKind::Finish) else { return Ok(None) };
-    let plain = inner
-        .journal
-        .read(audio, frame)
-        .map_err(|error| Error::Corrupt(format!("a journal frame: {error}")))?;
+    let plain =
+        inner.journal.read(audio, frame).map_err(|error| Error::Corrupt(format!("a journal frame: {error}")))?;
     let stated = stored::FinishFrame::decode(plain.as_slice())
         .map_err(|_| Error::Corrupt("a Finish frame does not decode".to_owned()))?;
     let kept = audio::end_of(&inner.pieces(track.row, audio)?);

@@ -86,20 +86,13 @@ impl Sessions {
             loop {
                 let mut left = std::pin::pin!(self.0.left.notified());
                 left.as_mut().enable();
-                let inside = self
-                    .entries()
-                    .1
-                    .values()
-                    .filter(|entry| matching(&entry.path, entry.role))
-                    .map(|entry| {
-                        entry.cut.send_if_modified(|cut| {
-                            let first = cut.is_none();
-                            cut.get_or_insert(reason);
-                            first
-                        })
-                    })
-                    .count();
-                if inside == 0 {
+                let mut inside = false;
+                for entry in self.entries().1.values().filter(|entry| matching(&entry.path, entry.role)) {
+                    inside = true;
+                    // The first reason stands.
+                    entry.cut.send_if_modified(|cut| cut.replace(cut.unwrap_or(reason)).is_none());
+                }
+                if !inside {
                     return;
                 }
                 left.await;
@@ -118,7 +111,6 @@ impl Guard {
             Err(_) => Cut::Stopping,
         }
     }
-
 }
 
 impl Drop for Guard {

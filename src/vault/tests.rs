@@ -29,12 +29,26 @@ const CLIENTS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Open { client: u8, live: bool },
-    Data { client: u8, length: usize },
-    Vanish { client: u8 },
-    Finish { client: u8 },
-    Play { client: u8 },
-    Erase { client: u8 },
+    Open {
+        client: u8,
+        live: bool,
+    },
+    Data {
+        client: u8,
+        length: usize,
+    },
+    Vanish {
+        client: u8,
+    },
+    Finish {
+        client: u8,
+    },
+    Play {
+        client: u8,
+    },
+    Erase {
+        client: u8,
+    },
     /// The process dies; the next one starts on the disk as it was at that moment.
     Crash,
     /// The disk is cloned.
@@ -134,11 +148,8 @@ impl House {
             .expect("certificate")
             .pem();
         let key = key.serialize_pem();
-        let pem = Certificate {
-            chain_pem: certificate.as_bytes(),
-            key_pem: key.as_bytes(),
-            ca_pem: certificate.as_bytes(),
-        };
+        let pem =
+            Certificate { chain_pem: certificate.as_bytes(), key_pem: key.as_bytes(), ca_pem: certificate.as_bytes() };
         let embedded = Embedded::start(&root.path().join("s3"), &["eu-west-2", "eu-west-1"], pem).await.expect("s3");
         let objects = ObjectStore::connect(embedded.region_configs()).await.expect("objects");
         let disk = root.path().join("disk-0");
