@@ -28,7 +28,7 @@ test: deps
 lint: deps
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" cargo doc --locked --no-deps --document-private-items
 	cargo test --locked --test tidy
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --locked check; else \
 		echo "cargo-deny is not installed: tests/tidy.rs has looked for banned crates in Cargo.lock; licences and"; \

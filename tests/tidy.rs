@@ -1,5 +1,5 @@
 //! What holds for every source file: the direction of dependencies, a module doc, a bounded length, nothing unfinished;
-//! and for `Cargo.lock`: one TLS stack, one library of primitives.
+//! for `Cargo.lock`: one TLS stack, one library of primitives; and for `docs/threats.md`: the tests that it names exist.
 //!
 //! The direction is read from paths that begin with `crate::` (nested braces included, comments and strings not) and, for
 //! the binaries, with `quietus::`. A path that begins with `super::` stays within its top-level module in this tree, because
@@ -185,7 +185,8 @@ fn no_path_climbs_out_of_its_module() {
     for (file, text) in files("src") {
         // src/keys.rs is at depth 0, src/keys/slot.rs at 1; each inner `mod` (tests) adds one.
         let depth = file.matches('/').count() - 1;
-        let most = code(&text).lines().map(|line| line.matches("super::").count()).max().unwrap_or(0);
+        let code = code(&text);
+        let most = (1..=4).rev().find(|&most| code.contains(&"super::".repeat(most))).unwrap_or(0);
         assert!(most <= depth + 1, "{file} climbs with super:: where crate:: would name the module");
     }
 }
@@ -247,6 +248,23 @@ fn one_tls_stack_and_one_library_of_primitives() {
     for name in BANNED_CRATES {
         assert!(deny.contains(&format!("{{ crate = \"{name}\" }}")), "deny.toml lacks {name}");
     }
+}
+
+#[test]
+fn every_test_that_the_threats_page_names_is_there() {
+    let page = std::fs::read_to_string(root().join("docs/threats.md")).expect("reads");
+    let programs: String = ["src", "tests"].into_iter().flat_map(files).map(|(_, text)| text).collect();
+    let mut rows = 0;
+    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Threat ")) {
+        let shown_by = row.trim_end_matches([' ', '|']).rsplit(" | ").next().expect("a last cell");
+        let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).filter(|name| !name.starts_with("make ")).collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        for test in tests {
+            assert!(programs.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
+        }
+        rows += 1;
+    }
+    assert!(rows > 30, "the page is read as it should be");
 }
 
 #[test]

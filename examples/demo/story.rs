@@ -231,17 +231,15 @@ impl Stage {
         ));
         library.erased.extend(subscriber);
         library.erased.push(single);
-        self.ask_for_the_erased(client, library)?;
-
         let swept = client.wait_for("sweeps_pending", |pending| pending == 0)?;
         let after = self.objects()?;
         say(&format!(
-            "Their ciphertext was swept from both regions within {} more: {} objects, {}.",
+            "Their ciphertext was gone from both regions {} later: {} objects, {}.",
             seconds(swept),
             before.files.saturating_sub(after.files),
             mib(before.bytes.saturating_sub(after.bytes)),
         ));
-        Ok(())
+        self.ask_for_the_erased(client, library)
     }
 
     /// What the gateway says of them.
@@ -262,10 +260,10 @@ impl Stage {
         let answer = client.ask(&["list", "--tenant", TENANT, "--subscriber", &number])?;
         ensure!(answer.status == UNKNOWN, "list of an erased subscriber ended with {}", answer.status);
         say(&format!(
-            "To ask for any of their {} ids now ends with status {ERASED}, erased. An id that was never given out, and the \
-             subscriber's number: status {UNKNOWN}, unknown.",
+            "`quietus play` of any of their {} ids now ends with status {ERASED}: erased.",
             library.erased.len()
         ));
+        say(&format!("An id that was never given out, and the subscriber's number: status {UNKNOWN}, unknown."));
         Ok(())
     }
 

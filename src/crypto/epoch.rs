@@ -1,6 +1,6 @@
 //! A sealing epoch: a random salt, the key that follows from it, and the nonces that were used.
 //!
-//! *Sealing* starts from [`SealEpoch::draw`] and from nothing else: the salt is drawn here, lives in this process, and
+//! *Sealing* starts from [`FreshSalt::draw`] and from nothing else: the salt is drawn here, lives in this process, and
 //! there is no constructor that takes one. *Opening* takes the salt that was read from disk or S3. So a crash, a resume,
 //! a disk clone or a restore always seals under a key that never sealed before (a memory snapshot that is resumed twice
 //! is the exception, and is documented as such).
