@@ -44,14 +44,23 @@ use tonic::{Request, Response, Status, Streaming, transport};
 const REGION: &str = "eu-west-2";
 const BUCKET: &str = "bench-eu-west-2";
 const ROUNDS: usize = 5;
-/// Streams and puts at a time.
-const AT_A_TIME: usize = 4;
 /// What a sender puts into one message, as `quietus record` does.
 const PIECE: usize = 256 << 10;
-/// Name, bytes of each file, and files of a round.
-const WORK: [(&str, usize, usize); 2] = [("files of 8 MiB", 8 << 20, 64), ("a minute of G.711 each", 480_000, 600)];
+/// The files of a round.
+const WORK: [Work; 2] = [
+    Work { name: "files of 8 MiB, 4 at a time", size: 8 << 20, files: 64, at_a_time: 4 },
+    Work { name: "a minute of G.711 each, 32 at a time", size: 480_000, files: 960, at_a_time: 32 },
+];
 /// Live calls that are open at a time, all on one connection.
 const LIVE: usize = 1000;
+
+#[derive(Clone, Copy)]
+struct Work {
+    name: &'static str,
+    size: usize,
+    files: usize,
+    at_a_time: usize,
+}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -65,10 +74,12 @@ fn main() {
 
 fn bench(runtime: &Runtime) {
     let dir = common::folder();
+    // A link's connection is a task of the runtime.
+    let _entered = runtime.enter();
     let world = World::start(dir.path());
     let mut rows = Vec::new();
-    for (name, size, files) in WORK {
-        rows.extend(runtime.block_on(world.compare(name, size, files)));
+    for work in WORK {
+        rows.extend(runtime.block_on(world.compare(work)));
     }
     rows.push(runtime.block_on(world.live()));
     common::print("Ingest: `cargo bench --bench ingest`", &rows);
@@ -149,10 +160,7 @@ impl World {
                 "endpoint = \"https://localhost:{port}\"\nca = \"ca.pem\"\ncertificate = \"{role}.pem\"\nkey = \"{role}.key\"\n"
             );
             std::fs::write(&profile, text).expect("writes");
-            Runtime::new()
-                .expect("a runtime")
-                .block_on(async { Link::open(&profile, None) })
-                .unwrap_or_else(|failure| panic!("{}", failure.message))
+            Link::open(&profile, None).unwrap_or_else(|failure| panic!("{}", failure.message))
         };
         let (to_gateway, to_admin, to_grpc) =
             (link("switch", gateway.port), link("admin", gateway.port), link("switch", grpc.port));
@@ -190,22 +198,23 @@ struct Cost {
 }
 
 impl World {
-    async fn compare(&self, name: &str, size: usize, files: usize) -> Vec<Row> {
+    async fn compare(&self, work: Work) -> Vec<Row> {
+        let Work { name, size, files, .. } = work;
         let content = Bytes::from((0..size as u32).map(|i| (i * 31) as u8).collect::<Vec<u8>>());
         self.prepare().await;
         let bytes = (size * files) as f64;
         let (gib, mb) = (bytes / f64::from(1 << 30), bytes / 1e6);
         let (mut speed, mut sum, mut sum_and_digest, mut parts) = (vec![], vec![], vec![], vec![]);
         for round in 0..=ROUNDS {
-            let through = async || self.through(&self.to_gateway, &self.gateway, &content, files).await;
+            let through = async || self.through(&self.to_gateway, &self.gateway, &content, work).await;
             let (gateway, put) = if round % 2 == 0 {
                 let gateway = through().await;
-                (gateway, self.put(&content, files).await)
+                (gateway, self.put(&content, work).await)
             } else {
-                let put = self.put(&content, files).await;
+                let put = self.put(&content, work).await;
                 (through().await, put)
             };
-            let grpc = self.through(&self.to_grpc, &self.grpc, &content, files).await;
+            let grpc = self.through(&self.to_grpc, &self.grpc, &content, work).await;
             let seal = seal(&content, files);
             let sha256 = sha256(&content, files);
             if round > 0 {
@@ -244,10 +253,10 @@ impl World {
     }
 
     /// Sends the files to a server that speaks `Record`.
-    async fn through(&self, link: &Link, server: &Served, content: &Bytes, files: usize) -> Cost {
+    async fn through(&self, link: &Link, server: &Served, content: &Bytes, work: Work) -> Cost {
         let sha256 = Bytes::copy_from_slice(digest::digest(&digest::SHA256, content).as_ref());
         let (cpu, began) = (server.cpu(), Instant::now());
-        in_parallel(files, |number| {
+        in_parallel(work, |number| {
             let (link, content, sha256) = (link.clone(), content.clone(), sha256.clone());
             async move { record(link, number, content, sha256).await }
         })
@@ -256,10 +265,10 @@ impl World {
     }
 
     /// Puts the files directly.
-    async fn put(&self, content: &Bytes, files: usize) -> Cost {
+    async fn put(&self, content: &Bytes, work: Work) -> Cost {
         let me = std::process::id();
         let (cpu, began) = (common::cpu_seconds(me), Instant::now());
-        in_parallel(files, |_| {
+        in_parallel(work, |_| {
             let (puts, content) = (self.puts.clone(), content.clone());
             async move {
                 let key = data_encoding::HEXLOWER.encode(&random::<16>());
@@ -298,13 +307,13 @@ impl World {
     }
 }
 
-async fn in_parallel<F: Future<Output = ()> + Send + 'static>(count: usize, mut work: impl FnMut(usize) -> F) {
+async fn in_parallel<F: Future<Output = ()> + Send + 'static>(work: Work, mut one: impl FnMut(usize) -> F) {
     let mut running = JoinSet::new();
-    for number in 0..count {
-        if running.len() == AT_A_TIME {
+    for number in 0..work.files {
+        if running.len() == work.at_a_time {
             running.join_next().await.expect("one runs").expect("it ended well");
         }
-        running.spawn(work(number));
+        running.spawn(one(number));
     }
     running.join_all().await;
 }
@@ -360,19 +369,21 @@ fn seal(content: &Bytes, files: usize) -> f64 {
     let key = aead::UnboundKey::new(&aead::AES_256_GCM, &random::<32>()).expect("32 bytes");
     let key = aead::LessSafeKey::new(key);
     let mut buffer = content.to_vec();
-    common::seconds(|| {
+    common::busy_seconds(|| {
         for _ in 0..files {
-            for segment in buffer.chunks_mut(64 << 10) {
-                let nonce = aead::Nonce::assume_unique_for_key(random());
+            for (segment, number) in buffer.chunks_mut(64 << 10).zip(0_u32..) {
+                let mut nonce = [0; 12];
+                nonce[..4].copy_from_slice(&number.to_be_bytes());
+                let nonce = aead::Nonce::assume_unique_for_key(nonce);
                 let tag = key.seal_in_place_separate_tag(nonce, aead::Aad::empty(), segment);
-                std::hint::black_box(tag.expect("far below the cipher's bound"));
+                let _ = std::hint::black_box(tag.expect("far below the cipher's bound"));
             }
         }
     })
 }
 
 fn sha256(content: &Bytes, files: usize) -> f64 {
-    common::seconds(|| (0..files).for_each(|_| drop(std::hint::black_box(digest::digest(&digest::SHA256, content)))))
+    common::busy_seconds(|| (0..files).for_each(|_| _ = std::hint::black_box(digest::digest(&digest::SHA256, content))))
 }
 
 // ------------------------------------------------------------------------------------------- the bare S3 client

@@ -17,6 +17,7 @@ use quietus::{
     keys::{Change, FileSlot, KeyStore, Mutation, Owner, RecordingPath, ValueName},
 };
 use std::{
+    cell::Cell,
     fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::FileExt as _,
@@ -111,28 +112,28 @@ fn erasures(runtime: &Runtime) -> Vec<Row> {
     for size in SIZES {
         // One more for the round that warms.
         let mut doomed: Vec<SubscriberHandle> = (0..=ERASE_ROUNDS).map(|_| store.subscriber(runtime, size)).collect();
-        let mut bytes = 0;
+        let bytes = Cell::new(0);
         let mut with_file = Vec::new();
         let mut round = || {
             let subscriber = doomed.pop().expect("one for each round");
             let tenant = store.tenant;
             let ours = seconds(|| commit(runtime, &store.keys, vec![Change::EraseSubscriber(tenant, subscriber)]));
-            bytes = store.rotation_bytes().unwrap_or(bytes);
+            bytes.set(store.rotation_bytes().unwrap_or(bytes.get()));
             ours * 1e3
         };
         round();
         let mut pairs = Vec::new();
         for _ in 0..ERASE_ROUNDS {
             // Around ours, so that a disk that is slow for a moment is slow for both.
-            let before = floor.measure(bytes, false);
-            let before_with_file = floor.measure(bytes, true);
+            let before = floor.measure(bytes.get(), false);
+            let before_with_file = floor.measure(bytes.get(), true);
             let ours = round();
-            let after_with_file = floor.measure(bytes, true);
-            let after = floor.measure(bytes, false);
+            let after_with_file = floor.measure(bytes.get(), true);
+            let after = floor.measure(bytes.get(), false);
             pairs.push((ours, f64::midpoint(before, after)));
             with_file.push((ours, f64::midpoint(before_with_file, after_with_file)));
         }
-        let what = format!("erase a subscriber with {size} recordings ({} KiB batch)", bytes.div_ceil(1024));
+        let what = format!("erase a subscriber with {size} recordings ({} KiB batch)", bytes.get().div_ceil(1024));
         rows.push(Row::new(format!("{what}: slot, RocksDB, slot"), "ms", "≤ 2", pairs));
         rows.push(Row::new(format!("{what}: and the rotation's file"), "ms", "≤ 2", with_file));
     }
