@@ -14,7 +14,7 @@
 
 use super::{
     Error, Finish, Inner, Mode, Open, Opened, Progress, Vault, audio,
-    sessions::{Cut, Guard, Role},
+    sessions::Guard,
     tenants::invalid,
     track::{Ended, Job, Queues, Track, Written},
     values,
@@ -100,20 +100,10 @@ impl Vault {
     /// # Errors
     /// `Invalid` names the field; `Unknown` tenant; `Erased` for a client id whose recording was erased; `JournalFull`.
     pub async fn record(&self, open: Open) -> Result<Ingest, Error> {
-        let inner = &self.0;
-        inner.running()?;
-        let now = inner.clock.now();
-        let start = check(&open, now, inner.config.client_window_days)?;
-        let tenant = inner.find_tenant(&open.tenant)?;
-
-        let lock = digest::digest(&digest::SHA256, &[open.tenant.as_bytes(), &[0], &open.client_id].concat());
-        let lock = lock.as_ref().first().copied().map_or(0, usize::from) % inner.client_locks.len();
-        let _alone = inner.client_locks[lock].lock().await;
-
-        match inner.find_client(tenant, &open.client_id)? {
-            Some(found) => inner.resume(open, tenant, found).await,
-            None => inner.create(open, tenant, start, now).await,
-        }
+        let inner = self.0.clone();
+        // Runs to its end though the caller may go: a recording that was made always has a track, which notices.
+        let opening = self.0.tasks.spawn(async move { inner.open_recording(open).await });
+        opening.await.unwrap_or_else(|failed| Err(Error::Internal(failed.to_string())))
     }
 }
 
@@ -167,6 +157,22 @@ fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Err
 }
 
 impl Inner {
+    async fn open_recording(self: &Arc<Self>, open: Open) -> Result<Ingest, Error> {
+        self.running()?;
+        let now = self.clock.now();
+        let start = check(&open, now, self.config.client_window_days)?;
+        let tenant = self.find_tenant(&open.tenant)?;
+
+        let lock = digest::digest(&digest::SHA256, &[open.tenant.as_bytes(), &[0], &open.client_id].concat());
+        let lock = lock.as_ref().first().copied().map_or(0, usize::from) % self.client_locks.len();
+        let _alone = self.client_locks[lock].lock().await;
+
+        match self.find_client(tenant, &open.client_id)? {
+            Some(found) => self.resume(open, tenant, found).await,
+            None => self.create(open, tenant, start, now).await,
+        }
+    }
+
     /// Looks a client id up in every live period.
     fn find_client(&self, tenant: TenantHandle, client_id: &[u8]) -> Result<Option<Found>, Error> {
         for period in self.keys.periods(tenant) {
@@ -253,7 +259,7 @@ impl Inner {
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
-        let guard = self.sessions.enter(path, Role::Ingest);
+        let guard = self.sessions.enter_ingest(path).ok_or(Error::TakenOver)?;
         let (row, object) = (RowId(random()), ObjectId(random()));
         let (audio, facts) = (Secret::random(), Secret::random());
         let facts_row = stored::Facts {
@@ -333,13 +339,12 @@ impl Inner {
             return Err(Error::Erased);
         };
         let path = RecordingPath { tenant, subscriber, recording: found.handle };
-        if !self.sessions.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await {
+        let Some(guard) = self.sessions.take_over(path).await else {
             return Err(Error::Internal("the stream before did not end when it was cut".to_owned()));
-        }
+        };
         // The stream before may have been cut while its last command waited for the writer. This one waits behind it, so
         // that what is read below is what that command left.
         self.keys.commit(Mutation { changes: Vec::new() }).await?;
-        let guard = self.sessions.enter(path, Role::Ingest);
         let holder = self.tenant_holder(tenant)?;
         let id = super::recording_id::issue(&holder.secret, subscriber, path.recording);
         let period_secret = self.keys.period(tenant, found.period)?.map(|holder| holder.secret).ok_or(Error::Erased)?;

@@ -270,6 +270,11 @@ impl Track {
         };
         // Only now may another stream take the recording up: it must find it gone, not see it go.
         drop(guard);
+        // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
+        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Storage(_) | Ended::Failed(_)) {
+            let later = super::recover::adopt_later(self.inner.clone(), self.path, self.row, self.open_row.1);
+            self.inner.tasks.spawn(later);
+        }
         ended.send_replace(Some(outcome));
     }
 
