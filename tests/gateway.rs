@@ -3,6 +3,8 @@
 
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/seaweed.rs"]
+mod seaweed;
 #[path = "common/served.rs"]
 mod served;
 #[path = "common/wire.rs"]
@@ -10,6 +12,8 @@ mod wire;
 
 #[path = "gateway/crash.rs"]
 mod crash;
+#[path = "gateway/erasure.rs"]
+mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
 #[path = "gateway/refusals.rs"]
