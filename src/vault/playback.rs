@@ -7,7 +7,7 @@
 use super::{
     Error, Inner, PlayInfo, PlayRange, Scope, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
-    sessions::{Cut, Guard, Role},
+    sessions::{Cut, Guard},
     values,
 };
 use crate::{
@@ -64,7 +64,7 @@ impl Vault {
         inner.running()?;
         let path = inner.locate(scope, id)?.path;
         let slot = inner.playbacks.clone().acquire_owned().await.map_err(|_| Error::Stopping)?;
-        let guard = inner.sessions.enter(path, Role::Playback);
+        let guard = inner.sessions.enter_playback(path);
         let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
         let row: stored::Audio = values::read(&inner.keys, leaf.row, &audio)?

@@ -72,7 +72,9 @@ pub(crate) struct Queues {
 pub(crate) enum Ended {
     Finished,
     /// Forgotten; with its client id, so that it can be sent again, or without.
-    Discarded { forget_client: bool },
+    Discarded {
+        forget_client: bool,
+    },
     /// Its caller did not come back.
     Partial,
     Cut(Cut),
@@ -172,10 +174,8 @@ impl Track {
         changes.extend(self.put_rows()?);
         let (name, period) = &self.open_row;
         let secret = self.inner.keys.period(self.path.tenant, *period)?.ok_or(Error::Erased)?.secret;
-        let entry = stored::OpenEntry {
-            subscriber: self.path.subscriber.0.to_vec(),
-            handle: self.path.recording.0.to_vec(),
-        };
+        let entry =
+            stored::OpenEntry { subscriber: self.path.subscriber.0.to_vec(), handle: self.path.recording.0.to_vec() };
         changes.push(Change::PutValue {
             owner: Owner::Period(self.path.tenant, *period),
             name: name.clone(),
@@ -262,17 +262,27 @@ impl Track {
             tracing::warn!(row = %self.row, why, "a recording stopped taking audio");
         }
         let outcome = match outcome {
-            Ended::Discarded { forget_client } => {
-                self.destroy(forget_client).await.map_or_else(Ended::from_error, |()| Ended::Discarded { forget_client })
-            }
+            Ended::Discarded { forget_client } => self
+                .destroy(forget_client)
+                .await
+                .map_or_else(Ended::from_error, |()| Ended::Discarded { forget_client }),
             other => other,
         };
         // Only now may another stream take the recording up: it must find it gone, not see it go.
         drop(guard);
+        // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
+        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Storage(_) | Ended::Failed(_)) {
+            let later = super::recover::adopt_later(self.inner.clone(), self.path, self.row, self.open_row.1);
+            self.inner.tasks.spawn(later);
+        }
         ended.send_replace(Some(outcome));
     }
 
-    async fn work(&mut self, jobs: &mut mpsc::Receiver<Job>, progress: &watch::Sender<Progress>) -> Result<Ended, Error> {
+    async fn work(
+        &mut self,
+        jobs: &mut mpsc::Receiver<Job>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Ended, Error> {
         let mut watched = progress.subscribe();
         let mut oldest: Option<Instant> = None;
         loop {
@@ -440,8 +450,7 @@ impl Track {
         self.stored = stored;
         progress.send_modify(|progress| {
             progress.stored = stored;
-            progress.finished = finish
-                .map(|stated| Finished { length: stated.length, mismatch: stated.mismatch });
+            progress.finished = finish.map(|stated| Finished { length: stated.length, mismatch: stated.mismatch });
         });
         Ok(())
     }
