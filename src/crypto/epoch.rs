@@ -75,8 +75,20 @@ impl OpeningKey {
 
     /// Opens in place; the plaintext is the slice that comes back. On failure the buffer's content is void.
     pub fn open<'a>(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenFailed> {
+        self.open_shifted(nonce, aad, sealed, 0)
+    }
+
+    /// The same for sealed bytes that begin at `from`: the plaintext is moved to the buffer's start as it is opened, which
+    /// saves going over it twice.
+    pub fn open_shifted<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        buffer: &'a mut [u8],
+        from: usize,
+    ) -> Result<&'a mut [u8], OpenFailed> {
         self.0
-            .open_in_place(Nonce::assume_unique_for_key(nonce), Aad::from(aad), sealed)
+            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer, from..)
             .map_err(|_| OpenFailed)
     }
 }
