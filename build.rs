@@ -20,10 +20,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure().bytes(".quietus.v1").compile_fds(api)?;
 
     let stored = protox::compile(["quietus/stored/v1/stored.proto"], ["proto"])?;
-    tonic_prost_build::configure()
-        .skip_debug(["."])
-        .build_server(false)
-        .build_client(false)
-        .compile_fds(stored)?;
+    tonic_prost_build::configure().skip_debug(["."]).build_server(false).build_client(false).compile_fds(stored)?;
     Ok(())
 }

@@ -7,7 +7,7 @@
 //! - [`frame`]: one frame: bytes, sealing, opening.
 //! - [`recover`]: what a scan of the segments of earlier runs finds.
 //! - [`index`]: which frames live, in which segments; what can be unlinked.
-//! - [`write`]: the writing thread.
+//! - [`mod@write`]: the writing thread.
 //! - [`medium`]: the few things asked of the file system, so that tests can refuse them.
 //!
 //! It does not know what a recording is, how far it is stored, or in what order offsets must come: a call is a row id,

@@ -42,6 +42,12 @@
 //!   nothing.
 //! - *A write or sync fails*: the process aborts without touching the slot; the next start finds one of the above.
 //!
+//! # What is left of a create that was never acknowledged
+//! A batch that loses its race with the power was acknowledged to nobody and is dropped at the start, but its sealed bytes
+//! may lie in the torn end of an old log, under page keys that live until their pages are next replaced. No recording has
+//! audio by then (no frame is taken before its create is durable), so what can be read there is the facts of a call that
+//! the caller was told had failed. A rotation leaves no such thing: its root is dropped from the slot.
+//!
 //! What this module does not do: it does not seal or open values (the vault does, under the secrets handed out here), it
 //! deletes no object, it keeps no clock. Shares over several slots and backups take their places at [`slot::Slot`] and
 //! between the batch and the slot's commit in `writer`.

@@ -238,3 +238,6 @@ impl From<StoreError> for Error {
         Error::Storage(error.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests;

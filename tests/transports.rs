@@ -192,6 +192,27 @@ async fn a_message_above_the_bound_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_finish_tells_its_own_reason_and_leaves_nothing() {
+    let (_dir, gateway) = start();
+    create_tenant(gateway.link("admin", Transport::H2), "acme").await;
+    let finishes = [(0, 0, "INVALID"), (1000, 999, "MISMATCH"), (1000, 1001, "MISMATCH")];
+    // The refusal and the end of the recording race; repeat, so that both orders are seen.
+    for transport in TRANSPORTS {
+        for (arrives, stated, expected) in finishes.repeat(5) {
+            let link = || gateway.link("developer", transport);
+            let (mut call, opened) = Call::begin(link(), open("acme", v1::Mode::Spooled)).await.expect("opened");
+            if arrives > 0 {
+                call.say(Event::Data(v1::Data { offset: 0, content: vec![7; arrives].into() })).await;
+            }
+            call.say(Event::Finish(v1::Finish { length: stated, ..Default::default() })).await;
+            let refused = call.until_finished().await.expect_err("refused");
+            assert_eq!(reason(&refused), expected, "{transport:?} {arrives} {stated}: {refused}");
+            assert!(play(link(), &opened.recording_id, None).await.is_err());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_discarded_recording_is_erased() {
     let (_dir, gateway) = start();
     create_tenant(gateway.link("admin", Transport::H2), "acme").await;

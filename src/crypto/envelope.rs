@@ -131,7 +131,7 @@ impl<'a> Envelope<'a> {
         }
         let clear_len = u32::from_be_bytes([header[8], header[9], header[10], header[11]]) as usize;
         let sealed_len = u32::from_be_bytes([header[12], header[13], header[14], header[15]]) as usize;
-        if clear_len > MAX_PART || sealed_len > MAX_PART || sealed_len < TAG_LEN {
+        if clear_len > MAX_PART || !(TAG_LEN..=MAX_PART).contains(&sealed_len) {
             return Err(Malformed::Length);
         }
         let (clear, rest) = rest.split_at_checked(clear_len).ok_or(Malformed::Short)?;

@@ -1,6 +1,6 @@
 //! A sealing epoch: a random salt, the key that follows from it, and the nonces that were used.
 //!
-//! *Sealing* starts from [`SealEpoch::draw`] and from nothing else: the salt is drawn here, lives in this process, and
+//! *Sealing* starts from [`FreshSalt::draw`] and from nothing else: the salt is drawn here, lives in this process, and
 //! there is no constructor that takes one. *Opening* takes the salt that was read from disk or S3. So a crash, a resume,
 //! a disk clone or a restore always seals under a key that never sealed before (a memory snapshot that is resumed twice
 //! is the exception, and is documented as such).
@@ -46,18 +46,29 @@ impl FreshSalt {
     /// the key follows from it; every format's header does.
     pub fn sealing_key(self, secret: &Secret, label: Label, context: &[&[u8]]) -> SealingKey {
         debug_assert!(context.iter().any(|part| part.windows(SALT_LEN).any(|window| window == self.0)));
-        SealingKey(gcm(&derive(secret.expose(), label, context)))
+        let key = derive(secret.expose(), label, context);
+        SealingKey {
+            gcm: gcm(&key),
+            #[cfg(test)]
+            name: ledger::name(&key),
+        }
     }
 }
 
 /// A key that seals, of one epoch. Cannot be built from a salt that was read.
-pub struct SealingKey(LessSafeKey);
+pub struct SealingKey {
+    gcm: LessSafeKey,
+    #[cfg(test)]
+    name: ledger::KeyName,
+}
 
 impl SealingKey {
     /// Seals in place and gives the tag. A nonce is used once in an epoch: the caller's counter sees to it.
     pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &mut [u8]) -> [u8; TAG_LEN] {
+        #[cfg(test)]
+        ledger::seals(self.name, nonce);
         let tag = self
-            .0
+            .gcm
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), plaintext)
             .expect("AES-GCM seals up to 64 GiB; every caller's size is bounded far below");
         tag.as_ref().try_into().expect("an AES-GCM tag has 16 bytes")
@@ -74,25 +85,85 @@ impl OpeningKey {
     }
 
     /// Opens in place; the plaintext is the slice that comes back. On failure the buffer's content is void.
-    pub fn open<'a>(&self, nonce: [u8; NONCE_LEN], aad: &[u8], sealed: &'a mut [u8]) -> Result<&'a mut [u8], OpenFailed> {
+    pub fn open<'a>(
+        &self,
+        nonce: [u8; NONCE_LEN],
+        aad: &[u8],
+        sealed: &'a mut [u8],
+    ) -> Result<&'a mut [u8], OpenFailed> {
         self.open_shifted(nonce, aad, sealed, 0)
     }
 
-    /// The same for sealed bytes that begin at `from`: the plaintext is moved to the buffer's start as it is opened, which
-    /// saves going over it twice.
+    /// Opens what begins `shift` bytes into the buffer; the plaintext comes to lie at the buffer's front, without a copy of
+    /// its own. On failure the buffer's content is void.
     pub fn open_shifted<'a>(
         &self,
         nonce: [u8; NONCE_LEN],
         aad: &[u8],
         buffer: &'a mut [u8],
-        from: usize,
+        shift: usize,
     ) -> Result<&'a mut [u8], OpenFailed> {
-        self.0
-            .open_within(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer, from..)
-            .map_err(|_| OpenFailed)
+        self.0.open_within(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer, shift..).map_err(|_| OpenFailed)
+    }
+}
+
+/// In every unit test of this crate: no pair of key and nonce seals twice.
+#[cfg(test)]
+pub(crate) mod ledger {
+    use super::NONCE_LEN;
+    use ring::digest::{SHA256, digest};
+    use std::{
+        collections::HashSet,
+        sync::{LazyLock, Mutex, PoisonError},
+    };
+
+    /// A digest of the key: enough to tell keys apart.
+    pub type KeyName = [u8; 16];
+
+    type Pairs = HashSet<(KeyName, [u8; NONCE_LEN])>;
+
+    static PAIRS: LazyLock<Mutex<Pairs>> = LazyLock::new(Mutex::default);
+
+    pub fn name(key: &[u8; 32]) -> KeyName {
+        let mut name = KeyName::default();
+        name.copy_from_slice(&digest(&SHA256, key).as_ref()[..16]);
+        name
+    }
+
+    /// Writes a pair down.
+    pub fn seals(key: KeyName, nonce: [u8; NONCE_LEN]) {
+        let fresh = PAIRS.lock().unwrap_or_else(PoisonError::into_inner).insert((key, nonce));
+        assert!(fresh, "a key and a nonce met twice");
+    }
+
+    /// Pairs that were written down so far.
+    pub fn pairs() -> usize {
+        PAIRS.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 }
 
 fn gcm(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("an AES-256 key has 32 bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "a key and a nonce met twice")]
+    fn the_ledger_notices_a_nonce_that_is_used_again() {
+        let salt = FreshSalt::draw();
+        let context = *salt.bytes();
+        let key = salt.sealing_key(&Secret::random(), Label::Envelope, &[&context]);
+        key.seal([7; NONCE_LEN], b"", &mut [0; 4]);
+        key.seal([7; NONCE_LEN], b"", &mut [1; 4]);
+    }
+
+    #[test]
+    fn the_ledger_counts_what_seals() {
+        let before = ledger::pairs();
+        super::super::envelope::seal(super::super::envelope::Kind::Facts, &Secret::random(), b"", b"x");
+        assert!(ledger::pairs() > before);
+    }
 }

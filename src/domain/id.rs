@@ -127,11 +127,7 @@ impl FromStr for RecordingId {
     type Err = NotARecordingId;
 
     fn from_str(text: &str) -> Result<Self, NotARecordingId> {
-        BASE32
-            .decode(text.trim().as_bytes())
-            .ok()
-            .and_then(|bytes| Self::from_bytes(&bytes))
-            .ok_or(NotARecordingId)
+        BASE32.decode(text.trim().as_bytes()).ok().and_then(|bytes| Self::from_bytes(&bytes)).ok_or(NotARecordingId)
     }
 }
 

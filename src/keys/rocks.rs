@@ -175,12 +175,10 @@ impl Backing for Rocks {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn rocks(error: rocksdb::Error) -> BackingError {
     BackingError(error.into_string())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
 fn io(error: std::io::Error) -> BackingError {
     BackingError(error.to_string())
 }

@@ -7,7 +7,7 @@
 use super::{
     AudioLeaf, CommitError, Committed, DoomedBatch, FactsLeaf, Forgets, Holder, Mutation, OpenError, Period, ReadError,
     RecordingPath, Slot, ValueName,
-    backing::{Backing, Family, Row},
+    backing::{Backing, Family, KeyValue, Row},
     command::{self, Command, State},
     index::{Index, NameChange},
     page::{Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
@@ -243,7 +243,7 @@ impl KeyStore {
     }
 
     /// Every value of one kind under a row id: suffix and envelope, in order of suffix.
-    pub fn values(&self, row: RowId, kind: envelope::Kind) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    pub fn values(&self, row: RowId, kind: envelope::Kind) -> Result<Vec<KeyValue>, ReadError> {
         let prefix = value_prefix(row, kind);
         let rows = self.0.shared.backing.scan(Family::Values, &prefix, None, usize::MAX)?;
         rows.into_iter()
@@ -263,6 +263,11 @@ impl KeyStore {
     /// Generation of the present root.
     pub fn generation(&self) -> u64 {
         self.read().present.root.generation
+    }
+
+    /// Number of the last command: how many batches were ever written.
+    pub fn commands(&self) -> u64 {
+        self.read().present.last_number
     }
 
     /// What the slot declares about forgetting.

@@ -18,7 +18,7 @@ use store::Settings;
 use writer::OnFailure;
 
 fn block_on<F: Future>(future: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
 }
 
 /// Pages so small that everything splits, folds and merges.

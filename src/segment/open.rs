@@ -115,10 +115,10 @@ impl SliceReader {
                 return Err(SliceError::TrailingBytes);
             }
             let length = if number < last { SEGMENT } else { (self.slice.length - last * SEGMENT as u64) as usize };
-            // From where its plaintext goes to its own end: each segment is opened into its place.
-            let segment = sealed.get_mut(to..from + length + TAG_LEN).ok_or(SliceError::Truncated)?;
+            // From where the plaintext will lie to the end of the sealed segment.
+            let span = sealed.get_mut(to..from + length + TAG_LEN).ok_or(SliceError::Truncated)?;
             let nonce = segment_nonce(number as u32, number == last);
-            let opened = self.key.open_shifted(nonce, &self.header, segment, from - to);
+            let opened = self.key.open_shifted(nonce, &self.header, span, from - to);
             opened.map_err(|_| SliceError::Segment(number as u32))?;
             from += length + TAG_LEN;
             to += length;

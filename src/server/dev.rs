@@ -9,7 +9,12 @@ use super::{
     identities,
     run::{self, Parts, Sockets},
 };
-use crate::{journal, object::embedded::{Certificate, Embedded}, transport::Limits, vault::VaultConfig};
+use crate::{
+    journal,
+    object::embedded::{Certificate, Embedded},
+    transport::Limits,
+    vault::VaultConfig,
+};
 use anyhow::{Context as _, bail};
 use std::{
     fs::{File, TryLockError},
@@ -34,9 +39,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let identities = identities::parse(&files.identities, GROUP, true).context("DIR/tls/identities.toml")?;
     let ca = files.tls.client_ca.clone().unwrap_or_default();
     let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
-    let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate)
-        .await
-        .context("the embedded S3 server")?;
+    let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate).await.context("the embedded S3 server")?;
     let profile = files.write_profiles(sockets.address.port())?;
     let parts = Parts {
         keys: dir.join("keys"),

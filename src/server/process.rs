@@ -27,7 +27,12 @@ pub fn log(level: Option<&str>) {
         Some("debug") => LevelFilter::DEBUG,
         _ => LevelFilter::INFO,
     };
-    let filter = Targets::new().with_default(LevelFilter::ERROR).with_target("quietus", level);
+    // The embedded S3 server prints whole answers where a client asks for what it lacks; the gateway's own lines tell.
+    let filter = Targets::new()
+        .with_default(LevelFilter::ERROR)
+        .with_target("s3s", LevelFilter::OFF)
+        .with_target("s3s_fs", LevelFilter::OFF)
+        .with_target("quietus", level);
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())

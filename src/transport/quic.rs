@@ -18,12 +18,12 @@ use axum::{Router, body::Body};
 use bytes::{Buf as _, Bytes};
 use h3::server::RequestResolver;
 use h3_util::server_body::send_h3_server_body;
+use http_body::Frame;
 use quinn::{
     Endpoint, Incoming, TransportConfig, VarInt,
     crypto::rustls::{NoInitialCipherSuite, QuicServerConfig},
 };
 use rustls::pki_types::CertificateDer;
-use http_body::Frame;
 use std::{
     net::UdpSocket,
     pin::Pin,
@@ -183,10 +183,7 @@ impl http_body::Body for RequestBody {
     type Data = Bytes;
     type Error = h3::error::StreamError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
         if matches!(this.next, Next::Data) {
             let data = ready!(this.stream.poll_recv_data(cx));

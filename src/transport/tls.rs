@@ -154,7 +154,7 @@ mod tests {
                 "key" => material.key = b"nothing".to_vec().into(),
                 _ => material.client_ca = Some(Vec::new()),
             }
-            let error = server_config(&material, &[]).err().expect("refused");
+            let error = server_config(&material, &[]).expect_err("refused");
             assert!(error.to_string().starts_with(what), "{error}");
         }
     }

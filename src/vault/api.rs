@@ -1,6 +1,9 @@
 //! What goes in and out of the vault: plain types, no transport, no storage.
 
-use crate::domain::{id::RecordingId, time::{Day, Timestamp}};
+use crate::domain::{
+    id::RecordingId,
+    time::{Day, Timestamp},
+};
 use std::collections::BTreeMap;
 
 /// Whose data a caller may reach. A recording of a tenant outside it is *unknown*, never *forbidden*.
@@ -349,7 +352,9 @@ pub enum Error {
     #[error("another stream took this recording over")]
     TakenOver,
     /// The bytes that arrived are not those that Finish states; nothing was kept.
-    #[error("{field} stated at Finish is not that of the {received} bytes that arrived; nothing was kept, send it again")]
+    #[error(
+        "{field} stated at Finish is not that of the {received} bytes that arrived; nothing was kept, send it again"
+    )]
     Mismatch {
         /// `length` or `sha256`.
         field: &'static str,

@@ -65,6 +65,8 @@ impl Inner {
 
     /// Everything of a recording that is kept, from its first byte on.
     pub(crate) fn pieces(&self, row: RowId, audio: &Secret) -> Result<Vec<Piece>, Error> {
+        // Frames first: what goes into a slice between the two looks is then seen twice, and never not at all.
+        let frames = self.journal.frames(row);
         let mut end = 0;
         let mut pieces: Vec<Piece> = self
             .slices(row, audio)?
@@ -75,8 +77,35 @@ impl Inner {
                 Piece { at, source: Source::Slice(listed) }
             })
             .collect();
-        pieces.extend(lay_frames(end, &self.journal.frames(row)));
+        pieces.extend(lay_frames(end, &frames));
         Ok(pieces)
+    }
+
+    /// Reads a range of a piece of a recording that may still run: a frame that went into a slice since it was looked up
+    /// is read from there.
+    pub(crate) async fn read_kept(
+        &self,
+        row: RowId,
+        audio: &Secret,
+        piece: &Piece,
+        range: Range<u64>,
+    ) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let gone = match self.read_piece(audio, piece, range.clone()).await {
+            Err(error) if matches!(piece.source, Source::Frame(..)) => error,
+            outcome => return outcome,
+        };
+        let mut bytes = Zeroizing::new(Vec::with_capacity((range.end - range.start) as usize));
+        for piece in self.pieces(row, audio)? {
+            let part = piece.at.start.max(range.start)..piece.at.end.min(range.end);
+            if part.is_empty() {
+                continue;
+            }
+            if matches!(piece.source, Source::Frame(..)) {
+                return Err(gone);
+            }
+            bytes.extend_from_slice(&self.read_piece(audio, &piece, part).await?);
+        }
+        if bytes.len() as u64 == range.end - range.start { Ok(bytes) } else { Err(gone) }
     }
 
     /// Reads a range of one piece, given in bytes of the recording.

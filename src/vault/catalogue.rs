@@ -1,6 +1,8 @@
 //! What is known about recordings: one, or a page of many. Reads `facts` secrets and never an `audio` secret.
 
-use super::{Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault, recording_id, tenants::invalid, values};
+use super::{
+    Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault, recording_id, tenants::invalid, values,
+};
 use crate::{
     crypto::secret::Secret,
     domain::{
@@ -42,8 +44,7 @@ impl Vault {
         let mut subscribers = match subscriber {
             None => inner.keys.subscribers(handle),
             Some(name) => {
-                let found =
-                    inner.keys.find_subscriber(handle, name).ok_or(Error::Unknown { what: "subscriber" })?;
+                let found = inner.keys.find_subscriber(handle, name).ok_or(Error::Unknown { what: "subscriber" })?;
                 vec![(found, name.to_owned())]
             }
         };

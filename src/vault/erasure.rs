@@ -6,10 +6,31 @@
 //! the answer goes out. Ciphertext is the sweeper's.
 
 use super::{
-    Error, Erasure, Part, Scope, Target, Vault,
+    Erasure, Error, Part, Scope, Target, Vault,
     sessions::{Cut, Role},
 };
-use crate::keys::{Change, Committed, Mutation, Parts, RecordingPath};
+use crate::{
+    domain::id::{SubscriberHandle, TenantHandle},
+    keys::{Change, Committed, Mutation, Parts, RecordingPath},
+};
+
+/// How far an erasure reaches.
+#[derive(Clone, Copy)]
+enum Reach {
+    Recording(RecordingPath),
+    Subscriber(TenantHandle, SubscriberHandle),
+    Tenant(TenantHandle),
+}
+
+impl Reach {
+    fn covers(self, at: &RecordingPath) -> bool {
+        match self {
+            Reach::Recording(path) => *at == path,
+            Reach::Subscriber(tenant, subscriber) => at.tenant == tenant && at.subscriber == subscriber,
+            Reach::Tenant(tenant) => at.tenant == tenant,
+        }
+    }
+}
 
 impl Vault {
     /// Erases. Idempotent: what was erased before, and what is not there, is no failure for a recording whose id was issued
@@ -20,28 +41,27 @@ impl Vault {
     pub async fn erase(&self, scope: &Scope, target: Target) -> Result<Erasure, Error> {
         let inner = &self.0;
         inner.running()?;
-        let (change, matching): (Change, Box<dyn Fn(&RecordingPath) -> bool + Send + Sync>) = match target {
+        let (change, reach) = match target {
             Target::Recording(id, part) => {
                 let path = inner.locate(scope, id)?.path;
                 let parts = Parts {
                     audio: matches!(part, Part::Both | Part::Audio),
                     facts: matches!(part, Part::Both | Part::Facts),
                 };
-                (Change::EraseRecording { at: path, parts }, Box::new(move |at| *at == path))
+                (Change::EraseRecording { at: path, parts }, Reach::Recording(path))
             }
             Target::Subscriber { tenant, subscriber } => {
                 let tenant = inner.find_in(scope, &tenant)?;
                 let subscriber =
                     inner.keys.find_subscriber(tenant, &subscriber).ok_or(Error::Unknown { what: "subscriber" })?;
-                let matching = move |at: &RecordingPath| at.tenant == tenant && at.subscriber == subscriber;
-                (Change::EraseSubscriber(tenant, subscriber), Box::new(matching))
+                (Change::EraseSubscriber(tenant, subscriber), Reach::Subscriber(tenant, subscriber))
             }
             Target::Tenant { tenant } => {
                 let tenant = inner.find_in(scope, &tenant)?;
-                (Change::EraseTenant(tenant), Box::new(move |at| at.tenant == tenant))
+                (Change::EraseTenant(tenant), Reach::Tenant(tenant))
             }
         };
-        let outcome = self.destroy(change, &*matching).await?;
+        let outcome = self.destroy(change, reach).await?;
         inner.sweep_wake.notify_one();
         Ok(Erasure {
             destroyed: outcome.erased,
@@ -51,13 +71,9 @@ impl Vault {
         })
     }
 
-    async fn destroy(
-        &self,
-        change: Change,
-        matching: &(dyn Fn(&RecordingPath) -> bool + Send + Sync),
-    ) -> Result<Committed, Error> {
+    async fn destroy(&self, change: Change, reach: Reach) -> Result<Committed, Error> {
         let inner = &self.0;
-        let in_scope = |at: &RecordingPath, _: Role| matching(at);
+        let in_scope = |at: &RecordingPath, _: Role| reach.covers(at);
         let stuck = || Error::Internal("a session did not end when it was cut".to_owned());
         if !inner.sessions.cut(Cut::Erased, in_scope).await {
             tracing::warn!("a session lingers; erasing all the same");

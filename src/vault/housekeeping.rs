@@ -8,7 +8,10 @@
 use super::{Error, Inner, values};
 use crate::{
     crypto::{envelope::Kind, random},
-    domain::{id::{PeriodHandle, TenantHandle}, time::Day},
+    domain::{
+        id::{PeriodHandle, TenantHandle},
+        time::Day,
+    },
     keys::{Change, CommitError, Mutation, Owner, Purpose},
     proto::stored,
 };
@@ -85,8 +88,7 @@ impl Inner {
         period: PeriodHandle,
     ) -> Result<Vec<stored::Counter>, Error> {
         let Some(holder) = self.keys.period(tenant, period)? else { return Ok(Vec::new()) };
-        let rows =
-            values::read_all::<stored::DayCounters>(&self.keys, holder.row, Kind::OpenCounters, &holder.secret)?;
+        let rows = values::read_all::<stored::DayCounters>(&self.keys, holder.row, Kind::OpenCounters, &holder.secret)?;
         let mut sums: BTreeMap<(u32, String), stored::Counter> = BTreeMap::new();
         for counter in rows.into_iter().flat_map(|(_, row)| row.counters) {
             let sum = sums.entry((counter.kind, counter.region.clone())).or_insert_with(|| stored::Counter {

@@ -14,7 +14,7 @@
 
 use super::{
     Error, Finish, Inner, Mode, Open, Opened, Progress, Vault, audio,
-    sessions::{Cut, Guard, Role},
+    sessions::Guard,
     tenants::invalid,
     track::{Ended, Job, Queues, Track, Written},
     values,
@@ -72,8 +72,13 @@ pub struct Ingest {
 }
 
 enum Intake {
-    Spooled { filling: Option<Filling>, length_hint: Option<u64> },
-    Live { writer: SharedWriter },
+    Spooled {
+        filling: Option<Filling>,
+        length_hint: Option<u64>,
+    },
+    Live {
+        writer: SharedWriter,
+    },
     /// Finish was accepted: nothing more comes.
     Closed,
 }
@@ -95,20 +100,10 @@ impl Vault {
     /// # Errors
     /// `Invalid` names the field; `Unknown` tenant; `Erased` for a client id whose recording was erased; `JournalFull`.
     pub async fn record(&self, open: Open) -> Result<Ingest, Error> {
-        let inner = &self.0;
-        inner.running()?;
-        let now = inner.clock.now();
-        let start = check(&open, now, inner.config.client_window_days)?;
-        let tenant = inner.find_tenant(&open.tenant)?;
-
-        let lock = digest::digest(&digest::SHA256, &[open.tenant.as_bytes(), &[0], &open.client_id].concat());
-        let lock = lock.as_ref().first().copied().map_or(0, usize::from) % inner.client_locks.len();
-        let _alone = inner.client_locks[lock].lock().await;
-
-        match inner.find_client(tenant, &open.client_id)? {
-            Some(found) => inner.resume(open, tenant, found).await,
-            None => inner.create(open, tenant, start, now).await,
-        }
+        let inner = self.0.clone();
+        // Runs to its end though the caller may go: a recording that was made always has a track, which notices.
+        let opening = self.0.tasks.spawn(async move { inner.open_recording(open).await });
+        opening.await.unwrap_or_else(|failed| Err(Error::Internal(failed.to_string())))
     }
 }
 
@@ -150,7 +145,10 @@ fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Err
     }
     let start = open.start.unwrap_or(now);
     if start > now.plus_ms(MAX_AHEAD_MS) {
-        return Err(invalid("start_ms", "lies over 5 minutes ahead of the gateway's clock; set the sender's".to_owned()));
+        return Err(invalid(
+            "start_ms",
+            "lies over 5 minutes ahead of the gateway's clock; set the sender's".to_owned(),
+        ));
     }
     if start < now.plus_ms(-i64::from(window_days) * 86_400_000) {
         return Err(invalid("start_ms", format!("lies over {window_days} days back, beyond what client ids cover")));
@@ -159,6 +157,22 @@ fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Err
 }
 
 impl Inner {
+    async fn open_recording(self: &Arc<Self>, open: Open) -> Result<Ingest, Error> {
+        self.running()?;
+        let now = self.clock.now();
+        let start = check(&open, now, self.config.client_window_days)?;
+        let tenant = self.find_tenant(&open.tenant)?;
+
+        let lock = digest::digest(&digest::SHA256, &[open.tenant.as_bytes(), &[0], &open.client_id].concat());
+        let lock = lock.as_ref().first().copied().map_or(0, usize::from) % self.client_locks.len();
+        let _alone = self.client_locks[lock].lock().await;
+
+        match self.find_client(tenant, &open.client_id)? {
+            Some(found) => self.resume(open, tenant, found).await,
+            None => self.create(open, tenant, start, now).await,
+        }
+    }
+
     /// Looks a client id up in every live period.
     fn find_client(&self, tenant: TenantHandle, client_id: &[u8]) -> Result<Option<Found>, Error> {
         for period in self.keys.periods(tenant) {
@@ -245,7 +259,7 @@ impl Inner {
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
-        let guard = self.sessions.enter(path, Role::Ingest);
+        let guard = self.sessions.enter_ingest(path).ok_or(Error::TakenOver)?;
         let (row, object) = (RowId(random()), ObjectId(random()));
         let (audio, facts) = (Secret::random(), Secret::random());
         let facts_row = stored::Facts {
@@ -276,8 +290,7 @@ impl Inner {
         let facts_name = values::name(row, envelope::Kind::Facts);
         let audio_name = values::name(row, envelope::Kind::Audio);
         let open_name = values::name_with(period_row, envelope::Kind::Open, &row.0);
-        let open_entry =
-            stored::OpenEntry { subscriber: subscriber.0.to_vec(), handle: path.recording.0.to_vec() };
+        let open_entry = stored::OpenEntry { subscriber: subscriber.0.to_vec(), handle: path.recording.0.to_vec() };
         let (client_name, client_secret) = client_row(period_row, &period_secret, &open.client_id);
         let client_entry = stored::ClientEntry { handle: path.recording.0.to_vec() };
         let put = |owner, name: &ValueName, envelope| Change::PutValue { owner, name: name.clone(), envelope };
@@ -292,11 +305,7 @@ impl Inner {
             },
             put(Owner::Facts(path), &facts_name, values::seal(&facts_row, &facts, &facts_name)),
             put(Owner::Audio(path), &audio_name, values::seal(&audio_row, &audio, &audio_name)),
-            put(
-                Owner::Period(tenant, period),
-                &client_name,
-                values::seal(&client_entry, &client_secret, &client_name),
-            ),
+            put(Owner::Period(tenant, period), &client_name, values::seal(&client_entry, &client_secret, &client_name)),
             put(Owner::Period(tenant, period), &open_name, values::seal(&open_entry, &period_secret, &open_name)),
         ];
         self.keys.commit(Mutation { changes }).await?;
@@ -330,12 +339,15 @@ impl Inner {
             return Err(Error::Erased);
         };
         let path = RecordingPath { tenant, subscriber, recording: found.handle };
-        self.sessions.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await;
-        let guard = self.sessions.enter(path, Role::Ingest);
+        let Some(guard) = self.sessions.take_over(path).await else {
+            return Err(Error::Internal("the stream before did not end when it was cut".to_owned()));
+        };
+        // The stream before may have been cut while its last command waited for the writer. This one waits behind it, so
+        // that what is read below is what that command left.
+        self.keys.commit(Mutation { changes: Vec::new() }).await?;
         let holder = self.tenant_holder(tenant)?;
         let id = super::recording_id::issue(&holder.secret, subscriber, path.recording);
-        let period_secret =
-            self.keys.period(tenant, found.period)?.map(|holder| holder.secret).ok_or(Error::Erased)?;
+        let period_secret = self.keys.period(tenant, found.period)?.map(|holder| holder.secret).ok_or(Error::Erased)?;
         let (client_name, _) = client_row(found.period_row, &period_secret, &open.client_id);
         let Some(mut track) = Track::take_up(self, path, (found.period, found.period_row), client_name)? else {
             return Err(Error::Erased);
@@ -381,12 +393,16 @@ impl Inner {
                 break;
             }
             at = range.end;
-            let bytes = self.read_piece(audio, &piece, range).await?;
+            let bytes = self.read_kept(row, audio, &piece, range).await?;
             let room = HEAD_LEN.saturating_sub(head.len()).min(bytes.len());
             head.extend_from_slice(&bytes[..room]);
             digest.update(&bytes);
         }
-        if at == below { Ok((digest, head)) } else { Err(Error::Internal("what was kept is not all readable".to_owned())) }
+        if at == below {
+            Ok((digest, head))
+        } else {
+            Err(Error::Internal("what was kept is not all readable".to_owned()))
+        }
     }
 
     /// Starts the back half and gives the front half.
@@ -408,9 +424,10 @@ impl Inner {
         let (ended, ending) = watch::channel(None);
         let (path, row, media_type) = (track.path, track.row, track.audio_row.media_type.clone());
         let intake = match mode {
-            Mode::Spooled => {
-                Intake::Spooled { filling: None, length_hint: length_hint.map(|hint| hint.saturating_sub(opened.resume_offset)) }
-            }
+            Mode::Spooled => Intake::Spooled {
+                filling: None,
+                length_hint: length_hint.map(|hint| hint.saturating_sub(opened.resume_offset)),
+            },
             Mode::Live => {
                 let writer = track.audio.as_ref().map(|audio| self.journal.call(row, audio));
                 Intake::Live { writer: Arc::new(Mutex::new(writer)) }
@@ -479,6 +496,11 @@ impl Ingest {
     /// The answer to Open.
     pub fn opened(&self) -> Opened {
         self.opened
+    }
+
+    /// Bytes taken so far; where the next one belongs.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// The watermarks. The sender's end is dropped when the recording has ended, for [`Ingest::ended`] to say how.
@@ -656,7 +678,7 @@ impl Ingest {
 
     async fn gone(&mut self) -> Result<(), Error> {
         match self.ended.wait_for(Option::is_some).await.map(|why| why.clone()) {
-            Ok(Some(Ended::Discarded)) => Ok(()),
+            Ok(Some(Ended::Discarded { .. })) => Ok(()),
             Ok(Some(other)) => Err(other.into_error()),
             Ok(None) | Err(_) => Err(Error::Stopping),
         }

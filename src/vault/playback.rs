@@ -7,7 +7,7 @@
 use super::{
     Error, Inner, PlayInfo, PlayRange, Scope, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
-    sessions::{Cut, Guard, Role},
+    sessions::{Cut, Guard},
     values,
 };
 use crate::{
@@ -64,14 +64,14 @@ impl Vault {
         inner.running()?;
         let path = inner.locate(scope, id)?.path;
         let slot = inner.playbacks.clone().acquire_owned().await.map_err(|_| Error::Stopping)?;
-        let guard = inner.sessions.enter(path, Role::Playback);
+        let guard = inner.sessions.enter_playback(path);
         let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
         let row: stored::Audio = values::read(&inner.keys, leaf.row, &audio)?
             .ok_or_else(|| Error::Corrupt("a recording without its audio row".to_owned()))?;
         let pieces = inner.pieces(leaf.row, &audio)?;
         let total = end_of(&pieces);
-        let plan = inner.plan(&audio, &row.media_type, &pieces, range).await?;
+        let plan = inner.plan(leaf.row, &audio, &row.media_type, &pieces, range).await?;
 
         let listening = stored::Listening {
             at_ms: inner.clock.now().0,
@@ -90,7 +90,7 @@ impl Vault {
             complete: row.state == 3,
         };
         let (sender, chunks) = mpsc::channel(2 * (FETCH as usize / SEGMENT));
-        let task = Streaming { inner: inner.clone(), audio, pieces, plan, sender };
+        let task = Streaming { inner: inner.clone(), row: leaf.row, audio, pieces, plan, sender };
         inner.tasks.spawn(task.run(guard, slot));
         Ok(Playback { info, chunks })
     }
@@ -105,6 +105,7 @@ struct Plan {
 impl Inner {
     async fn plan(
         &self,
+        row: RowId,
         audio: &Secret,
         media_type: &str,
         pieces: &[Piece],
@@ -126,7 +127,7 @@ impl Inner {
                     if range.is_empty() {
                         break;
                     }
-                    head.extend_from_slice(&self.read_piece(audio, piece, range).await?);
+                    head.extend_from_slice(&self.read_kept(row, audio, piece, range).await?);
                 }
                 let layout: Layout = media::layout(media_type, &head).ok_or(Error::NoRate)?;
                 let to = to.unwrap_or(f64::INFINITY);
@@ -166,6 +167,7 @@ impl Inner {
 
 struct Streaming {
     inner: Arc<Inner>,
+    row: RowId,
     audio: Secret,
     pieces: Vec<Piece>,
     plan: Plan,
@@ -216,7 +218,7 @@ impl Streaming {
                     }
                 }
                 Source::Frame(..) => {
-                    let bytes = self.inner.read_piece(&self.audio, piece, wanted).await?;
+                    let bytes = self.inner.read_kept(self.row, &self.audio, piece, wanted).await?;
                     if !self.send(&bytes).await {
                         return Ok(());
                     }

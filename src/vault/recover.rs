@@ -7,21 +7,21 @@
 //!
 //! Frames of a recording with no row and no leaf belong to something that was erased or completed: forgotten.
 
-use super::{
-    Error, Inner, audio,
-    sessions::Role,
-    track::Track,
-    values,
-};
+use super::{Error, Inner, audio, track::Track, values};
 use crate::{
     crypto::envelope::Kind,
-    domain::id::{RecordingHandle, RowId, SubscriberHandle},
+    domain::id::{PeriodHandle, RecordingHandle, RowId, SubscriberHandle},
     journal::{FrameKind, Recovered},
-    keys::{Purpose, RecordingPath},
+    keys::{Mutation, Purpose, RecordingPath},
     proto::stored,
 };
 use prost::Message as _;
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
+
+/// Pause before a recording whose track failed is looked at again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// State of a recording that takes audio.
+const OPEN: u32 = 1;
 
 /// Starts a track for every recording that was left open.
 pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Error> {
@@ -42,13 +42,8 @@ pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Er
                     return Err(Error::Corrupt("an open recording's row".to_owned()));
                 };
                 let path = RecordingPath { tenant, subscriber, recording };
-                let guard = inner.sessions.enter(path, Role::Ingest);
-                // The client id's row is needed only by a caller, and there is none.
-                let client_row = values::name(period.row, Kind::Client);
-                if let Some(track) = Track::take_up(inner, path, (period.handle, period.row), client_row)? {
+                if adopt(inner, path, (period.handle, period.row))? {
                     open.insert(row);
-                    let finish = finish_frame(inner, &track)?;
-                    inner.tasks.spawn(track.run_orphan(guard, finish));
                 }
             }
         }
@@ -59,15 +54,48 @@ pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Er
     Ok(())
 }
 
+/// After a pause, looks after a recording whose track was cut or failed: goes on with it, or, where it was erased, has the
+/// journal let go of it.
+pub(crate) async fn adopt_later(inner: Arc<Inner>, path: RecordingPath, row: RowId, period: PeriodHandle) {
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = tokio::time::sleep(PAUSE) => {}
+    }
+    let adopted = async {
+        // The track's last command, and the erasure that cut it, may wait for the writer; this waits behind them.
+        inner.keys.commit(Mutation { changes: Vec::new() }).await?;
+        if !inner.keys.audio_leaf(path)?.is_some_and(|leaf| leaf.audio.is_some()) {
+            inner.journal.forget(row);
+        } else if let Some(holder) = inner.keys.period(path.tenant, period)? {
+            adopt(&inner, path, (period, holder.row))?;
+        }
+        Ok::<(), Error>(())
+    };
+    if let Err(error) = adopted.await {
+        tracing::error!(%error, %row, "a recording cannot be taken up; it waits for the next start");
+    }
+}
+
+/// Starts a track without a caller. False when the audio was erased. Somebody who feeds the recording is left alone.
+fn adopt(inner: &Arc<Inner>, path: RecordingPath, period: (PeriodHandle, RowId)) -> Result<bool, Error> {
+    let Some(guard) = inner.sessions.enter_ingest(path) else { return Ok(true) };
+    // The client id's row is needed only by a caller, and there is none.
+    let client_row = values::name(period.1, Kind::Client);
+    let Some(track) = Track::take_up(inner, path, period, client_row)? else { return Ok(false) };
+    if track.audio_row.state == OPEN {
+        let finish = finish_frame(inner, &track)?;
+        inner.tasks.spawn(track.run_orphan(guard, finish));
+    }
+    Ok(true)
+}
+
 /// What the journal says of Finish, where the audio before it is all there.
 fn finish_frame(inner: &Inner, track: &Track) -> Result<Option<stored::FinishFrame>, Error> {
     let audio = track.audio_secret()?;
     let frames = inner.journal.frames(track.row);
     let Some(frame) = frames.iter().rev().find(|frame| frame.kind == FrameKind::Finish) else { return Ok(None) };
-    let plain = inner
-        .journal
-        .read(audio, frame)
-        .map_err(|error| Error::Corrupt(format!("a journal frame: {error}")))?;
+    let plain =
+        inner.journal.read(audio, frame).map_err(|error| Error::Corrupt(format!("a journal frame: {error}")))?;
     let stated = stored::FinishFrame::decode(plain.as_slice())
         .map_err(|_| Error::Corrupt("a Finish frame does not decode".to_owned()))?;
     let kept = audio::end_of(&inner.pieces(track.row, audio)?);

@@ -5,7 +5,11 @@
 //! no region any more was erased, and its row goes.
 
 use super::Inner;
-use crate::{domain::id::ObjectId, keys::{Change, Mutation}, object::StoreError};
+use crate::{
+    domain::id::ObjectId,
+    keys::{Change, Mutation},
+    object::StoreError,
+};
 use std::{sync::Arc, time::Duration};
 
 /// Rows looked at in one go.

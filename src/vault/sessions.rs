@@ -39,9 +39,12 @@ struct Entry {
     cut: watch::Sender<Option<Cut>>,
 }
 
+/// The last number that was given out, and who is inside.
+type Entries = (u64, HashMap<u64, Entry>);
+
 #[derive(Default)]
 struct Shared {
-    entries: Mutex<(u64, HashMap<u64, Entry>)>,
+    entries: Mutex<Entries>,
     left: Notify,
 }
 
@@ -61,14 +64,36 @@ pub struct Guard {
 const CUT_LIMIT: Duration = Duration::from_secs(10);
 
 impl Sessions {
-    fn entries(&self) -> std::sync::MutexGuard<'_, (u64, HashMap<u64, Entry>)> {
+    fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Enters.
-    pub fn enter(&self, path: RecordingPath, role: Role) -> Guard {
-        let (sender, cut) = watch::channel(None);
+    /// Enters to play.
+    pub fn enter_playback(&self, path: RecordingPath) -> Guard {
+        self.enter(&mut self.entries(), path, Role::Playback)
+    }
+
+    /// Enters to feed; none where somebody feeds this recording already.
+    pub fn enter_ingest(&self, path: RecordingPath) -> Option<Guard> {
         let mut entries = self.entries();
+        let fed = entries.1.values().any(|entry| entry.role == Role::Ingest && entry.path == path);
+        (!fed).then(|| self.enter(&mut entries, path, Role::Ingest))
+    }
+
+    /// Enters to feed, after cutting whoever did.
+    pub async fn take_over(&self, path: RecordingPath) -> Option<Guard> {
+        loop {
+            if !self.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await {
+                return None;
+            }
+            if let Some(guard) = self.enter_ingest(path) {
+                return Some(guard);
+            }
+        }
+    }
+
+    fn enter(&self, entries: &mut Entries, path: RecordingPath, role: Role) -> Guard {
+        let (sender, cut) = watch::channel(None);
         entries.0 += 1;
         let id = entries.0;
         entries.1.insert(id, Entry { path, role, cut: sender });
@@ -86,20 +111,13 @@ impl Sessions {
             loop {
                 let mut left = std::pin::pin!(self.0.left.notified());
                 left.as_mut().enable();
-                let inside = self
-                    .entries()
-                    .1
-                    .values()
-                    .filter(|entry| matching(&entry.path, entry.role))
-                    .map(|entry| {
-                        entry.cut.send_if_modified(|cut| {
-                            let first = cut.is_none();
-                            cut.get_or_insert(reason);
-                            first
-                        })
-                    })
-                    .count();
-                if inside == 0 {
+                let mut inside = false;
+                for entry in self.entries().1.values().filter(|entry| matching(&entry.path, entry.role)) {
+                    inside = true;
+                    // The first reason stands.
+                    entry.cut.send_if_modified(|cut| cut.replace(cut.unwrap_or(reason)).is_none());
+                }
+                if !inside {
                     return;
                 }
                 left.await;
@@ -118,7 +136,6 @@ impl Guard {
             Err(_) => Cut::Stopping,
         }
     }
-
 }
 
 impl Drop for Guard {

@@ -34,7 +34,7 @@ use crate::{
     segment::{MAX_SLICE, SliceBuffer},
 };
 use bytes::Bytes;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, watch},
     time::Instant,
@@ -71,7 +71,10 @@ pub(crate) struct Queues {
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
     Finished,
-    Discarded,
+    /// Forgotten; with its client id, so that it can be sent again, or without.
+    Discarded {
+        forget_client: bool,
+    },
     /// Its caller did not come back.
     Partial,
     Cut(Cut),
@@ -84,7 +87,7 @@ impl Ended {
         match self {
             Ended::Cut(Cut::TakenOver) | Ended::Partial => Error::TakenOver,
             Ended::Cut(Cut::Stopping) => Error::Stopping,
-            Ended::Cut(Cut::Erased) | Ended::Discarded => Error::Erased,
+            Ended::Cut(Cut::Erased) | Ended::Discarded { .. } => Error::Erased,
             Ended::Storage(why) => Error::Storage(why),
             Ended::Failed(why) => Error::Internal(why),
             Ended::Finished => super::tenants::invalid("finish", "the recording is finished".to_owned()),
@@ -164,28 +167,15 @@ impl Track {
     /// Makes a recording that was taken up ready to take audio: ids that were named and never listed are doomed, a fresh
     /// one is named, and the rows say that it is open.
     pub(crate) async fn reopen(&mut self) -> Result<(), Error> {
-        let listed: Vec<ObjectId> = self
-            .inner
-            .slices(self.row, self.audio_secret()?)?
-            .into_iter()
-            .map(|slice| slice.object)
-            .collect();
-        let named = self.inner.keys.audio_leaf(self.path)?.ok_or(Error::Erased)?.objects;
-        let mut changes: Vec<Change> = named
-            .into_iter()
-            .filter(|object| !listed.contains(object))
-            .map(|object| Change::DoomObject { at: self.path, object })
-            .collect();
+        let mut changes = self.doom_unlisted()?;
         changes.push(Change::AddObject { at: self.path, object: self.next_object });
         self.audio_row.state = 1;
         self.facts_row.state = 1;
         changes.extend(self.put_rows()?);
         let (name, period) = &self.open_row;
         let secret = self.inner.keys.period(self.path.tenant, *period)?.ok_or(Error::Erased)?.secret;
-        let entry = stored::OpenEntry {
-            subscriber: self.path.subscriber.0.to_vec(),
-            handle: self.path.recording.0.to_vec(),
-        };
+        let entry =
+            stored::OpenEntry { subscriber: self.path.subscriber.0.to_vec(), handle: self.path.recording.0.to_vec() };
         changes.push(Change::PutValue {
             owner: Owner::Period(self.path.tenant, *period),
             name: name.clone(),
@@ -194,6 +184,15 @@ impl Track {
         self.inner.keys.commit(Mutation { changes }).await?;
         self.inner.sweep_wake.notify_one();
         Ok(())
+    }
+
+    /// Dooms the objects that were named and never listed: their put failed, was cut off, or never began.
+    fn doom_unlisted(&self) -> Result<Vec<Change>, Error> {
+        let listed: HashSet<ObjectId> =
+            self.inner.slices(self.row, self.audio_secret()?)?.into_iter().map(|slice| slice.object).collect();
+        let named = self.inner.keys.audio_leaf(self.path)?.ok_or(Error::Erased)?.objects;
+        let unlisted = named.into_iter().filter(|object| !listed.contains(object));
+        Ok(unlisted.map(|object| Change::DoomObject { at: self.path, object }).collect())
     }
 
     /// The audio secret, while the track has not been cut.
@@ -220,6 +219,20 @@ impl Track {
         if let Some(writer) = writer {
             writer.lock().await.take();
         }
+        let outcome = match outcome {
+            // The sender hears of it at once; the recording waits for its return like that of any other sender.
+            Ended::Storage(_) => {
+                ended.send_replace(Some(outcome));
+                drop(progress);
+                let (unheard, _) = watch::channel(Progress::default());
+                tokio::select! {
+                    biased;
+                    cut = guard.cut() => Ended::Cut(cut),
+                    outcome = self.linger(&unheard) => outcome.map_or_else(Ended::from_error, |()| Ended::Partial),
+                }
+            }
+            other => other,
+        };
         self.leave(guard, outcome, &ended).await;
     }
 
@@ -245,18 +258,31 @@ impl Track {
     /// Wipes the secrets, leaves, and says how it ended.
     async fn leave(mut self, guard: Guard, outcome: Ended, ended: &watch::Sender<Option<Ended>>) {
         (self.audio, self.facts) = (None, None);
-        drop(guard);
         if let Ended::Storage(why) | Ended::Failed(why) = &outcome {
             tracing::warn!(row = %self.row, why, "a recording stopped taking audio");
         }
         let outcome = match outcome {
-            Ended::Discarded => self.destroy().await.map_or_else(Ended::from_error, |()| Ended::Discarded),
+            Ended::Discarded { forget_client } => self
+                .destroy(forget_client)
+                .await
+                .map_or_else(Ended::from_error, |()| Ended::Discarded { forget_client }),
             other => other,
         };
+        // Only now may another stream take the recording up: it must find it gone, not see it go.
+        drop(guard);
+        // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
+        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Storage(_) | Ended::Failed(_)) {
+            let later = super::recover::adopt_later(self.inner.clone(), self.path, self.row, self.open_row.1);
+            self.inner.tasks.spawn(later);
+        }
         ended.send_replace(Some(outcome));
     }
 
-    async fn work(&mut self, jobs: &mut mpsc::Receiver<Job>, progress: &watch::Sender<Progress>) -> Result<Ended, Error> {
+    async fn work(
+        &mut self,
+        jobs: &mut mpsc::Receiver<Job>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Ended, Error> {
         let mut watched = progress.subscribe();
         let mut oldest: Option<Instant> = None;
         loop {
@@ -296,13 +322,7 @@ impl Track {
                     self.finish_live(&stated, progress).await?;
                     return Ok(Ended::Finished);
                 }
-                Some(Job::Discard { forget_client }) => {
-                    if forget_client {
-                        let changes = vec![Change::DropValue { name: self.client_row.clone() }];
-                        self.inner.keys.commit(Mutation { changes }).await?;
-                    }
-                    return Ok(Ended::Discarded);
-                }
+                Some(Job::Discard { forget_client }) => return Ok(Ended::Discarded { forget_client }),
                 None => {
                     self.linger(progress).await?;
                     return Ok(Ended::Partial);
@@ -337,7 +357,9 @@ impl Track {
         self.facts_row.length = self.stored;
         let mut changes = self.put_rows()?;
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
+        changes.extend(self.doom_unlisted()?);
         self.inner.keys.commit(Mutation { changes }).await?;
+        self.inner.sweep_wake.notify_one();
         Ok(())
     }
 
@@ -428,8 +450,7 @@ impl Track {
         self.stored = stored;
         progress.send_modify(|progress| {
             progress.stored = stored;
-            progress.finished = finish
-                .map(|stated| Finished { length: stated.length, mismatch: stated.mismatch });
+            progress.finished = finish.map(|stated| Finished { length: stated.length, mismatch: stated.mismatch });
         });
         Ok(())
     }
@@ -505,17 +526,17 @@ impl Track {
         Ok(changes)
     }
 
-    /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other.
-    async fn destroy(&self) -> Result<(), Error> {
-        self.inner
-            .keys
-            .commit(Mutation {
-                changes: vec![
-                    Change::DropValue { name: self.open_row.0.clone() },
-                    Change::EraseRecording { at: self.path, parts: BOTH },
-                ],
-            })
-            .await?;
+    /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
+    /// command, so that a crash leaves both or neither.
+    async fn destroy(&self, forget_client: bool) -> Result<(), Error> {
+        let mut changes = vec![
+            Change::DropValue { name: self.open_row.0.clone() },
+            Change::EraseRecording { at: self.path, parts: BOTH },
+        ];
+        if forget_client {
+            changes.push(Change::DropValue { name: self.client_row.clone() });
+        }
+        self.inner.keys.commit(Mutation { changes }).await?;
         self.inner.journal.forget(self.row);
         self.inner.sweep_wake.notify_one();
         Ok(())

@@ -227,9 +227,9 @@ impl<S: Store> Planner<'_, S> {
                 at += 1;
                 continue;
             };
-            let (right_low, mut right) = self.into_draft(parts.remove(left + 1), node)?;
+            let (right_low, mut right) = self.draft_of(parts.remove(left + 1), node)?;
             begin_at(&mut right.entries, right_low);
-            let (low, mut draft) = self.into_draft(parts.remove(left), node)?;
+            let (low, mut draft) = self.draft_of(parts.remove(left), node)?;
             self.remove(right.was.as_deref());
             draft.entries.extend(right.entries);
             parts.insert(left, Part::Fresh { low, erased: true, draft });
@@ -250,8 +250,8 @@ impl<S: Store> Planner<'_, S> {
                 }
             }
         }
-        let seen = |part, page: &Option<Arc<Page>>| match (part, page) {
-            (&Part::Fresh { ref draft, .. }, _) => Some((draft.level, draft.entries.clone())),
+        let seen = |part: &Part, page: &Option<Arc<Page>>| match (part, page) {
+            (Part::Fresh { draft, .. }, _) => Some((draft.level, draft.entries.clone())),
             (Part::Entry(_), Some(page)) => Some((page.level, page.entries.clone())),
             (Part::Entry(_), None) => None,
         };
@@ -263,7 +263,7 @@ impl<S: Store> Planner<'_, S> {
         })
     }
 
-    fn into_draft(&mut self, part: Part, node: &Node) -> Result<([u8; 16], Draft), ReadError> {
+    fn draft_of(&mut self, part: Part, node: &Node) -> Result<([u8; 16], Draft), ReadError> {
         match part {
             Part::Fresh { low, draft, .. } => Ok((low, draft)),
             Part::Entry(entry) => {

@@ -50,7 +50,7 @@ impl Haul {
         Self { pages }
     }
 
-    pub fn from_roots(&self, roots: &[Key]) -> Reach {
+    pub fn below_roots(&self, roots: &[Key]) -> Reach {
         self.closure(roots.iter().map(|root| (TOP, *root)).collect())
     }
 

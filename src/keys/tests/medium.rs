@@ -11,6 +11,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
+/// Rows, files, and which roots the slot holds.
+type Image = (Rows, BTreeMap<u64, Vec<u8>>, Vec<(u64, RootId)>);
+
 type Rows = BTreeMap<(Family, Vec<u8>), Vec<u8>>;
 
 /// What a failing step leaves behind.
@@ -95,8 +98,10 @@ impl Disk {
         state.durable = before;
     }
 
-    pub fn close_gate(&self) {
+    /// Has the slot's commit wait until the gate opens: by [`Disk::open_gate`], or when the guard is dropped.
+    pub fn close_gate(self: &Arc<Self>) -> Gate {
         self.lock().gate_closed = true;
+        Gate(self.clone())
     }
 
     pub fn open_gate(&self) {
@@ -105,7 +110,7 @@ impl Disk {
     }
 
     /// Everything a copy of the disk and slot would show.
-    pub fn image(&self) -> (Rows, BTreeMap<u64, Vec<u8>>, Vec<(u64, RootId)>) {
+    pub fn image(&self) -> Image {
         let state = self.lock();
         (state.rows(), state.files.clone(), state.slot.iter().map(|(generation, id, _)| (*generation, *id)).collect())
     }
@@ -128,6 +133,14 @@ impl Disk {
 
     pub fn edit(&self, edit: impl FnOnce(&mut State)) {
         edit(&mut self.lock());
+    }
+}
+
+pub struct Gate(Arc<Disk>);
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.0.open_gate();
     }
 }
 

@@ -137,12 +137,12 @@ pub fn check(disk: &Disk, model: &Model, forgotten: &Forgotten) {
     let roots = disk.roots();
     assert_eq!(roots.len(), 1, "a settled slot holds one root");
 
-    let follows = ever.from_roots(&roots);
+    let follows = ever.below_roots(&roots);
     let secrets = &forgotten.secrets;
     assert!(follows.secrets.is_disjoint(secrets), "an erased secret follows from old versions and the present slot");
     assert!(follows.names.is_disjoint(&forgotten.names), "an erased name follows");
 
-    let survives = present.from_roots(&roots);
+    let survives = present.below_roots(&roots);
     assert!(survives.secrets == model.secrets(), "exactly what lives follows from the present rows");
     assert!(survives.names == model.names());
 

@@ -30,6 +30,8 @@ use tonic::{Status, Streaming};
 pub(super) const ANSWERS: usize = 8;
 /// For the first message to arrive.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
+/// For the vault to answer a message of a recording that it has let go of.
+const SETTLE: Duration = Duration::from_secs(5);
 /// Watermarks that move faster than this are put together.
 const COALESCE: Duration = Duration::from_millis(50);
 
@@ -87,16 +89,25 @@ async fn session(
             return Ok(());
         }
         takes = !matches!(event, record_request::Event::Finish(_));
-        let cut = tokio::select! {
-            end = &mut ended => Some(end),
-            taken = take(&mut ingest, event) => {
-                taken?;
-                None
+        let end = {
+            let mut taking = std::pin::pin!(take(&mut ingest, event));
+            tokio::select! {
+                biased;
+                taken = &mut taking => {
+                    taken?;
+                    continue;
+                }
+                end = &mut ended => {
+                    // A message that the vault refuses may end the recording before the refusal gets here; the refusal
+                    // is the better reason.
+                    if matches!(end, End::Cut) && let Ok(taken) = tokio::time::timeout(SETTLE, taking).await {
+                        taken?;
+                    }
+                    end
+                }
             }
         };
-        if let Some(end) = cut {
-            return close(end, &ingest).await;
-        }
+        return close(end, &ingest).await;
     }
 }
 
