@@ -16,6 +16,8 @@ mod crash;
 mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
+#[path = "gateway/process.rs"]
+mod process;
 #[path = "gateway/refusals.rs"]
 mod refusals;
 #[path = "gateway/storage.rs"]
