@@ -142,11 +142,11 @@ async fn one(known: &Known, sender: u64, live: bool, first: v1::Open, content: &
 /// Erases a finished recording now and then, each until that is acknowledged.
 async fn forget(known: Arc<Known>) {
     while !known.over.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(below(300))).await;
+        tokio::time::sleep(Duration::from_millis(below(900))).await;
         let chosen = {
             let mut complete = known.complete.lock().expect("list");
             let length = complete.len() as u64;
-            (length > 10).then(|| complete.swap_remove(below(length) as usize).0)
+            (length > 20).then(|| complete.swap_remove(below(length) as usize).0)
         };
         let Some(id) = chosen else { continue };
         loop {
