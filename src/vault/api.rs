@@ -348,6 +348,9 @@ pub enum Error {
     /// The name is taken.
     #[error("a tenant of this name exists")]
     Exists,
+    /// A sender that holds memory did not go on.
+    #[error("nothing came for too long; open the recording again and go on from what is kept")]
+    Silent,
     /// A second stream feeds the same recording.
     #[error("another stream took this recording over")]
     TakenOver,

@@ -522,6 +522,12 @@ impl Ingest {
         }
     }
 
+    /// How long the sender may be silent now. One that holds memory keeps everybody else from it.
+    pub fn patience(&self) -> Option<Duration> {
+        let holds = matches!(&self.intake, Intake::Spooled { filling: Some(_), .. });
+        holds.then_some(self.inner.config.sender_timeout)
+    }
+
     fn why_ended(&self) -> Error {
         self.ended.borrow().clone().map_or(Error::Stopping, Ended::into_error)
     }
