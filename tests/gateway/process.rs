@@ -205,3 +205,29 @@ async fn many_large_files_at_once_stay_within_the_budget() {
         assert_plays(gateway.link("admin", TRANSPORTS[0]), id, &content).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn senders_that_stall_do_not_keep_memory_from_others() {
+    let world = World::new("[limits]\nmemory_mib = 64\nsender_timeout_seconds = 1\n").await;
+    let gateway = world.start();
+    let link = || gateway.link("admin", TRANSPORTS[0]);
+    wire::tenant(link(), "acme", Residency::HomeOnly).await;
+    let mut stalled = Vec::new();
+    for index in 0..12 {
+        let link = gateway.link("admin", TRANSPORTS[index % 2]);
+        let call = Call::begin(link, open("acme", Mode::Spooled)).await.expect("opened");
+        assert!(call.data(0, b"x").await);
+        stalled.push(call);
+    }
+    let mut silent = Call::begin(link(), open("acme", Mode::Live)).await.expect("opened");
+    let content = sound(1, 9 << 20);
+    let id = tokio::time::timeout(wire::WITHIN, store(link(), open("acme", Mode::Spooled), &content));
+    let id = id.await.expect("its turn comes");
+    assert_plays(link(), &id, &content).await;
+    for call in &mut stalled {
+        assert_eq!(wire::reason(&call.until_refused().await), "TRY_AGAIN");
+    }
+    // A call may be silent: it holds no memory.
+    assert!(silent.rest(&content[..1000], 0).await && silent.finish_with(&content[..1000]).await);
+    silent.until_finished().await.expect("finished");
+}
