@@ -97,6 +97,27 @@ pub fn folder() -> tempfile::TempDir {
     tempfile::tempdir_in(parent).expect("a folder below the target folder")
 }
 
+/// Waits until what this process wrote is on the disk and nothing in the background (compaction) writes more. At most a
+/// minute: somebody who measures is told by the spread.
+pub fn wait_until_the_disk_is_quiet() {
+    let mut before = 0;
+    for _ in 0..60 {
+        rustix::fs::sync();
+        let now = written_bytes();
+        if now == before {
+            return;
+        }
+        before = now;
+        std::thread::sleep(std::time::Duration::from_secs(1));
+    }
+}
+
+fn written_bytes() -> u64 {
+    let io = std::fs::read_to_string("/proc/self/io").expect("Linux");
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:")).expect("a line write_bytes");
+    line.trim().parse().expect("a number")
+}
+
 /// Seconds on a processor that a process has used so far.
 pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process lives");

@@ -17,7 +17,6 @@ use quietus::{
     keys::{Change, FileSlot, KeyStore, Mutation, Owner, RecordingPath, ValueName},
 };
 use std::{
-    cell::Cell,
     fs::{File, OpenOptions},
     io::Write as _,
     os::unix::fs::FileExt as _,
@@ -25,8 +24,8 @@ use std::{
 };
 use tokio::runtime::Runtime;
 
-const ERASE_ROUNDS: usize = 9;
-const SIZES: [usize; 3] = [1, 1_000, 100_000];
+const ERASE_ROUNDS: usize = 7;
+const SIZES: [usize; 3] = [100_000, 1_000, 1];
 /// Subscribers who stay: the path to the top has the pages of a real tenant.
 const BYSTANDERS: usize = 1_000;
 /// Recordings created by one command while preparing.
@@ -68,18 +67,24 @@ impl Store {
         Self { keys, tenant, dir }
     }
 
-    fn subscriber(&self, runtime: &Runtime, recordings: usize) -> SubscriberHandle {
-        let subscriber = SubscriberHandle(random());
-        let name = format!("{:032x}", u128::from_be_bytes(random()));
-        let (tenant, row, secret) = (self.tenant, RowId(random()), Secret::random());
-        commit(runtime, &self.keys, vec![Change::AddSubscriber { tenant, subscriber, row, secret, name }]);
-        let mut left = recordings;
-        while left > 0 {
-            let now = left.min(PREPARED);
-            commit(runtime, &self.keys, (0..now).map(|_| recording(tenant, subscriber).0).collect());
-            left -= now;
+    /// Makes subscribers with so many recordings each.
+    fn subscribers(&self, runtime: &Runtime, count: usize, recordings: usize) -> Vec<SubscriberHandle> {
+        let subscribers: Vec<SubscriberHandle> = (0..count).map(|_| SubscriberHandle(random())).collect();
+        let tenant = self.tenant;
+        let new = subscribers.iter().map(|subscriber| {
+            let name = data_encoding::HEXLOWER.encode(&subscriber.0);
+            let (subscriber, row, secret) = (*subscriber, RowId(random()), Secret::random());
+            Change::AddSubscriber { tenant, subscriber, row, secret, name }
+        });
+        let theirs = subscribers
+            .iter()
+            .flat_map(|subscriber| std::iter::repeat_n(*subscriber, recordings))
+            .map(|subscriber| recording(tenant, subscriber).0);
+        let mut changes = new.chain(theirs).peekable();
+        while changes.peek().is_some() {
+            commit(runtime, &self.keys, changes.by_ref().take(PREPARED).collect());
         }
-        subscriber
+        subscribers
     }
 
     /// Bytes of the newest rotation's file: what its batch held.
@@ -104,40 +109,48 @@ fn commit(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) {
 
 fn erasures(runtime: &Runtime) -> Vec<Row> {
     let store = Store::open(runtime);
-    for _ in 0..BYSTANDERS {
-        store.subscriber(runtime, 1);
-    }
+    // The largest first, and one more of each for the round that warms.
+    let mut doomed = SIZES.map(|size| store.subscribers(runtime, ERASE_ROUNDS + 1, size));
+    store.subscribers(runtime, BYSTANDERS, 1);
     let floor = Floor::open();
-    let mut rows = Vec::new();
-    for size in SIZES {
-        // One more for the round that warms.
-        let mut doomed: Vec<SubscriberHandle> = (0..=ERASE_ROUNDS).map(|_| store.subscriber(runtime, size)).collect();
-        let bytes = Cell::new(0);
-        let mut with_file = Vec::new();
-        let mut round = || {
+    common::wait_until_the_disk_is_quiet();
+
+    let mut bytes = 0;
+    let mut pairs = SIZES.map(|_| (Vec::new(), Vec::new()));
+    for round in 0..=ERASE_ROUNDS {
+        for (pairs, doomed) in pairs.iter_mut().zip(&mut doomed) {
             let subscriber = doomed.pop().expect("one for each round");
-            let tenant = store.tenant;
-            let ours = seconds(|| commit(runtime, &store.keys, vec![Change::EraseSubscriber(tenant, subscriber)]));
-            bytes.set(store.rotation_bytes().unwrap_or(bytes.get()));
-            ours * 1e3
-        };
-        round();
-        let mut pairs = Vec::new();
-        for _ in 0..ERASE_ROUNDS {
-            // Around ours, so that a disk that is slow for a moment is slow for both.
-            let before = floor.measure(bytes.get(), false);
-            let before_with_file = floor.measure(bytes.get(), true);
-            let ours = round();
-            let after_with_file = floor.measure(bytes.get(), true);
-            let after = floor.measure(bytes.get(), false);
-            pairs.push((ours, f64::midpoint(before, after)));
-            with_file.push((ours, f64::midpoint(before_with_file, after_with_file)));
+            let erase = Change::EraseSubscriber(store.tenant, subscriber);
+            // The floor around ours, so that a disk that is slow for a moment is slow for both.
+            let before = [floor.measure(bytes, false), floor.measure(bytes, true)];
+            let ours = 1e3 * seconds(|| commit(runtime, &store.keys, vec![erase]));
+            bytes = store.rotation_bytes().unwrap_or(bytes);
+            let after = [floor.measure(bytes, false), floor.measure(bytes, true)];
+            if round > 0 {
+                pairs.0.push((ours, f64::midpoint(before[0], after[0])));
+                pairs.1.push((ours, f64::midpoint(before[1], after[1])));
+            }
         }
-        let what = format!("erase a subscriber with {size} recordings ({} KiB batch)", bytes.get().div_ceil(1024));
-        rows.push(Row::new(format!("{what}: slot, RocksDB, slot"), "ms", "≤ 2", pairs));
-        rows.push(Row::new(format!("{what}: and the rotation's file"), "ms", "≤ 2", with_file));
     }
-    rows
+    let flat = pairs[0].0.iter().zip(&pairs[2].0).map(|(most, one)| (most.0, one.0)).collect();
+    let rows = pairs.into_iter().zip(SIZES).flat_map(|((syncs, with_file), size)| {
+        [
+            Row::new(format!("erase a subscriber with {size} recordings / slot, batch, slot"), "ms", "≤ 2", syncs),
+            Row::new(
+                format!("erase a subscriber with {size} recordings / with the rotation's file"),
+                "ms",
+                "≤ 2",
+                with_file,
+            ),
+        ]
+    });
+    let flat = Row::new(
+        format!("erase with {} recordings / erase with one ({} KiB batch)", SIZES[0], bytes / 1024),
+        "ms",
+        "1",
+        flat,
+    );
+    rows.chain([flat]).collect()
 }
 
 /// The syncs of a rotation and nothing else.
@@ -185,7 +198,8 @@ impl Floor {
 
 fn creates(runtime: &Runtime) -> Vec<Row> {
     let store = Store::open(runtime);
-    let subscribers: Vec<SubscriberHandle> = (0..BYSTANDERS).map(|_| store.subscriber(runtime, 10)).collect();
+    let subscribers = store.subscribers(runtime, BYSTANDERS, 10);
+    common::wait_until_the_disk_is_quiet();
     let dir = common::folder();
     let rocks = Rocks::open(dir.path());
     CREATES

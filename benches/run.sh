@@ -7,9 +7,9 @@ QUIETUS_BENCH_TABLE=$(mktemp)
 export QUIETUS_BENCH_TABLE
 trap 'rm -f "$QUIETUS_BENCH_TABLE"' EXIT
 [ $# -gt 0 ] || set -- segments keys journal ingest
-cargo build --release --benches --bins
+cargo build --locked --release --benches --bins
 for bench in "$@"; do
-    cargo bench --bench "$bench"
+    cargo bench --locked --bench "$bench"
 done
 echo
 echo "================ all benches, $(nproc) processors ================"
