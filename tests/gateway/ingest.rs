@@ -284,7 +284,13 @@ async fn a_token_is_enough_to_hear_and_head_tells_the_length() {
         for (method, bearer, range, wanted, body) in [
             (Method::HEAD, token("admin"), None, StatusCode::OK, None),
             (Method::GET, token("admin"), None, StatusCode::OK, Some(&content[..])),
-            (Method::GET, token("admin"), Some("bytes=65530-65545"), StatusCode::PARTIAL_CONTENT, Some(&content[65_530..65_546])),
+            (
+                Method::GET,
+                token("admin"),
+                Some("bytes=65530-65545"),
+                StatusCode::PARTIAL_CONTENT,
+                Some(&content[65_530..65_546]),
+            ),
             (Method::GET, token("admin"), Some("bytes=200000-"), StatusCode::RANGE_NOT_SATISFIABLE, None),
             (Method::GET, token("staff"), None, StatusCode::FORBIDDEN, None),
             (Method::GET, token("operator"), None, StatusCode::FORBIDDEN, None),
@@ -292,7 +298,8 @@ async fn a_token_is_enough_to_hear_and_head_tells_the_length() {
             (Method::GET, String::new(), None, StatusCode::UNAUTHORIZED, None),
             (Method::HEAD, String::new(), None, StatusCode::UNAUTHORIZED, None),
         ] {
-            let mut request = Request::builder().method(&method).uri(format!("https://localhost/v1/recordings/{id}/audio"));
+            let mut request =
+                Request::builder().method(&method).uri(format!("https://localhost/v1/recordings/{id}/audio"));
             if !bearer.is_empty() {
                 request = request.header(header::AUTHORIZATION, format!("Bearer {}", bearer.trim()));
             }
