@@ -90,7 +90,7 @@ fn adopt(inner: &Arc<Inner>, path: RecordingPath, period: (PeriodHandle, RowId))
 }
 
 /// What the journal says of Finish, where the audio before it is all there.
-fn finish_frame(inner: &Inner, track: &Track) -> Result<Option<stored::FinishFrame>, Error> {
+pub(crate) fn finish_frame(inner: &Inner, track: &Track) -> Result<Option<stored::FinishFrame>, Error> {
     let audio = track.audio_secret()?;
     let frames = inner.journal.frames(track.row);
     let Some(frame) = frames.iter().rev().find(|frame| frame.kind == FrameKind::Finish) else { return Ok(None) };

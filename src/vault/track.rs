@@ -228,7 +228,7 @@ impl Track {
                 tokio::select! {
                     biased;
                     cut = guard.cut() => Ended::Cut(cut),
-                    outcome = self.linger(&unheard) => outcome.map_or_else(Ended::from_error, |()| Ended::Partial),
+                    outcome = self.linger(&unheard) => outcome.unwrap_or_else(Ended::from_error),
                 }
             }
             other => other,
@@ -244,7 +244,7 @@ impl Track {
             self.reopen().await?;
             match &finish {
                 Some(stated) => self.finish_live(stated, &progress).await.map(|()| Ended::Finished),
-                None => self.linger(&progress).await.map(|()| Ended::Partial),
+                None => self.linger(&progress).await,
             }
         };
         let outcome = tokio::select! {
@@ -323,10 +323,7 @@ impl Track {
                     return Ok(Ended::Finished);
                 }
                 Some(Job::Discard { forget_client }) => return Ok(Ended::Discarded { forget_client }),
-                None => {
-                    self.linger(progress).await?;
-                    return Ok(Ended::Partial);
-                }
+                None => return self.linger(progress).await,
             }
         }
     }
@@ -344,9 +341,14 @@ impl Track {
     }
 
     /// The caller has gone: waits for it, then puts what there is and marks the recording partial. A caller that comes back
-    /// earlier or later cuts this track or takes the partial recording up.
-    pub(crate) async fn linger(&mut self, progress: &watch::Sender<Progress>) -> Result<(), Error> {
+    /// earlier or later cuts this track or takes the partial recording up. Where the journal holds Finish (an earlier stream
+    /// said it, and was told that it may hang up), the recording is complete.
+    pub(crate) async fn linger(&mut self, progress: &watch::Sender<Progress>) -> Result<Ended, Error> {
         tokio::time::sleep(self.inner.config.sender_timeout).await;
+        if let Some(stated) = super::recover::finish_frame(&self.inner, self)? {
+            self.finish_live(&stated, progress).await?;
+            return Ok(Ended::Finished);
+        }
         let journaled = audio::end_of(&self.inner.pieces(self.row, self.audio_secret()?)?);
         while self.stored < journaled {
             self.store_journaled(journaled.min(self.stored + MAX_SLICE as u64), None, progress).await?;
@@ -360,7 +362,7 @@ impl Track {
         changes.extend(self.doom_unlisted()?);
         self.inner.keys.commit(Mutation { changes }).await?;
         self.inner.sweep_wake.notify_one();
-        Ok(())
+        Ok(Ended::Partial)
     }
 
     /// Seals what lies in the journal between `stored` and `below` as one slice.
