@@ -226,6 +226,8 @@ async fn what_was_acknowledged_survives_every_kill() {
     }
     let listed = wire::list(link(), "acme", 7).await;
     assert_eq!(listed.len(), complete.len() + abandoned.len(), "one recording for each client id");
+    let counted: u64 = wire::statistics(link(), "acme").await.iter().map(|row| row.recordings).sum();
+    assert_eq!(counted, (complete.len() + erased.len()) as u64, "each finished recording counts once");
     wire::settled(link()).await;
     let names = |region: &str| {
         let mut names = world.objects(region);
