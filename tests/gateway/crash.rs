@@ -62,7 +62,7 @@ fn is_passing(status: &tonic::Status) -> bool {
 async fn send(known: Arc<Known>, sender: u64) {
     while !known.over.load(Ordering::Relaxed) {
         let seed = known.seeds.fetch_add(1, Ordering::Relaxed);
-        let live = sender % 2 == 0;
+        let live = sender.is_multiple_of(2);
         let length = match below(12) {
             0 => (8 << 20) + below(1 << 20),
             1..4 => 1 + below(1000),

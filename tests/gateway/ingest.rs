@@ -183,9 +183,9 @@ async fn streams_that_race_with_one_client_id_make_one_recording() {
                         }
                     };
                     let from = call.opened.resume_offset as usize;
-                    if !call.opened.already_finished
-                        && !(call.rest(&content, from).await && call.finish_with(&content).await)
-                    {
+                    let sent = call.opened.already_finished
+                        || call.rest(&content, from).await && call.finish_with(&content).await;
+                    if !sent {
                         continue;
                     }
                     match call.until_finished().await {
