@@ -10,12 +10,16 @@ mod served;
 #[path = "common/wire.rs"]
 mod wire;
 
+#[path = "gateway/clients.rs"]
+mod clients;
 #[path = "gateway/crash.rs"]
 mod crash;
 #[path = "gateway/erasure.rs"]
 mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
+#[path = "gateway/process.rs"]
+mod process;
 #[path = "gateway/refusals.rs"]
 mod refusals;
 #[path = "gateway/storage.rs"]

@@ -142,11 +142,11 @@ async fn one(known: &Known, sender: u64, live: bool, first: v1::Open, content: &
 /// Erases a finished recording now and then, each until that is acknowledged.
 async fn forget(known: Arc<Known>) {
     while !known.over.load(Ordering::Relaxed) {
-        tokio::time::sleep(Duration::from_millis(below(300))).await;
+        tokio::time::sleep(Duration::from_millis(below(900))).await;
         let chosen = {
             let mut complete = known.complete.lock().expect("list");
             let length = complete.len() as u64;
-            (length > 10).then(|| complete.swap_remove(below(length) as usize).0)
+            (length > 20).then(|| complete.swap_remove(below(length) as usize).0)
         };
         let Some(id) = chosen else { continue };
         loop {
@@ -226,6 +226,8 @@ async fn what_was_acknowledged_survives_every_kill() {
     }
     let listed = wire::list(link(), "acme", 7).await;
     assert_eq!(listed.len(), complete.len() + abandoned.len(), "one recording for each client id");
+    let counted: u64 = wire::statistics(link(), "acme").await.iter().map(|row| row.recordings).sum();
+    assert_eq!(counted, (complete.len() + erased.len()) as u64, "each finished recording counts once");
     wire::settled(link()).await;
     let names = |region: &str| {
         let mut names = world.objects(region);

@@ -5,7 +5,10 @@ use super::{
     served::{REGIONS, World},
     wire::{self, Call, assert_plays, open, play, reason, sound, store},
 };
-use quietus::proto::v1::{Mode, Residency, State};
+use quietus::{
+    cli::connect::Link,
+    proto::v1::{Mode, Residency, State},
+};
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,34 +53,91 @@ async fn live_calls_go_on_without_storage_and_files_are_refused_until_it_is_back
     assert_eq!(wire::status(link()).await.recordings_open, 0);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_live_call_that_waits_for_storage_survives_a_kill() {
-    let world = World::new("").await;
-    let gateway = world.start();
-    wire::tenant(gateway.link("admin", TRANSPORTS[0]), "acme", Residency::HomeOnly).await;
-    let speech = sound(5, 9 << 20);
-    world.proxies[0].cut();
-    let mut live = Call::begin(gateway.link("switch", TRANSPORTS[1]), open("acme", Mode::Live)).await.expect("opened");
-    assert!(live.rest(&speech, 0).await && live.finish_with(&speech).await);
-    live.until(|mark| mark.finish_journaled).await.expect("journaled");
-    let id = live.id();
-    gateway.kill();
-    // It starts without storage, too, and finishes without the switch.
-    let gateway = world.start();
-    let (_, heard) = play(gateway.link("admin", TRANSPORTS[0]), &id, None).await.expect("plays from the journal");
-    assert!(heard == speech);
-    world.proxies[0].mend();
+async fn until_complete(link: Link, id: &str, length: u64) {
     let began = Instant::now();
     loop {
-        let facts = wire::show(gateway.link("admin", TRANSPORTS[0]), &id).await.expect("shown").facts.expect("facts");
+        let facts = wire::show(link.clone(), id).await.expect("shown").facts.expect("facts");
         if facts.state() == State::Complete {
-            assert_eq!((facts.length, facts.mismatch), (9 << 20, false));
-            break;
+            return assert_eq!((facts.length, facts.mismatch), (length, false));
         }
         assert!(began.elapsed() < wire::WITHIN, "never complete");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_plays(gateway.link("admin", TRANSPORTS[0]), &id, &speech).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_live_call_that_waits_for_storage_survives_a_kill_and_a_stop() {
+    let world = World::new("").await;
+    let mut gateway = world.start();
+    wire::tenant(gateway.link("admin", TRANSPORTS[0]), "acme", Residency::HomeOnly).await;
+    let speech = sound(5, 9 << 20);
+    for kill in [true, false] {
+        world.proxies[0].cut();
+        let link = gateway.link("switch", TRANSPORTS[usize::from(kill)]);
+        let mut live = Call::begin(link, open("acme", Mode::Live)).await.expect("opened");
+        assert!(live.rest(&speech, 0).await && live.finish_with(&speech).await);
+        live.until(|mark| mark.finish_journaled).await.expect("journaled");
+        let id = live.id();
+        if kill {
+            gateway.kill();
+        } else {
+            let began = Instant::now();
+            assert!(tokio::task::block_in_place(|| gateway.stop()).success());
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+        }
+        // It starts without storage, too, and finishes without the switch.
+        gateway = world.start();
+        let (_, heard) = play(gateway.link("admin", TRANSPORTS[0]), &id, None).await.expect("plays from the journal");
+        assert!(heard == speech);
+        world.proxies[0].mend();
+        until_complete(gateway.link("admin", TRANSPORTS[0]), &id, 9 << 20).await;
+        assert_plays(gateway.link("admin", TRANSPORTS[0]), &id, &speech).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn finish_that_was_journaled_counts_though_a_retry_of_the_sender_dies() {
+    let world = World::new("[limits]\nsender_timeout_seconds = 1\n").await;
+    let gateway = world.start();
+    let link = || gateway.link("admin", TRANSPORTS[0]);
+    wire::tenant(link(), "acme", Residency::HomeOnly).await;
+    world.proxies[0].cut();
+    let (speech, first) = (sound(6, 300_000), open("acme", Mode::Live));
+    let mut live = Call::begin(link(), first.clone()).await.expect("opened");
+    assert!(live.rest(&speech, 0).await && live.finish_with(&speech).await);
+    live.until(|mark| mark.finish_journaled).await.expect("journaled");
+    let retry = Call::begin(gateway.link("admin", TRANSPORTS[1]), first).await.expect("opened");
+    assert_eq!((retry.id(), retry.opened.resume_offset), (live.id(), 300_000));
+    assert_eq!(reason(&live.until_refused().await), "TAKEN_OVER");
+    drop(retry);
+    world.proxies[0].mend();
+    until_complete(link(), &live.id(), 300_000).await;
+    assert_plays(link(), &live.id(), &speech).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_journal_refuses_new_calls_and_not_the_running_ones() {
+    let world = World::new("[journal]\nlimit_mib = 64\nsegment_mib = 4\n").await;
+    let gateway = world.start();
+    let link = || gateway.link("admin", TRANSPORTS[0]);
+    wire::tenant(link(), "acme", Residency::HomeOnly).await;
+    world.proxies[0].cut();
+    let speech = sound(7, 66 << 20);
+    let mut running = Call::begin(link(), open("acme", Mode::Live)).await.expect("opened");
+    assert!(running.rest(&speech, 0).await);
+    running.until(|mark| mark.journaled == 66 << 20).await.expect("journaled beyond the limit");
+    for transport in TRANSPORTS {
+        let refused = Call::begin(gateway.link("admin", transport), open("acme", Mode::Live)).await.err();
+        assert_eq!(reason(&refused.expect("refused")), "TRY_AGAIN");
+    }
+    let now = wire::status(link()).await;
+    assert!(now.journal_bytes >= now.journal_limit_bytes && now.journal_limit_bytes == 64 << 20);
+    assert!(running.finish_with(&speech).await);
+    running.until(|mark| mark.finish_journaled).await.expect("the running one ends well");
+    world.proxies[0].mend();
+    assert!(!running.until_finished().await.expect("finished").mismatch);
+    assert_plays(link(), &running.id(), &speech).await;
+    Call::begin(link(), open("acme", Mode::Live)).await.expect("there is room again");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
