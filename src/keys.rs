@@ -217,9 +217,18 @@ impl Owner {
             Owner::Tenant(_) => matches!(kind, Kind::TenantSettings | Kind::ClosedCounters),
             Owner::Subscriber(..) => false,
             Owner::Period(..) => matches!(kind, Kind::Client | Kind::Open | Kind::OpenCounters),
-            Owner::Audio(_) => matches!(kind, Kind::Audio | Kind::Slice | Kind::Listening),
-            Owner::Facts(_) => matches!(kind, Kind::Facts),
+            Owner::Audio(_) => Self::under_audio(kind),
+            Owner::Facts(_) => Self::under_facts(kind),
         }
+    }
+
+    fn under_audio(kind: envelope::Kind) -> bool {
+        use envelope::Kind;
+        matches!(kind, Kind::Audio | Kind::Slice | Kind::Listening)
+    }
+
+    fn under_facts(kind: envelope::Kind) -> bool {
+        matches!(kind, envelope::Kind::Facts)
     }
 }
 

@@ -7,7 +7,7 @@
 //! *not referenced*.
 
 use super::{
-    ReadError,
+    Owner, ReadError,
     backing::{Backing, Family, Row},
     command::clear_of,
     page::Item,
@@ -92,14 +92,8 @@ fn consume(
                 room
             }
             Item::Row(row) => remove_values(backing, &row.0, rows, &mut budget)?,
-            Item::AudioValues(row) => {
-                let mut done = true;
-                for kind in [Kind::Audio, Kind::Slice, Kind::Listening] {
-                    done &= remove_values(backing, &of_kind(row, kind), rows, &mut budget)?;
-                }
-                done
-            }
-            Item::FactsValues(row) => remove_values(backing, &of_kind(row, Kind::Facts), rows, &mut budget)?,
+            Item::AudioValues(row) => remove_kinds(backing, row, Owner::under_audio, rows, &mut budget)?,
+            Item::FactsValues(row) => remove_kinds(backing, row, Owner::under_facts, rows, &mut budget)?,
         };
         if !done {
             return Ok(());
@@ -109,8 +103,19 @@ fn consume(
     Ok(())
 }
 
-fn of_kind(row: RowId, kind: Kind) -> Vec<u8> {
-    super::value_prefix(row, kind)
+/// Removes the values of a row that lie under one of its leaves.
+fn remove_kinds(
+    backing: &dyn Backing,
+    row: RowId,
+    under: fn(Kind) -> bool,
+    rows: &mut Vec<Row>,
+    budget: &mut usize,
+) -> Result<bool, ReadError> {
+    let mut done = true;
+    for kind in Kind::ALL.into_iter().filter(|kind| under(*kind)) {
+        done &= remove_values(backing, &super::value_prefix(row, kind), rows, budget)?;
+    }
+    Ok(done)
 }
 
 /// Removes the values under a prefix as far as the budget goes; says whether that was all of them.

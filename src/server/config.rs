@@ -50,6 +50,9 @@ pub struct TlsFiles {
     pub client_ca: Option<PathBuf>,
 }
 
+/// Regions of one group.
+const MAX_REGIONS: usize = 2;
+
 /// A region's bucket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Region {
@@ -330,6 +333,8 @@ impl Check<'_> {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<Region>, ConfigError> {
         self.that(!raw.get_ref().is_empty(), &raw, "region", "at least one region")?;
+        let few = raw.get_ref().len() <= MAX_REGIONS;
+        self.that(few, &raw, "region", "at most two regions: the queue of copies knows one place that lacks a copy")?;
         let mut names = BTreeSet::new();
         let mut regions = Vec::new();
         for region in raw.into_inner() {

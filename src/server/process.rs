@@ -4,13 +4,18 @@
 //! holds for core patterns that pipe to a program too and keeps other processes of the same user out of our memory.
 //! Of the log only our own lines are let through below `error`: HTTP and QUIC libraries log headers and addresses.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use std::io::IsTerminal as _;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::{layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-/// Turns core dumps off. What the kernel refuses is reported, and stops nobody.
+/// Turns core dumps off and raises the number of files that may be open to what is allowed at all: connections that eat
+/// up file descriptors would otherwise take them from the key store. What the kernel refuses is reported, and stops nobody.
 pub fn harden() {
+    let files = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }) {
+        tracing::warn!(%error, "the number of open files stays as it was");
+    }
     if let Err(error) = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }) {
         tracing::warn!(%error, "core files cannot be turned off");
     }

@@ -18,13 +18,20 @@ use crate::proto::v1::{
     self, erasure_service_server::ErasureServiceServer, playback_service_server::PlaybackServiceServer,
     recording_service_server::RecordingServiceServer, tenant_service_server::TenantServiceServer,
 };
-use tonic::{Request, Status, service::Routes};
+use axum::{
+    body::Body,
+    extract::State,
+    middleware::{self, Next},
+};
+use tonic::{Request, Status, metadata::MetadataMap, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 /// Most content in one Data message.
 pub const MAX_CONTENT: usize = 1 << 20;
 /// Most bytes in one message: content and a margin for the facts.
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
+/// Most bytes in the message of any other method.
+const MAX_REQUEST: usize = 64 << 10;
 const SERVICES: [&str; 5] = [
     "",
     "quietus.v1.RecordingService",
@@ -36,13 +43,14 @@ const SERVICES: [&str; 5] = [
 /// All services on one router, and what tells the health service.
 pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
     let (reporter, health) = tonic_health::server::health_reporter();
+    let health = health.max_decoding_message_size(MAX_REQUEST);
     let mut routes = Routes::builder();
     routes
         .add_service(health)
         .add_service(RecordingServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_MESSAGE))
-        .add_service(PlaybackServiceServer::new(gateway.clone()))
-        .add_service(ErasureServiceServer::new(gateway.clone()))
-        .add_service(TenantServiceServer::new(gateway));
+        .add_service(PlaybackServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(ErasureServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(v1::DESCRIPTORS)
@@ -51,11 +59,28 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
     // The descriptors were encoded by our own build script; a test registers them.
     match (reflection().build_v1(), reflection().build_v1alpha()) {
         (Ok(v1), Ok(v1alpha)) => {
-            routes.add_service(v1).add_service(v1alpha);
+            routes
+                .add_service(v1.max_decoding_message_size(MAX_REQUEST))
+                .add_service(v1alpha.max_decoding_message_size(MAX_REQUEST));
         }
         (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "the reflection service is not available"),
     }
-    (routes.routes().prepare().into_axum_router(), Health(reporter))
+    let router = routes.routes().prepare().into_axum_router();
+    (router.layer(middleware::from_fn_with_state(gateway, known)), Health(reporter))
+}
+
+/// Turns nobody away before a byte of their message is read: what a stranger sends takes no memory.
+async fn known(State(gateway): State<Gateway>, request: http::Request<Body>, next: Next) -> http::Response<Body> {
+    if request.uri().path().starts_with("/quietus.") {
+        let (parts, body) = request.into_parts();
+        let headers =
+            Request::from_parts(MetadataMap::from_headers(parts.headers.clone()), parts.extensions.clone(), ());
+        return match caller(&gateway, &headers) {
+            Ok(_) => next.run(http::Request::from_parts(parts, body)).await,
+            Err(refusal) => refusal.into_http(),
+        };
+    }
+    next.run(request).await
 }
 
 /// Tells the health service.

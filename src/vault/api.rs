@@ -364,6 +364,12 @@ pub enum Error {
     /// The journal is at its limit: new live calls are refused so that running ones are not harmed.
     #[error("the journal is full because object storage is behind; try again later or at another node")]
     JournalFull,
+    /// As many playbacks run as the gateway has room for.
+    #[error("too many playbacks at one time; try again in a moment")]
+    Busy,
+    /// A listener took nothing for minutes.
+    #[error("nothing was taken for too long; ask again for the rest")]
+    Idle,
     /// Object storage did not answer well.
     #[error("object storage is not available: {0}")]
     Storage(String),

@@ -18,7 +18,7 @@ use crate::{
     },
     keys::{Change, CommitError, Mutation, Owner},
     proto::stored,
-    segment::SEGMENT,
+    segment::{ExpectedSlice, SEGMENT, check_list},
 };
 use bytes::Bytes;
 use std::{
@@ -26,14 +26,20 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
+    time::Duration,
 };
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{
+    OwnedSemaphorePermit,
+    mpsc::{self, error::SendTimeoutError},
+};
 use tokio_stream::Stream;
 
 /// Plaintext fetched with one GET: large enough to keep the line busy, small enough for many listeners.
 const FETCH: u64 = 16 * SEGMENT as u64;
 /// Chunks that wait for the listener: one fetch is heard while the next one comes.
 const QUEUED: usize = 2 * (FETCH as usize / SEGMENT);
+/// How long a listener may take nothing. One who pauses for longer asks again for the rest.
+const SILENCE: Duration = Duration::from_secs(120);
 /// Bytes from the start of a recording that tell its rate.
 const HEAD_LEN: u64 = 4096;
 
@@ -77,7 +83,7 @@ impl Vault {
         let inner = &self.0;
         inner.running()?;
         let path = inner.locate(scope, id)?.path;
-        let slot = inner.playbacks.clone().acquire_owned().await.map_err(|_| Error::Stopping)?;
+        let slot = inner.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let guard = inner.sessions.enter_playback(path);
         let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
@@ -85,7 +91,13 @@ impl Vault {
             .ok_or_else(|| Error::Corrupt("a recording without its audio row".to_owned()))?;
         let pieces = inner.pieces(leaf.row, &audio)?;
         let total = end_of(&pieces);
-        let plan = inner.plan(leaf.row, &audio, &row.media_type, &pieces, range).await?;
+        check_whole(&pieces, &row)?;
+        // A time range reads the head of the recording, which takes as long as S3 does; an erasure does not wait for it.
+        let plan = tokio::select! {
+            biased;
+            _ = guard.cut() => return Err(Error::Erased),
+            plan = inner.plan(leaf.row, &audio, &row.media_type, &pieces, range) => plan?,
+        };
 
         let listening = stored::Listening {
             at_ms: inner.clock.now().0,
@@ -110,6 +122,24 @@ impl Vault {
         inner.tasks.spawn(task.run(guard, slot));
         Ok(Playback { info, chunks })
     }
+}
+
+/// A complete recording has its last slice and the length that it was finished with: a list that was cut short is told from
+/// a recording that was.
+fn check_whole(pieces: &[Piece], row: &stored::Audio) -> Result<(), Error> {
+    let slices: Vec<ExpectedSlice> = pieces
+        .iter()
+        .filter_map(|piece| match &piece.source {
+            Source::Slice(listed) => Some(listed.expected.clone()),
+            Source::Frame(..) => None,
+        })
+        .collect();
+    let complete = row.state == 3;
+    check_list(&slices, complete).map_err(|error| Error::Corrupt(error.to_string()))?;
+    if complete && end_of(pieces) != row.length {
+        return Err(Error::Corrupt("the slice list is not as long as the recording".to_owned()));
+    }
+    Ok(())
 }
 
 /// What to deliver: a header of its own for a cut of a WAV, then a range of the recording.
@@ -203,7 +233,7 @@ impl Streaming {
         };
         let Self { audio, sender, queue, .. } = self;
         drop(audio);
-        if guard.is_cut() {
+        if guard.is_cut() || matches!(outcome, Err(Error::Idle)) {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
             while queue.try_recv().is_ok() {}
         }
@@ -220,14 +250,14 @@ impl Streaming {
     async fn deliver(&self) -> Result<(), Error> {
         let sent = self.stream().await;
         tokio::select! {
-            () = self.sender.closed() => {}
-            _ = self.sender.reserve_many(QUEUED) => {}
+            () = self.sender.closed() => sent,
+            _ = self.sender.reserve_many(QUEUED) => sent,
+            () = tokio::time::sleep(SILENCE) => Err(Error::Idle),
         }
-        sent
     }
 
     async fn stream(&self) -> Result<(), Error> {
-        if !self.plan.header.is_empty() && !self.send(&self.plan.header).await {
+        if !self.plan.header.is_empty() && !self.send(&self.plan.header).await? {
             return Ok(());
         }
         for piece in &self.pieces {
@@ -244,7 +274,7 @@ impl Streaming {
                         // Fetches end on segment borders, so that no segment is fetched twice.
                         let next = ((at / FETCH + 1) * FETCH).min(end);
                         let bytes = fetcher.read(&self.inner, &self.audio, at..next).await?;
-                        if !self.send(&bytes).await {
+                        if !self.send(&bytes).await? {
                             return Ok(());
                         }
                         at = next;
@@ -252,7 +282,7 @@ impl Streaming {
                 }
                 Source::Frame(..) => {
                     let bytes = self.inner.read_kept(self.row, &self.audio, piece, wanted).await?;
-                    if !self.send(&bytes).await {
+                    if !self.send(&bytes).await? {
                         return Ok(());
                     }
                 }
@@ -262,12 +292,14 @@ impl Streaming {
     }
 
     /// False when the listener has gone.
-    async fn send(&self, bytes: &[u8]) -> bool {
+    async fn send(&self, bytes: &[u8]) -> Result<bool, Error> {
         for chunk in bytes.chunks(SEGMENT) {
-            if self.sender.send(Ok(Bytes::copy_from_slice(chunk))).await.is_err() {
-                return false;
+            match self.sender.send_timeout(Ok(Bytes::copy_from_slice(chunk)), SILENCE).await {
+                Ok(()) => {}
+                Err(SendTimeoutError::Timeout(_)) => return Err(Error::Idle),
+                Err(SendTimeoutError::Closed(_)) => return Ok(false),
             }
         }
-        true
+        Ok(true)
     }
 }
