@@ -11,7 +11,7 @@
 //!                    └─ …                     └─ period: secret of a day
 //! ```
 //!
-//! The rooms, in reading order: [`page`] (the bytes), [`tree`] (finding an entry), [`plan`] (changes become one
+//! The rooms, in reading order: [`page`] (the bytes), [`tree`] (finding an entry), [`veil`] (what makes wiping the cache cheap), [`plan`] (changes become one
 //! command; no I/O), [`command`] (what is written, and its versions), [`backing`] and [`rocks`] (where it is written),
 //! [`start`] (what a start does with what it finds), `writer` (the one writer), [`store`] (readers), [`sweep`] (what
 //! removes the ciphertext of what fell).
@@ -63,6 +63,7 @@ pub mod start;
 pub mod store;
 pub mod sweep;
 pub mod tree;
+pub mod veil;
 mod writer;
 
 #[cfg(test)]

@@ -99,6 +99,11 @@ impl Recorder {
         Ok(Self { process: process.spawn()?, files: files.len(), complaints })
     }
 
+    /// Whether it has not ended yet.
+    pub fn is_running(&mut self) -> anyhow::Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
     /// Follows it to its end, telling of each recording as it is done.
     pub fn finish(mut self, mut each: impl FnMut(&Recording)) -> anyhow::Result<Vec<Recording>> {
         let mut recordings = Vec::with_capacity(self.files);

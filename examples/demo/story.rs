@@ -132,9 +132,11 @@ impl Stage {
         let single = one(&self.single, single)?;
 
         // While a long call of the subscriber who will be erased is in the journal, somebody copies the disk.
-        let call = Recorder::start(client, &self.people[ERASED_SUBSCRIBER], true, std::slice::from_ref(&long))?;
+        let mut call = Recorder::start(client, &self.people[ERASED_SUBSCRIBER], true, std::slice::from_ref(&long))?;
         client.wait_for("journal_bytes", |bytes| bytes > 0)?;
         let early = self.take("first")?;
+        // A machine may be too fast for it.
+        let when = if call.is_running()? { "While a live call was running" } else { "Right after a live call" };
         going.extend(call.finish(stored)?);
         bar.finish_and_clear();
         client.wait_for("replications_pending", |pending| pending == 0)?;
@@ -150,7 +152,7 @@ impl Stage {
             seconds(took),
         ));
         say("Each lies sealed in London and, copied as sealed bytes, in Dublin.");
-        say(&format!("While a live call was running, a thief copied the disk for the first time: {}.", amount(early)));
+        say(&format!("{when}, a thief copied the disk for the first time: {}.", amount(early)));
         let subscriber = going;
         Ok((library, Calls { kept, single, subscriber }))
     }

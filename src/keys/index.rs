@@ -1,8 +1,10 @@
 //! Names → handles, in memory only: rebuilt at every start from the sealed pages, and wiped as names go.
 //!
+//! It also holds each subscriber's veil, so that forgetting one wipes what the cache holds of it.
+//!
 //! The text of a name is shared with the page it came from, so it is wiped when both have let go of it.
 
-use super::{Period, page::Name};
+use super::{Period, page::Name, veil::Veil};
 use crate::domain::id::{PeriodHandle, SubscriberHandle, TenantHandle};
 use std::{
     borrow::Borrow,
@@ -16,7 +18,7 @@ pub enum NameChange {
     /// A tenant came.
     AddTenant(TenantHandle, Arc<Name>),
     /// A subscriber came.
-    AddSubscriber(TenantHandle, SubscriberHandle, Arc<Name>),
+    AddSubscriber(TenantHandle, SubscriberHandle, Arc<Name>, Arc<Veil>),
     /// A period came.
     AddPeriod(TenantHandle, Period),
     /// A tenant went, with everything below.
@@ -36,9 +38,14 @@ pub struct Index {
 
 struct Tenant {
     name: Arc<Name>,
-    subscribers: HashMap<SubscriberHandle, Arc<Name>>,
+    subscribers: HashMap<SubscriberHandle, Subscriber>,
     by_name: HashMap<Key, SubscriberHandle>,
     periods: HashMap<PeriodHandle, Period>,
+}
+
+struct Subscriber {
+    name: Arc<Name>,
+    veil: Arc<Veil>,
 }
 
 struct Key(Arc<Name>);
@@ -74,10 +81,10 @@ impl Index {
                     Tenant { name, subscribers: HashMap::new(), by_name: HashMap::new(), periods: HashMap::new() },
                 );
             }
-            NameChange::AddSubscriber(tenant, subscriber, name) => {
+            NameChange::AddSubscriber(tenant, subscriber, name, veil) => {
                 if let Some(tenant) = self.tenants.get_mut(&tenant) {
                     tenant.by_name.insert(Key(name.clone()), subscriber);
-                    tenant.subscribers.insert(subscriber, name);
+                    tenant.subscribers.insert(subscriber, Subscriber { name, veil });
                 }
             }
             NameChange::AddPeriod(tenant, period) => {
@@ -88,13 +95,15 @@ impl Index {
             NameChange::DropTenant(tenant) => {
                 if let Some(tenant) = self.tenants.remove(&tenant) {
                     self.by_name.remove(tenant.name.as_str());
+                    tenant.subscribers.values().for_each(|subscriber| subscriber.veil.wipe());
                 }
             }
             NameChange::DropSubscriber(tenant, subscriber) => {
                 if let Some(tenant) = self.tenants.get_mut(&tenant)
-                    && let Some(name) = tenant.subscribers.remove(&subscriber)
+                    && let Some(subscriber) = tenant.subscribers.remove(&subscriber)
                 {
-                    tenant.by_name.remove(name.as_str());
+                    tenant.by_name.remove(subscriber.name.as_str());
+                    subscriber.veil.wipe();
                 }
             }
             NameChange::DropPeriod(tenant, period) => {
@@ -127,13 +136,18 @@ impl Index {
 
     /// A subscriber's name.
     pub fn subscriber_name(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Option<&str> {
-        self.tenants.get(&tenant)?.subscribers.get(&subscriber).map(|name| name.as_str())
+        self.tenants.get(&tenant)?.subscribers.get(&subscriber).map(|subscriber| subscriber.name.as_str())
+    }
+
+    /// The veil over what the cache holds of a subscriber.
+    pub fn veil(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Option<&Arc<Veil>> {
+        self.tenants.get(&tenant)?.subscribers.get(&subscriber).map(|subscriber| &subscriber.veil)
     }
 
     /// Every subscriber of a tenant.
     pub fn subscribers(&self, tenant: TenantHandle) -> impl Iterator<Item = (SubscriberHandle, &str)> {
         let tenant = self.tenants.get(&tenant).into_iter();
-        tenant.flat_map(|tenant| tenant.subscribers.iter().map(|(handle, name)| (*handle, name.as_str())))
+        tenant.flat_map(|tenant| tenant.subscribers.iter().map(|(handle, own)| (*handle, own.name.as_str())))
     }
 
     /// How many subscribers a tenant has.

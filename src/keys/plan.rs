@@ -17,10 +17,11 @@ use super::{
     page::{self, Account, Append, Entry, Item, Level, Link, Name, Page, Place, Recording, TOP, Under, place},
     sweep::DoomedBatch,
     tree::{self, Search, Source, Step},
+    veil::{Veil, Veiled},
 };
 use crate::{
     crypto::{envelope::Envelope, random, secret::Secret},
-    domain::id::{ObjectId, PageId, RowId, TenantHandle},
+    domain::id::{ObjectId, PageId, RowId, SubscriberHandle, TenantHandle},
 };
 pub use settle::{Published, RootKey};
 use std::{
@@ -216,7 +217,7 @@ impl<'a, S: Store> Planner<'a, S> {
                 let found = tree::below_tenant(&self.overlay, &self.top, tenant, subscriber.0, &mut path)?;
                 vacant(found)?;
                 let account = self.new_account(subscriber.0, row, secret, name, Under::Subscriber(tenant, subscriber));
-                self.names.push(NameChange::AddSubscriber(tenant, subscriber, account.name.clone()));
+                self.names.push(NameChange::AddSubscriber(tenant, subscriber, account.name.clone(), Veil::new()));
                 self.insert(&path, Entry::Subscriber(account))
             }
             Change::AddPeriod { tenant, period, row, secret, purpose, day } => {
@@ -230,7 +231,8 @@ impl<'a, S: Store> Planner<'a, S> {
                     return Err(CommitError::Malformed("a recording has too many objects"));
                 }
                 vacant(tree::recording(&self.overlay, &self.top, at, &mut path)?)?;
-                let (audio, facts) = (Some(Arc::new(audio)), Some(Arc::new(facts)));
+                let veil = self.veil(at.tenant, at.subscriber).ok_or(CommitError::Gone)?;
+                let (audio, facts) = (Some(Veiled::new(&veil, &audio)), Some(Veiled::new(&veil, &facts)));
                 let recording = Recording { handle: at.recording, row, kind, audio, facts, objects };
                 self.insert(&path, Entry::Recording(recording))
             }
@@ -423,6 +425,15 @@ impl<'a, S: Store> Planner<'a, S> {
         Ok(())
     }
 
+    /// The veil of a subscriber that lives, or comes with this batch.
+    fn veil(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Option<Arc<Veil>> {
+        let new = self.names.iter().rev().find_map(|change| match change {
+            NameChange::AddSubscriber(of, new, _, veil) if (*of, *new) == (tenant, subscriber) => Some(veil),
+            _ => None,
+        });
+        new.or_else(|| self.index.veil(tenant, subscriber)).cloned()
+    }
+
     fn copy_is_queued(&self, object: ObjectId) -> Result<bool, ReadError> {
         match self.copies.iter().rev().find(|(copied, _)| *copied == object) {
             Some((_, queued)) => Ok(*queued),
@@ -446,7 +457,7 @@ impl<'a, S: Store> Planner<'a, S> {
                 (NameChange::AddTenant(handle, taken), None) if taken.as_str() == name => {
                     return if dropped.contains(&handle.0) { Ok(()) } else { Err(CommitError::Exists) };
                 }
-                (NameChange::AddSubscriber(of, handle, taken), Some(tenant))
+                (NameChange::AddSubscriber(of, handle, taken, _), Some(tenant))
                     if *of == tenant && taken.as_str() == name =>
                 {
                     return if dropped.contains(&handle.0) { Ok(()) } else { Err(CommitError::Exists) };

@@ -161,7 +161,7 @@ fn first_start(backing: &dyn Backing, slot: &mut dyn Slot, records: &[Record]) -
     let root = root_key(Record::new(1, Secret::random()));
     backing.write(&[&[Row::put(Family::Meta, BIRTH, root.id.0.to_vec())]])?;
     slot.stage(root.generation, &root.key)?;
-    let (body, items) = encode_body(Level::Tenants, &[]);
+    let (body, items) = encode_body(Level::Tenants, &[]).map_err(|_| OpenError::Damaged("an empty page"))?;
     let clear = Clear { page: TOP, version: 1, root: Some(root.id), items }.encode();
     let top = Row::put(Family::Pages, TOP.0, seal(Kind::Top, &root.key, &clear, &body));
     let rows = vec![top, Row::delete(Family::Meta, BIRTH)];

@@ -2,7 +2,8 @@
 //!
 //! Readers hold a shared lock while they go from the top to an entry; the writer holds it alone while a batch is applied
 //! and published, never while a slot commits. So a reader sees one state, and once an erasure's batch is published no page
-//! of what fell is in the cache. What was handed out ([`Holder`], leaves) is the caller's to wipe.
+//! of what fell opens from the cache: pages with keys are dropped, and secrets of recordings lose their
+//! [veil](super::veil), so that this does not take longer the more there were. What was handed out ([`Holder`], leaves) is the caller's to wipe.
 
 use super::{
     AudioLeaf, CommitError, Committed, DoomedBatch, FactsLeaf, Forgets, Holder, Mutation, OpenError, Period, ReadError,
@@ -16,6 +17,7 @@ use super::{
     start, sweep,
     tree::{self, Source},
     value_prefix,
+    veil::{Veil, Veiled},
     writer::{OnFailure, Work, Writer},
 };
 use crate::{
@@ -198,7 +200,7 @@ impl KeyStore {
             Entry::Recording(recording) => Some(AudioLeaf {
                 row: recording.row,
                 kind: recording.kind,
-                audio: recording.audio.as_ref().map(|secret| secret.duplicate()),
+                audio: recording.audio.as_ref().and_then(Veiled::open),
                 objects: recording.objects.clone(),
             }),
             _ => None,
@@ -302,9 +304,19 @@ impl KeyStore {
             .collect()
     }
 
+    /// Whether a copy of this object waits.
+    pub fn copy_is_queued(&self, object: ObjectId) -> Result<bool, ReadError> {
+        Ok(self.0.shared.backing.get(Family::Copies, &object.0)?.is_some())
+    }
+
     #[cfg(test)]
-    pub(super) fn cached_pages(&self) -> usize {
-        self.0.shared.cache.len()
+    pub(super) fn cached_secrets(&self) -> usize {
+        let count = |entry: &Entry| match entry {
+            Entry::Recording(leaf) => [&leaf.audio, &leaf.facts].into_iter().flatten().filter_map(Veiled::open).count(),
+            Entry::Branch { .. } | Entry::Period(..) => 1,
+            Entry::Tenant(_) | Entry::Subscriber(_) => 2,
+        };
+        self.0.shared.cache.iter().flat_map(|(_, page)| page.entries.clone()).map(|entry| count(&entry)).sum()
     }
 
     /// How many copies wait.
@@ -319,7 +331,7 @@ fn facts_leaf(entry: &Entry) -> Option<FactsLeaf> {
             recording: recording.handle,
             row: recording.row,
             kind: recording.kind,
-            facts: recording.facts.as_ref().map(|secret| secret.duplicate()),
+            facts: recording.facts.as_ref().and_then(Veiled::open),
             audio_present: recording.audio.is_some(),
         }),
         _ => None,
@@ -347,33 +359,37 @@ impl Reading<'_> {
 
 impl Source for Reading<'_> {
     fn view<R>(&self, link: &Link, under: Under, read: impl FnOnce(Level, &[Arc<Entry>]) -> R) -> Result<R, ReadError> {
-        self.shared.page(link, under).map(|page| read(page.level, &page.entries))
+        self.page(link, under).map(|page| read(page.level, &page.entries))
     }
 }
 
-impl Store for Shared {
+impl Store for Reading<'_> {
     fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError> {
-        if let Some(page) = self.cache.get(&link.id) {
+        if let Some(page) = self.shared.cache.get(&link.id) {
             return Ok(page);
         }
-        let page = Arc::new(open_page(&*self.backing, link, under)?);
-        self.cache.insert(link.id, page.clone());
+        let veil = match under {
+            Under::Subscriber(tenant, subscriber) => self.present.index.veil(tenant, subscriber),
+            Under::Top | Under::Tenant(_) => None,
+        };
+        let page = Arc::new(open_page(&*self.shared.backing, link, under, veil)?);
+        self.shared.cache.insert(link.id, page.clone());
         Ok(page)
     }
 
     fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.backing.get(family, key)?)
+        Ok(self.shared.backing.get(family, key)?)
     }
 }
 
 /// Opens a page and its appended rows.
-fn open_page(backing: &dyn Backing, link: &Link, under: Under) -> Result<Page, ReadError> {
+fn open_page(backing: &dyn Backing, link: &Link, under: Under, veil: Option<&Arc<Veil>>) -> Result<Page, ReadError> {
     let damaged = || ReadError::Damaged("a page is missing or does not open");
     let rows = backing.scan(Family::Pages, &link.id.0, None, usize::MAX)?;
     let mut rows = rows.into_iter();
     let (key, value) = rows.next().filter(|(key, _)| *key == link.id.0).ok_or_else(damaged)?;
     let (clear, body) = open_row(&value, &link.key, if link.id == TOP { Kind::Top } else { Kind::Page })?;
-    let (level, mut entries) = decode_body(&body, &clear.items).map_err(|_| damaged())?;
+    let (level, mut entries) = decode_body(&body, &clear.items, veil).map_err(|_| damaged())?;
     if clear.page.0[..] != key[..] || (level != under.leaf() && level != Level::Branch) {
         return Err(damaged());
     }
@@ -384,7 +400,7 @@ fn open_page(backing: &dyn Backing, link: &Link, under: Under) -> Result<Page, R
         if clear.page != link.id || clear.version != version {
             return Err(damaged());
         }
-        for append in decode_appends(level, &body, &clear.items).map_err(|_| damaged())? {
+        for append in decode_appends(level, &body, &clear.items, veil).map_err(|_| damaged())? {
             apply_append(&mut entries, append).map_err(|_| damaged())?;
         }
     }
@@ -432,7 +448,9 @@ impl Shared {
             self.cache.remove(&page);
         }
         if !published.scopes.is_empty() {
-            self.cache.retain(|_, page| !published.scopes.iter().any(|scope| page.under.within(*scope)));
+            // Pages of recordings stay until they are evicted: once the index lets go of the veil nothing opens them.
+            let falls = |page: &Page| published.scopes.iter().any(|scope| page.under.within(*scope));
+            self.cache.retain(|_, page| page.level == Level::Recordings || !falls(page));
         }
         for change in published.names {
             present.index.apply(change);
@@ -486,7 +504,12 @@ impl Shared {
                     match &**entry {
                         Entry::Subscriber(account) => {
                             let subscriber = SubscriberHandle(account.handle);
-                            changes.push(NameChange::AddSubscriber(tenant, subscriber, account.name.clone()));
+                            changes.push(NameChange::AddSubscriber(
+                                tenant,
+                                subscriber,
+                                account.name.clone(),
+                                Veil::new(),
+                            ));
                         }
                         Entry::Period(period, _) => changes.push(NameChange::AddPeriod(tenant, *period)),
                         _ => {}

@@ -248,7 +248,7 @@ impl Thread {
     ) -> Result<(), Refused> {
         let reading = self.shared.read();
         let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
-        let mut planner = Planner::new(&*self.shared, &reading.present.index, root.clone(), self.shared.limits);
+        let mut planner = Planner::new(&reading, &reading.present.index, root.clone(), self.shared.limits);
         for Request { work, reply, .. } in requests {
             let taken = match work {
                 Work::Mutate(mutation) => planner.mutate(mutation),

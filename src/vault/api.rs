@@ -129,7 +129,7 @@ pub struct Open {
     pub media_type: String,
     /// At least 16 random bytes that the client drew.
     pub client_id: Vec<u8>,
-    /// When the call began; none means now.
+    /// When the call began. Must be stated.
     pub start: Option<Timestamp>,
     /// Bytes to come, where known.
     pub length_hint: Option<u64>,

@@ -1,4 +1,4 @@
-//! The real `quietus dev` process on a folder: started, waited for, spoken to, stopped or killed.
+//! The real process, `quietus dev` or `quietus serve`, on a folder: started, waited for, spoken to, stopped or killed.
 
 // Each test binary that includes this uses a part of it.
 #![allow(dead_code)]
@@ -28,16 +28,24 @@ pub struct Gateway {
 impl Gateway {
     /// Starts on a folder, and waits until it serves. The log goes beside the folder and is appended to.
     pub fn start(data: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        command.args(["dev", "--listen", "127.0.0.1:0", "--data"]).arg(data);
+        Self::spawn(command, data)
+    }
+
+    /// Starts `quietus serve` with a configuration file; `data` holds `client/`, as `DevFiles` makes it.
+    pub fn serve(config: &Path, data: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        command.args(["serve", "--config"]).arg(config);
+        Self::spawn(command, data)
+    }
+
+    /// Starts a command that serves, and waits until it does.
+    pub fn spawn(mut command: Command, data: &Path) -> Self {
         let log = data.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_quietus"))
-            .args(["dev", "--listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(file)
-            .spawn()
-            .expect("the process starts");
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(file).spawn().expect("the process starts");
         let stdout = child.stdout.take().expect("piped");
         let (lines, first) = mpsc::channel();
         // Reads on after the first line, so that the process never writes to a closed pipe.
@@ -51,8 +59,8 @@ impl Gateway {
             panic!("no ready line; the log says: {}", std::fs::read_to_string(&log).unwrap_or_default());
         });
         let port = ready
-            .strip_prefix("ready https://localhost:")
-            .and_then(|rest| rest.split(' ').next()?.parse().ok())
+            .strip_prefix("ready https://")
+            .and_then(|rest| rest.split(' ').next()?.rsplit(':').next()?.parse().ok())
             .unwrap_or_else(|| panic!("not a ready line: {ready}"));
         Self { child, data: data.to_owned(), log, port }
     }

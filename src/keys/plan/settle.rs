@@ -20,7 +20,7 @@ use crate::{
         backing::{Family, Row},
         command::{Command, Rotation},
         index::NameChange,
-        page::{Account, Clear, Entry, Item, Level, Link, Page, TOP, Under, encode_appends, encode_body},
+        page::{Account, BadPage, Clear, Entry, Item, Level, Link, Page, TOP, Under, encode_appends, encode_body},
     },
 };
 use std::sync::Arc;
@@ -94,9 +94,9 @@ impl<S: Store> Planner<'_, S> {
         if self.overlay.nodes.contains_key(&TOP) {
             let settled = self.settle(TOP)?;
             if let Pieces::Fresh(drafts) = settled.pieces {
-                let draft = Draft { was: settled.was, ..self.reduce(drafts, Under::Top) };
+                let draft = Draft { was: settled.was, ..self.reduce(drafts, Under::Top)? };
                 let root = rotation.map_or(&self.root, |(next, _)| next).clone();
-                self.write(TOP, draft, Under::Top, &root.key, Some(root.id));
+                self.write(TOP, draft, Under::Top, &root.key, Some(root.id))?;
             }
         }
         self.published.names = self.names;
@@ -149,14 +149,14 @@ impl<S: Store> Planner<'_, S> {
         match &was {
             Some(_) if !rewrite && appends.is_empty() => {}
             Some(page) if !rewrite && page.version - page.base < self.limits.appends => {
-                let (body, items) = encode_appends(&appends);
+                let (body, items) = encode_appends(&appends).map_err(fell)?;
                 let version = page.version + 1;
                 let clear = Clear { page: id, version, root: None, items }.encode();
                 let name = append_name(id, version);
                 self.rows.push(Row::put(Family::Pages, name, seal(Kind::Append, &link.key, &clear, &body)));
                 self.published.pages.push(Arc::new(Page { id, base: page.base, version, under, level, entries }));
             }
-            _ => self.write(id, Draft { was: was.clone(), level, entries }, under, &link.key, top),
+            _ => self.write(id, Draft { was: was.clone(), level, entries }, under, &link.key, top)?,
         }
         Ok(Settled { was, erased, pieces: Pieces::Kept(link) })
     }
@@ -199,7 +199,7 @@ impl<S: Store> Planner<'_, S> {
             node.entries.push(match part {
                 Part::Entry(entry) => entry,
                 Part::Fresh { low, draft, .. } => {
-                    let child = self.write_fresh(draft, node.under);
+                    let child = self.write_fresh(draft, node.under)?;
                     Arc::new(Entry::Branch { low, child })
                 }
             });
@@ -285,17 +285,17 @@ impl<S: Store> Planner<'_, S> {
             Pieces::Kept(link) => link,
             Pieces::Fresh(drafts) if drafts.is_empty() => {
                 let draft = Draft { was: settled.was, level: under.leaf(), entries: Vec::new() };
-                self.write_fresh(draft, under)
+                self.write_fresh(draft, under)?
             }
             Pieces::Fresh(drafts) => {
-                let draft = self.reduce(drafts, under);
+                let draft = self.reduce(drafts, under)?;
                 match (draft.level, &draft.entries[..]) {
                     // A branch over one page is not needed: nothing but that page lies below it.
                     (Level::Branch, [only]) if only.child().is_some() => {
                         self.remove(draft.was.as_deref());
                         only.child().cloned().ok_or(ReadError::Damaged("a branch entry without a page"))?
                     }
-                    _ => self.write_fresh(draft, under),
+                    _ => self.write_fresh(draft, under)?,
                 }
             }
         };
@@ -303,11 +303,11 @@ impl<S: Store> Planner<'_, S> {
     }
 
     /// Puts branches above several pages until one is left, which the caller writes.
-    fn reduce(&mut self, mut drafts: Vec<Draft>, under: Under) -> Draft {
+    fn reduce(&mut self, mut drafts: Vec<Draft>, under: Under) -> Result<Draft, ReadError> {
         loop {
             if drafts.len() <= 1 {
                 let empty = || Draft { was: None, level: under.leaf(), entries: Vec::new() };
-                return drafts.pop().unwrap_or_else(empty);
+                return Ok(drafts.pop().unwrap_or_else(empty));
             }
             let mut entries = Vec::with_capacity(drafts.len());
             for draft in drafts {
@@ -315,7 +315,7 @@ impl<S: Store> Planner<'_, S> {
                     Some(first) if !entries.is_empty() => first.place(),
                     _ => [0; 16],
                 };
-                let child = self.write_fresh(draft, under);
+                let child = self.write_fresh(draft, under)?;
                 entries.push(Arc::new(Entry::Branch { low, child }));
             }
             drafts = self.chunk(None, Level::Branch, entries);
@@ -347,23 +347,31 @@ impl<S: Store> Planner<'_, S> {
             && left.iter().chain(right).map(|entry| entry.size()).sum::<usize>() <= self.limits.bytes / 2
     }
 
-    fn write_fresh(&mut self, draft: Draft, under: Under) -> Link {
+    fn write_fresh(&mut self, draft: Draft, under: Under) -> Result<Link, ReadError> {
         let id = draft.was.as_ref().map_or_else(|| PageId(random()), |page| page.id);
         let link = Link { id, key: Arc::new(Secret::random()) };
-        self.write(id, draft, under, &link.key, None);
-        link
+        self.write(id, draft, under, &link.key, None)?;
+        Ok(link)
     }
 
-    fn write(&mut self, id: PageId, draft: Draft, under: Under, key: &Secret, root: Option<RootId>) {
+    fn write(
+        &mut self,
+        id: PageId,
+        draft: Draft,
+        under: Under,
+        key: &Secret,
+        root: Option<RootId>,
+    ) -> Result<(), ReadError> {
         let Draft { was, level, mut entries } = draft;
         let version = was.as_ref().map_or(1, |page| page.version + 1);
         self.remove_appended(was.as_deref());
         begin_at(&mut entries, [0; 16]);
-        let (body, items) = encode_body(level, &entries);
+        let (body, items) = encode_body(level, &entries).map_err(fell)?;
         let clear = Clear { page: id, version, root, items }.encode();
         let kind = if root.is_some() { Kind::Top } else { Kind::Page };
         self.rows.push(Row::put(Family::Pages, id.0, seal(kind, key, &clear, &body)));
         self.published.pages.push(Arc::new(Page { id, base: version, version, under, level, entries }));
+        Ok(())
     }
 
     fn remove(&mut self, was: Option<&Page>) {
@@ -393,6 +401,11 @@ fn begin_at(entries: &mut [Arc<Entry>], begin: [u8; 16]) {
     {
         *first = Arc::new(Entry::Branch { low: begin, child: child.clone() });
     }
+}
+
+/// The writer wipes veils, and only when it publishes, after all planning.
+fn fell(_: BadPage) -> ReadError {
+    ReadError::Damaged("a page that fell is being written")
 }
 
 /// Name of an appended row.

@@ -1,6 +1,9 @@
 //! The attacker of the design's section 1, on the key store: any bytes that were ever written, and some keys; what follows?
 
-use super::super::page::{Append, Clear, Entry, Level, Link, TOP, decode_appends, decode_body};
+use super::super::{
+    page::{Append, Clear, Entry, Level, Link, TOP, decode_appends, decode_body},
+    veil::{Veil, Veiled},
+};
 use crate::{
     crypto::{
         envelope::{Envelope, Kind, MAGIC},
@@ -56,6 +59,7 @@ impl Haul {
 
     pub fn closure(&self, mut work: Vec<(PageId, Key)>) -> Reach {
         let mut reach = Reach::default();
+        let veil = Veil::new();
         while let Some((page, key)) = work.pop() {
             if !reach.pages.insert((page, key)) {
                 continue;
@@ -67,14 +71,16 @@ impl Haul {
                 let clear = Clear::decode(envelope.clear, envelope.kind == Kind::Top).expect("it was carved");
                 if envelope.kind == Kind::Append {
                     let levels = [Level::Branch, Level::Tenants, Level::Subscribers, Level::Recordings];
-                    let appends = levels.into_iter().find_map(|level| decode_appends(level, &body, &clear.items).ok());
+                    let appends = levels
+                        .into_iter()
+                        .find_map(|level| decode_appends(level, &body, &clear.items, Some(&veil)).ok());
                     for append in appends.expect("an appended row decodes") {
                         if let Append::Insert(entry) = append {
                             learn(&entry, &mut reach, &mut work);
                         }
                     }
                 } else {
-                    for entry in decode_body(&body, &clear.items).expect("a page decodes").1 {
+                    for entry in decode_body(&body, &clear.items, Some(&veil)).expect("a page decodes").1 {
                         learn(&entry, &mut reach, &mut work);
                     }
                 }
@@ -95,7 +101,13 @@ fn learn(entry: &Entry, reach: &mut Reach, work: &mut Vec<(PageId, Key)>) {
         }
         Entry::Period(_, secret) => drop(reach.secrets.insert(*secret.expose())),
         Entry::Recording(recording) => {
-            reach.secrets.extend([&recording.audio, &recording.facts].into_iter().flatten().map(|key| *key.expose()));
+            reach.secrets.extend(
+                [&recording.audio, &recording.facts]
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Veiled::open)
+                    .map(|key| *key.expose()),
+            );
         }
     }
 }
