@@ -71,8 +71,8 @@ impl Store {
         Self { keys, tenant, dir }
     }
 
-    /// Flushed, and with nothing in the cache: an erasure wipes the cached pages of what fell, which is work of its own and
-    /// as large as what was used lately, not as what lies below.
+    /// Flushed, and with nothing in the cache: an erasure also wipes the cached pages of what fell, which is bounded by the
+    /// cache and is left out here.
     fn reopened(self) -> Self {
         let Self { keys, tenant, dir } = self;
         drop(keys);
