@@ -7,7 +7,6 @@ QUIETUS_BENCH_TABLE=$(mktemp)
 export QUIETUS_BENCH_TABLE
 trap 'rm -f "$QUIETUS_BENCH_TABLE"' EXIT
 [ $# -gt 0 ] || set -- segments keys journal ingest
-cargo build --locked --release --benches --bins
 for bench in "$@"; do
     cargo bench --locked --bench "$bench"
 done
