@@ -59,7 +59,8 @@ pub fn print(title: &str, rows: &[Row]) {
 
 /// Measures both by turns, the first one alternating; one round before that warms caches.
 pub fn by_turns(rounds: usize, mut ours: impl FnMut() -> f64, mut floor: impl FnMut() -> f64) -> Vec<(f64, f64)> {
-    (ours(), floor());
+    ours();
+    floor();
     let round = |number: usize| {
         if number.is_multiple_of(2) {
             let first = ours();

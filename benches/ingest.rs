@@ -325,6 +325,7 @@ fn open(number: usize, mode: v1::Mode, length: usize) -> v1::Open {
         kind: v1::Kind::Call.into(),
         mode: mode.into(),
         media_type: "audio/PCMA;rate=8000".into(),
+        start_ms: quietus::domain::time::Clock::system().now().0,
         client_id: Bytes::copy_from_slice(&random::<16>()),
         length_hint: length as u64,
         ..Default::default()

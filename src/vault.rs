@@ -1,6 +1,6 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
-//! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`ingest`] (a call comes in; its back half
+//! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
 //! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
 //! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them.
@@ -22,6 +22,7 @@ mod claims;
 mod erasure;
 mod housekeeping;
 mod ingest;
+mod opening;
 mod playback;
 mod recording_id;
 mod recover;
@@ -48,7 +49,7 @@ use crate::{
 use bytes::Bytes;
 use claims::Claims;
 use sessions::{Cut, Sessions};
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -99,6 +100,8 @@ pub(crate) struct Inner {
     sessions: Sessions,
     claims: Claims,
     memory: Arc<Semaphore>,
+    /// By home region; see [`track`].
+    live_memory: HashMap<String, Arc<Semaphore>>,
     playbacks: Arc<Semaphore>,
     client_locks: Vec<Mutex<()>>,
     period_lock: Mutex<()>,
@@ -120,8 +123,14 @@ impl Vault {
         objects: ObjectStore,
         clock: Clock,
     ) -> Result<Self, Error> {
+        let live_share = config.memory_budget / 4 / objects.regions().len().max(1);
         let inner = Arc::new(Inner {
-            memory: Arc::new(Semaphore::new((config.memory_budget / GRANT).max(MIN_BUDGET / GRANT))),
+            memory: Arc::new(Semaphore::new((config.memory_budget * 3 / 4).max(MIN_BUDGET) / GRANT)),
+            live_memory: objects
+                .regions()
+                .into_iter()
+                .map(|region| (region, Arc::new(Semaphore::new(live_share.max(MIN_BUDGET) / GRANT))))
+                .collect(),
             playbacks: Arc::new(Semaphore::new(MAX_PLAYBACKS)),
             client_locks: (0..CLIENT_LOCKS).map(|_| Mutex::new(())).collect(),
             config,
@@ -175,8 +184,13 @@ impl Vault {
     }
 }
 
-/// A budget must hold at least one slice and its ciphertext, twice over.
-const MIN_BUDGET: usize = 4 * crate::segment::MAX_SLICE;
+/// A share must hold at least one slice.
+const MIN_BUDGET: usize = 2 * crate::segment::MAX_SLICE;
+
+/// Grants that so much plaintext takes, sealed in place.
+fn grants(plaintext: u64) -> u32 {
+    (crate::segment::object_len(plaintext) as usize).div_ceil(GRANT) as u32
+}
 
 /// A recording that an id leads to.
 struct Located {

@@ -53,6 +53,7 @@ fn open(tenant: &str, mode: v1::Mode) -> Event {
         kind: v1::Kind::Call.into(),
         mode: mode.into(),
         media_type: "audio/PCMA;rate=8000".into(),
+        start_ms: quietus::domain::time::Clock::system().now().0,
         client_id: quietus::crypto::random::<16>().to_vec().into(),
         ..Default::default()
     })

@@ -133,7 +133,7 @@ impl Task {
             subscriber: names::resolve(&what.subscriber)?,
             kind: kind(what.kind).into(),
             mode: if what.live { v1::Mode::Live } else { v1::Mode::Spooled }.into(),
-            start_ms: what.start.map_or(0, jiff::Timestamp::as_millisecond),
+            start_ms: what.start.unwrap_or_else(jiff::Timestamp::now).as_millisecond(),
             facts: Some(facts),
             ..Default::default()
         };

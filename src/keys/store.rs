@@ -304,6 +304,11 @@ impl KeyStore {
             .collect()
     }
 
+    /// Whether a copy of this object waits.
+    pub fn copy_is_queued(&self, object: ObjectId) -> Result<bool, ReadError> {
+        Ok(self.0.shared.backing.get(Family::Copies, &object.0)?.is_some())
+    }
+
     #[cfg(test)]
     pub(super) fn cached_secrets(&self) -> usize {
         let count = |entry: &Entry| match entry {

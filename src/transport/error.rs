@@ -62,7 +62,7 @@ impl From<Error> for Problem {
             Error::Exists => Reason::Exists,
             Error::TakenOver => Reason::TakenOver,
             Error::Mismatch { .. } => Reason::Mismatch,
-            Error::JournalFull | Error::Silent | Error::Storage(_) | Error::Stopping => Reason::TryAgain,
+            Error::JournalFull | Error::Storage(_) | Error::Stopping => Reason::TryAgain,
             Error::Corrupt(_) => Reason::Corrupt,
             Error::Internal(_) => Reason::Internal,
         };

@@ -26,11 +26,7 @@ use axum::{
     routing::get,
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-
-/// Chunks of at most 64 KiB under way to a client.
-const CHUNKS: usize = 4;
+use tokio_stream::StreamExt as _;
 
 /// Metric names, each with its unit.
 mod metric {
@@ -203,18 +199,9 @@ fn describe(response: &mut Response, info: &PlayInfo, partial: bool, head: bool)
 }
 
 /// A failure on the way breaks the stream off: short of its stated length, no client takes it for the whole.
-fn stream(mut playback: Playback) -> Body {
-    let (to, from) = mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(CHUNKS);
-    tokio::spawn(async move {
-        while let Some(chunk) = playback.next().await {
-            let chunk = chunk.map_err(|error| std::io::Error::other(Problem::from(error).message));
-            let failed = chunk.is_err();
-            if to.send(chunk).await.is_err() || failed {
-                return;
-            }
-        }
-    });
-    Body::from_stream(ReceiverStream::new(from))
+fn stream(playback: Playback) -> Body {
+    let failed = |error| std::io::Error::other(Problem::from(error).message);
+    Body::from_stream(playback.map(move |chunk| chunk.map_err(failed)))
 }
 
 fn caller(gateway: &Gateway, request: &Request) -> Result<(Identity, &'static str), Problem> {

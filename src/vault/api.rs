@@ -129,7 +129,7 @@ pub struct Open {
     pub media_type: String,
     /// At least 16 random bytes that the client drew.
     pub client_id: Vec<u8>,
-    /// When the call began; none means now.
+    /// When the call began. Must be stated.
     pub start: Option<Timestamp>,
     /// Bytes to come, where known.
     pub length_hint: Option<u64>,
@@ -348,9 +348,6 @@ pub enum Error {
     /// The name is taken.
     #[error("a tenant of this name exists")]
     Exists,
-    /// A sender that holds memory did not go on.
-    #[error("nothing came for too long; open the recording again and go on from what is kept")]
-    Silent,
     /// A second stream feeds the same recording.
     #[error("another stream took this recording over")]
     TakenOver,

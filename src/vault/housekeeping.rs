@@ -9,7 +9,7 @@ use super::{Error, Inner, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
-        id::{PeriodHandle, TenantHandle},
+        id::{PeriodHandle, RowId, TenantHandle},
         time::Day,
     },
     keys::{Change, CommitError, Mutation, Owner, Purpose},
@@ -48,7 +48,9 @@ pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
                     changes.extend(close_day(inner, tenant, period.handle, period.day)?);
                     changes.push(Change::ErasePeriod(tenant, period.handle));
                 }
-                Purpose::ClientIds if period.day.0 + inner.config.client_window_days < today.0 => {
+                Purpose::ClientIds
+                    if period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)? =>
+                {
                     changes.push(Change::ErasePeriod(tenant, period.handle));
                 }
                 Purpose::Counters | Purpose::ClientIds => {}
@@ -65,6 +67,12 @@ pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// Whether no recording of a client-id period is open. One that is, has acknowledged audio which only its `Open` row leads
+/// to: after a node was away for weeks, or its clock jumped, the period waits until the recording is complete or partial.
+fn none_open(inner: &Inner, period: RowId) -> Result<bool, Error> {
+    Ok(inner.keys.values(period, Kind::Open)?.is_empty())
 }
 
 /// The row that keeps a day's sums for good.

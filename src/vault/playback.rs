@@ -21,29 +21,43 @@ use crate::{
     segment::SEGMENT,
 };
 use bytes::Bytes;
-use std::{ops::Range, sync::Arc};
+use std::{
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_stream::Stream;
 
 /// Plaintext fetched with one GET: large enough to keep the line busy, small enough for many listeners.
 const FETCH: u64 = 16 * SEGMENT as u64;
+/// Chunks that wait for the listener: one fetch is heard while the next one comes.
+const QUEUED: usize = 2 * (FETCH as usize / SEGMENT);
 /// Bytes from the start of a recording that tell its rate.
 const HEAD_LEN: u64 = 4096;
 
-/// A running playback.
+/// A running playback: a stream of authenticated bytes, at most 64 KiB at a time.
 pub struct Playback {
     info: PlayInfo,
-    chunks: mpsc::Receiver<Result<Bytes, Error>>,
+    chunks: Queue,
 }
+
+/// What is fetched and not yet heard. The task empties it when it is cut: an erasure is not answered while plaintext waits.
+type Queue = Arc<Mutex<mpsc::Receiver<Result<Bytes, Error>>>>;
 
 impl Playback {
     /// What will be delivered.
     pub fn info(&self) -> &PlayInfo {
         &self.info
     }
+}
 
-    /// The next authenticated bytes, at most 64 KiB; none at the end.
-    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        self.chunks.recv().await
+impl Stream for Playback {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).poll_recv(context)
     }
 }
 
@@ -89,8 +103,10 @@ impl Vault {
             start: plan.body.start,
             complete: row.state == 3,
         };
-        let (sender, chunks) = mpsc::channel(2 * (FETCH as usize / SEGMENT));
-        let task = Streaming { inner: inner.clone(), row: leaf.row, audio, pieces, plan, sender };
+        let (sender, chunks) = mpsc::channel(QUEUED);
+        let chunks = Arc::new(Mutex::new(chunks));
+        let queue = chunks.clone();
+        let task = Streaming { inner: inner.clone(), row: leaf.row, audio, pieces, plan, sender, queue };
         inner.tasks.spawn(task.run(guard, slot));
         Ok(Playback { info, chunks })
     }
@@ -172,6 +188,7 @@ struct Streaming {
     pieces: Vec<Piece>,
     plan: Plan,
     sender: mpsc::Sender<Result<Bytes, Error>>,
+    queue: Queue,
 }
 
 impl Streaming {
@@ -182,15 +199,31 @@ impl Streaming {
                 Cut::Erased | Cut::TakenOver => Error::Erased,
                 Cut::Stopping => Error::Stopping,
             }),
-            outcome = self.stream() => outcome,
+            outcome = self.deliver() => outcome,
         };
-        let Self { audio, sender, .. } = self;
+        let Self { audio, sender, queue, .. } = self;
         drop(audio);
+        if guard.is_cut() {
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            while queue.try_recv().is_ok() {}
+        }
+        // The listener alone keeps the queue from here on.
+        drop(queue);
         drop(guard);
         if let Err(error) = outcome {
             // A listener that has gone does not hear of it.
             let _ = sender.send(Err(error)).await;
         }
+    }
+
+    /// Streams, and waits until all of it has been heard or the listener has gone: plaintext in the queue is the session's.
+    async fn deliver(&self) -> Result<(), Error> {
+        let sent = self.stream().await;
+        tokio::select! {
+            () = self.sender.closed() => {}
+            _ = self.sender.reserve_many(QUEUED) => {}
+        }
+        sent
     }
 
     async fn stream(&self) -> Result<(), Error> {

@@ -20,6 +20,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Pause before a recording whose track failed is looked at again.
 const PAUSE: Duration = Duration::from_secs(1);
+/// The longest such pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// State of a recording that takes audio.
 const OPEN: u32 = 1;
 
@@ -57,23 +59,29 @@ pub(crate) fn take_up(inner: &Arc<Inner>, recovered: Recovered) -> Result<(), Er
 /// After a pause, looks after a recording whose track was cut or failed: goes on with it, or, where it was erased, has the
 /// journal let go of it.
 pub(crate) async fn adopt_later(inner: Arc<Inner>, path: RecordingPath, row: RowId, period: PeriodHandle) {
-    tokio::select! {
-        () = inner.stopping.cancelled() => return,
-        () = tokio::time::sleep(PAUSE) => {}
-    }
-    let adopted = async {
-        // The track's last command, and the erasure that cut it, may wait for the writer; this waits behind them.
-        inner.keys.commit(Mutation { changes: Vec::new() }).await?;
-        if inner.keys.audio_leaf(path)?.is_none_or(|leaf| leaf.audio.is_none()) {
-            inner.journal.forget(row);
-        } else if let Some(holder) = inner.keys.period(path.tenant, period)? {
-            adopt(&inner, path, (period, holder.row))?;
+    let mut pause = PAUSE;
+    loop {
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
-        Ok::<(), Error>(())
-    };
-    if let Err(error) = adopted.await {
-        tracing::error!(%error, %row, "a recording cannot be taken up; it waits for the next start");
+        match look_after(&inner, path, row, period).await {
+            Ok(()) => return,
+            Err(error) => tracing::error!(%error, %row, "a recording cannot be taken up yet"),
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+async fn look_after(inner: &Arc<Inner>, path: RecordingPath, row: RowId, period: PeriodHandle) -> Result<(), Error> {
+    // The track's last command, and the erasure that cut it, may wait for the writer; this waits behind them.
+    inner.keys.commit(Mutation { changes: Vec::new() }).await?;
+    if inner.keys.audio_leaf(path)?.is_none_or(|leaf| leaf.audio.is_none()) {
+        inner.journal.forget(row);
+    } else if let Some(holder) = inner.keys.period(path.tenant, period)? {
+        adopt(inner, path, (period, holder.row))?;
+    }
+    Ok(())
 }
 
 /// Starts a track without a caller. False when the audio was erased. Somebody who feeds the recording is left alone.
@@ -81,10 +89,9 @@ fn adopt(inner: &Arc<Inner>, path: RecordingPath, period: (PeriodHandle, RowId))
     let Some(guard) = inner.sessions.enter_ingest(path) else { return Ok(true) };
     // The client id's row is needed only by a caller, and there is none.
     let client_row = values::name(period.1, Kind::Client);
-    let Some(track) = Track::take_up(inner, path, period, client_row)? else { return Ok(false) };
+    let Some(track) = Track::take_up(inner, guard, period, client_row)? else { return Ok(false) };
     if track.audio_row.state == OPEN {
-        let finish = finish_frame(inner, &track)?;
-        inner.tasks.spawn(track.run_orphan(guard, finish));
+        inner.tasks.spawn(track.run_orphan());
     }
     Ok(true)
 }

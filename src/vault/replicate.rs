@@ -1,19 +1,19 @@
 //! Copies sealed slices to the regions that lack them, from a durable queue.
 //!
 //! The queue's row is written in the command that lists the slice and goes when the copy is there, so a kill in between
-//! copies once more and nothing else. A copy holds the object's claim, which the sweeper waits for; an object that is in
-//! no region any more was erased, and its row goes.
+//! copies once more and nothing else. A copy holds the object's claim, which the sweeper waits for. An object that no region
+//! has, though its row is there, is reported and tried again: only an erasure takes such a row away.
 
 use super::Inner;
 use crate::{
     domain::id::ObjectId,
-    keys::{Change, Mutation},
+    keys::{Change, CommitError, Mutation},
     object::StoreError,
 };
 use std::{sync::Arc, time::Duration};
 
 /// Rows looked at in one go.
-const BATCH: usize = 64;
+const BATCH: usize = 1024;
 /// Pause after a failure.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Pause while nothing waits; new rows wake it.
@@ -61,12 +61,18 @@ async fn pass(inner: &Arc<Inner>) -> Result<usize, String> {
 
 async fn copy(inner: &Arc<Inner>, object: ObjectId, to: &str) -> Result<(), String> {
     let _claim = inner.claims.claim(&[object]).await;
-    if let Some(body) = read(inner, object, to).await.map_err(|error| error.to_string())? {
-        inner.objects.put(to, object, body).await.map_err(|error| error.to_string())?;
+    // An erasure takes the row from the queue: whatever is still queued must be somewhere.
+    if !inner.keys.copy_is_queued(object).map_err(|error| error.to_string())? {
+        return Ok(());
     }
-    let changes = vec![Change::CopyDone { object }];
-    inner.keys.commit(Mutation { changes }).await.map_err(|error| error.to_string())?;
-    Ok(())
+    let body = read(inner, object, to).await.map_err(|error| error.to_string())?;
+    let body = body.ok_or("an object that is to be copied is in no other region")?;
+    inner.objects.put(to, object, body).await.map_err(|error| error.to_string())?;
+    match inner.keys.commit(Mutation { changes: vec![Change::CopyDone { object }] }).await {
+        // Erased meanwhile: the sweeper waits for the claim and removes this copy like the others.
+        Ok(_) | Err(CommitError::Gone) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Reads the object from any other region; none when no region has it.

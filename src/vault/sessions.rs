@@ -52,9 +52,13 @@ struct Shared {
 #[derive(Clone, Default)]
 pub struct Sessions(Arc<Shared>);
 
+/// Hears of a session's cut.
+pub type Listener = watch::Receiver<Option<Cut>>;
+
 /// A session's presence. Dropped last, after every secret of the session.
 pub struct Guard {
     id: u64,
+    path: RecordingPath,
     sessions: Sessions,
     cut: watch::Receiver<Option<Cut>>,
 }
@@ -97,7 +101,7 @@ impl Sessions {
         entries.0 += 1;
         let id = entries.0;
         entries.1.insert(id, Entry { path, role, cut: sender });
-        Guard { id, sessions: self.clone(), cut }
+        Guard { id, path, sessions: self.clone(), cut }
     }
 
     /// How many recordings are being fed.
@@ -128,12 +132,33 @@ impl Sessions {
 }
 
 impl Guard {
+    /// What this session is about.
+    pub fn path(&self) -> RecordingPath {
+        self.path
+    }
+
+    /// Whether this session has been cut.
+    pub fn is_cut(&self) -> bool {
+        self.cut.borrow().is_some()
+    }
+
     /// Waits until this session is cut.
     pub async fn cut(&self) -> Cut {
-        let mut receiver = self.cut.clone();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(cut) => cut.unwrap_or(Cut::Stopping),
-            Err(_) => Cut::Stopping,
+        Self::heard(self.listener()).await
+    }
+
+    /// Hears of the cut without keeping the session inside; see [`Guard::heard`].
+    pub fn listener(&self) -> Listener {
+        self.cut.clone()
+    }
+
+    /// Waits until the listener's session is cut.
+    pub async fn heard(mut listener: Listener) -> Cut {
+        let cut = listener.wait_for(Option::is_some).await.ok().and_then(|cut| *cut);
+        match cut {
+            Some(cut) => cut,
+            // The session has left: there is nothing to cut, for ever.
+            None => std::future::pending().await,
         }
     }
 }

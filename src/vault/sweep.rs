@@ -47,8 +47,15 @@ async fn step(inner: &Arc<Inner>) -> Result<bool, String> {
     let Some(batch) = inner.keys.next_doomed(STEP).map_err(|error| error.to_string())? else { return Ok(false) };
     let _claim = inner.claims.claim(&batch.objects).await;
     if !batch.objects.is_empty() {
+        // A region that is away does not keep the ciphertext in the others.
+        let mut failed = None;
         for region in inner.objects.regions() {
-            inner.objects.remove(&region, &batch.objects).await.map_err(|error| error.to_string())?;
+            if let Err(error) = inner.objects.remove(&region, &batch.objects).await {
+                failed = Some(error.to_string());
+            }
+        }
+        if let Some(why) = failed {
+            return Err(why);
         }
     }
     inner.keys.swept(batch).await.map_err(|error| error.to_string())?;

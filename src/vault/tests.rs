@@ -24,6 +24,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
+use tokio_stream::StreamExt as _;
 
 const CLIENTS: u8 = 4;
 
@@ -278,7 +279,7 @@ impl House {
                 mode: if live { Mode::Live } else { Mode::Spooled },
                 media_type: "audio/PCMA".to_owned(),
                 client_id: [&self.nonce[..], &[client]].concat(),
-                start: None,
+                start: Some(Clock::system().now()),
                 length_hint: None,
                 facts: StatedFacts::default(),
             })

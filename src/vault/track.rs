@@ -19,7 +19,7 @@
 use super::{
     Error, Finished, Inner, Progress, Residency,
     audio::{self, Source},
-    ingest::{BOTH, Filling, SharedWriter},
+    ingest::{Filling, SharedDesk},
     sessions::{Cut, Guard},
     tenants::Settings,
     values,
@@ -28,17 +28,19 @@ use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::id::{ObjectId, PeriodHandle, RowId},
     journal::Pending,
-    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
     object::StoreError,
     proto::stored::{self, FinishFrame},
     segment::{MAX_SLICE, SliceBuffer},
 };
 use bytes::Bytes;
+use ring::digest;
 use std::{collections::HashSet, sync::Arc, time::Duration};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, watch},
+    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     time::Instant,
 };
+use zeroize::Zeroizing;
 
 /// What the front half asks for.
 pub(crate) enum Job {
@@ -48,6 +50,8 @@ pub(crate) enum Job {
     FinishSpooled(Option<Filling>, FinishFrame),
     /// The rest of a live one lies in the journal, or is on its way there.
     FinishLive(FinishFrame),
+    /// Take digest and head of the first bytes again from what is kept. None where that cannot be had soon.
+    Digest { below: u64, reply: oneshot::Sender<Option<(digest::Context, Zeroizing<Vec<u8>>)>> },
     /// Forget it; with its client id, so that it can be sent again, or without.
     Discard { forget_client: bool },
 }
@@ -109,6 +113,8 @@ pub(crate) struct Track {
     pub inner: Arc<Inner>,
     pub path: RecordingPath,
     pub row: RowId,
+    /// Left last.
+    pub guard: Guard,
     /// None once the track has been cut.
     pub audio: Option<Secret>,
     /// None when the facts were erased apart, too.
@@ -125,6 +131,10 @@ pub(crate) struct Track {
     pub next_object: ObjectId,
 }
 
+/// How long a sender of a file may be silent while a slice fills.
+const IDLE: Duration = Duration::from_secs(10);
+/// How long Finish of a resumed live call may take to read back what is kept.
+const DIGEST_LIMIT: Duration = Duration::from_secs(10);
 /// Between two tries of a put for a live call, which nobody else has.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -132,10 +142,11 @@ impl Track {
     /// Takes up a recording that exists. None when its audio, or all of it, was erased.
     pub(crate) fn take_up(
         inner: &Arc<Inner>,
-        path: RecordingPath,
+        guard: Guard,
         (period, period_row): (PeriodHandle, RowId),
         client_row: ValueName,
     ) -> Result<Option<Self>, Error> {
+        let path = guard.path();
         let Some(leaf) = inner.keys.audio_leaf(path)? else { return Ok(None) };
         let Some(audio) = leaf.audio else { return Ok(None) };
         let facts = inner.keys.facts_leaf(path)?.and_then(|leaf| leaf.facts);
@@ -151,6 +162,7 @@ impl Track {
             inner: inner.clone(),
             path,
             row: leaf.row,
+            guard,
             audio: Some(audio),
             facts,
             facts_row,
@@ -203,22 +215,20 @@ impl Track {
     /// Runs until the recording ends or is cut.
     pub(crate) async fn run(
         mut self,
-        guard: Guard,
-        writer: Option<SharedWriter>,
+        desk: SharedDesk,
         mut queues: Queues,
         progress: watch::Sender<Progress>,
         ended: watch::Sender<Option<Ended>>,
     ) {
+        let cut = self.guard.listener();
         let outcome = tokio::select! {
             biased;
-            cut = guard.cut() => Ended::Cut(cut),
+            cut = Guard::heard(cut.clone()) => Ended::Cut(cut),
             Err(error) = acknowledge(&mut queues.written, &progress) => Ended::from_error(error),
-            outcome = self.work(&mut queues.jobs, &progress) => outcome.unwrap_or_else(Ended::from_error),
+            outcome = self.work(&mut queues.jobs, &desk, &progress) => outcome.unwrap_or_else(Ended::from_error),
         };
         drop(queues);
-        if let Some(writer) = writer {
-            writer.lock().await.take();
-        }
+        desk.lock().await.clear();
         let outcome = match outcome {
             // The sender hears of it at once; the recording waits for its return like that of any other sender.
             Ended::Storage(_) => {
@@ -227,36 +237,34 @@ impl Track {
                 let (unheard, _) = watch::channel(Progress::default());
                 tokio::select! {
                     biased;
-                    cut = guard.cut() => Ended::Cut(cut),
+                    cut = Guard::heard(cut.clone()) => Ended::Cut(cut),
                     outcome = self.linger(&unheard) => outcome.unwrap_or_else(Ended::from_error),
                 }
             }
             other => other,
         };
-        self.leave(guard, outcome, &ended).await;
+        self.leave(outcome, &ended).await;
     }
 
-    /// Goes on with a recording that a stop left open, without a caller: `finish` is what its journal says of Finish.
-    pub(crate) async fn run_orphan(mut self, guard: Guard, finish: Option<FinishFrame>) {
+    /// Goes on with a recording that was left open, without a caller.
+    pub(crate) async fn run_orphan(mut self) {
         let (progress, _) = watch::channel(Progress::default());
         let (ended, _) = watch::channel(None);
+        let cut = self.guard.listener();
         let work = async {
             self.reopen().await?;
-            match &finish {
-                Some(stated) => self.finish_live(stated, &progress).await.map(|()| Ended::Finished),
-                None => self.linger(&progress).await,
-            }
+            self.linger(&progress).await
         };
         let outcome = tokio::select! {
             biased;
-            cut = guard.cut() => Ended::Cut(cut),
+            cut = Guard::heard(cut) => Ended::Cut(cut),
             outcome = work => outcome.unwrap_or_else(Ended::from_error),
         };
-        self.leave(guard, outcome, &ended).await;
+        self.leave(outcome, &ended).await;
     }
 
     /// Wipes the secrets, leaves, and says how it ended.
-    async fn leave(mut self, guard: Guard, outcome: Ended, ended: &watch::Sender<Option<Ended>>) {
+    async fn leave(mut self, outcome: Ended, ended: &watch::Sender<Option<Ended>>) {
         (self.audio, self.facts) = (None, None);
         if let Ended::Storage(why) | Ended::Failed(why) = &outcome {
             tracing::warn!(row = %self.row, why, "a recording stopped taking audio");
@@ -269,11 +277,12 @@ impl Track {
             other => other,
         };
         // Only now may another stream take the recording up: it must find it gone, not see it go.
+        let Self { inner, path, row, open_row, guard, .. } = self;
         drop(guard);
         // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
         if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Storage(_) | Ended::Failed(_)) {
-            let later = super::recover::adopt_later(self.inner.clone(), self.path, self.row, self.open_row.1);
-            self.inner.tasks.spawn(later);
+            let later = super::recover::adopt_later(inner.clone(), path, row, open_row.1);
+            inner.tasks.spawn(later);
         }
         ended.send_replace(Some(outcome));
     }
@@ -281,6 +290,7 @@ impl Track {
     async fn work(
         &mut self,
         jobs: &mut mpsc::Receiver<Job>,
+        desk: &SharedDesk,
         progress: &watch::Sender<Progress>,
     ) -> Result<Ended, Error> {
         let mut watched = progress.subscribe();
@@ -299,6 +309,14 @@ impl Track {
             let job = tokio::select! {
                 job = jobs.recv() => job,
                 _ = watched.changed() => continue,
+                () = tokio::time::sleep(IDLE) => {
+                    // The sender is silent. What it sent becomes a slice, and the memory serves others.
+                    let idle = desk.lock().await.take_idle(Instant::now() - IDLE);
+                    if let Some(filling) = idle {
+                        self.store(filling.buffer, Some(filling.memory), None, progress).await?;
+                    }
+                    continue;
+                }
                 () = sleep_until(due), if due.is_some() => {
                     self.store_journaled(journaled, None, progress).await?;
                     oldest = None;
@@ -322,6 +340,16 @@ impl Track {
                     self.finish_live(&stated, progress).await?;
                     return Ok(Ended::Finished);
                 }
+                Some(Job::Digest { below, reply }) => {
+                    watched
+                        .wait_for(|progress| progress.journaled.max(progress.stored) >= below)
+                        .await
+                        .map_err(|_| Error::Stopping)?;
+                    let taken = self.inner.digest_kept(self.row, self.audio_secret()?, below);
+                    let taken = tokio::time::timeout(DIGEST_LIMIT, taken).await.ok().and_then(Result::ok);
+                    // A caller that has gone does not want it.
+                    let _ = reply.send(taken);
+                }
                 Some(Job::Discard { forget_client }) => return Ok(Ended::Discarded { forget_client }),
                 None => return self.linger(progress).await,
             }
@@ -341,14 +369,13 @@ impl Track {
     }
 
     /// The caller has gone: waits for it, then puts what there is and marks the recording partial. A caller that comes back
-    /// earlier or later cuts this track or takes the partial recording up. Where the journal holds Finish (an earlier stream
-    /// said it, and was told that it may hang up), the recording is complete.
+    /// earlier or later cuts this track or takes the partial recording up.
     pub(crate) async fn linger(&mut self, progress: &watch::Sender<Progress>) -> Result<Ended, Error> {
-        tokio::time::sleep(self.inner.config.sender_timeout).await;
+        // It may have finished before it went, and come back in between: what it was told stands.
         if let Some(stated) = super::recover::finish_frame(&self.inner, self)? {
-            self.finish_live(&stated, progress).await?;
-            return Ok(Ended::Finished);
+            return self.finish_live(&stated, progress).await.map(|()| Ended::Finished);
         }
+        tokio::time::sleep(self.inner.config.sender_timeout).await;
         let journaled = audio::end_of(&self.inner.pieces(self.row, self.audio_secret()?)?);
         while self.stored < journaled {
             self.store_journaled(journaled.min(self.stored + MAX_SLICE as u64), None, progress).await?;
@@ -397,9 +424,11 @@ impl Track {
         Ok(())
     }
 
+    /// Memory for a slice from the journal: of the share that live calls of this region have for themselves, so that neither
+    /// files nor a region that is away keep it from them.
     async fn grant(&self, plaintext: u64) -> Result<OwnedSemaphorePermit, Error> {
-        let grants = (crate::segment::object_len(plaintext) as usize).div_ceil(super::GRANT) as u32;
-        self.inner.memory.clone().acquire_many_owned(grants).await.map_err(|_| Error::Stopping)
+        let share = self.inner.live_memory.get(&self.settings.home).unwrap_or(&self.inner.memory);
+        share.clone().acquire_many_owned(super::grants(plaintext)).await.map_err(|_| Error::Stopping)
     }
 
     /// Seals one slice, puts it, lists it. The memory it was granted goes back at the end.
@@ -533,7 +562,7 @@ impl Track {
     async fn destroy(&self, forget_client: bool) -> Result<(), Error> {
         let mut changes = vec![
             Change::DropValue { name: self.open_row.0.clone() },
-            Change::EraseRecording { at: self.path, parts: BOTH },
+            Change::EraseRecording { at: self.path, parts: Parts::BOTH },
         ];
         if forget_client {
             changes.push(Change::DropValue { name: self.client_row.clone() });

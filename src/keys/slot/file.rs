@@ -101,7 +101,8 @@ impl FileSlot {
             let file =
                 OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path).map_err(io)?;
             lock(&file)?;
-            file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
+            // All of it now, so that a full disk is met here and not at an erasure.
+            file.write_all_at(&[0; SECTOR * SECTORS], 0).map_err(io)?;
             file.sync_all().map_err(io)?;
             File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).map_err(io)?;
             self.file = Some(file);

@@ -5,16 +5,13 @@ use crate::{
     proto::v1::{PlayChunk, PlayRequest, PlayResponse, play_response::Event, playback_service_server::PlaybackService},
     transport::{Gateway, auth::Action, convert},
 };
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use std::pin::Pin;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
-
-/// Chunks of at most 64 KiB under way to a client.
-const CHUNKS: usize = 4;
 
 #[tonic::async_trait]
 impl PlaybackService for Gateway {
-    type PlayStream = ReceiverStream<Result<PlayResponse, Status>>;
+    type PlayStream = Pin<Box<dyn Stream<Item = Result<PlayResponse, Status>> + Send>>;
 
     async fn play(&self, request: Request<PlayRequest>) -> Result<Response<Self::PlayStream>, Status> {
         let (identity, transport) = caller(self, &request)?;
@@ -22,21 +19,10 @@ impl PlaybackService for Gateway {
         let request = request.into_inner();
         let id = convert::recording_id(&request.id).map_err(refuse)?;
         let range = convert::play_range(request.range).map_err(refuse)?;
-        let mut playback =
-            self.vault.play(&identity.scope, id, range, &identity.name, transport).await.map_err(refuse)?;
-        let (answers, stream) = mpsc::channel(CHUNKS);
-        tokio::spawn(async move {
-            let mut next = Some(Ok(Event::Info(convert::play_info(playback.info()))));
-            while let Some(event) = next {
-                let failed = event.is_err();
-                let answer = event.map(|event| PlayResponse { event: Some(event) }).map_err(refuse);
-                // A client that is gone needs no more.
-                if answers.send(answer).await.is_err() || failed {
-                    return;
-                }
-                next = playback.next().await.map(|chunk| chunk.map(|content| Event::Chunk(PlayChunk { content })));
-            }
-        });
-        Ok(Response::new(ReceiverStream::new(stream)))
+        let playback = self.vault.play(&identity.scope, id, range, &identity.name, transport).await.map_err(refuse)?;
+        let info = Ok(Event::Info(convert::play_info(playback.info())));
+        let chunks = playback.map(|chunk| chunk.map(|content| Event::Chunk(PlayChunk { content })).map_err(refuse));
+        let events = tokio_stream::once(info).chain(chunks);
+        Ok(Response::new(Box::pin(events.map(|event| event.map(|event| PlayResponse { event: Some(event) })))))
     }
 }

@@ -10,8 +10,6 @@
 //! - The client is gone (stream reset, connection lost, response dropped): the whole session future is dropped at once,
 //!   and with it the vault's `Ingest`, which is how the vault learns that the caller vanished.
 //! - The vault cuts the recording (erased, taken over, stopping): its reason is the stream's status.
-//! - The client is silent while a slice of its file fills: TRY_AGAIN, since it holds memory that others wait for. A live
-//!   call holds none, and may be silent.
 //! - The client breaks the protocol: INVALID. What was acknowledged is kept, as if the caller had vanished.
 
 use super::{MAX_CONTENT, refuse};
@@ -22,7 +20,7 @@ use crate::{
         convert,
         error::Problem,
     },
-    vault::{Error, Ingest, Progress, Vault},
+    vault::{Ingest, Progress, Vault},
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -78,7 +76,7 @@ async fn session(
     loop {
         let message = tokio::select! {
             end = &mut ended => return close(end, &ingest).await,
-            message = next(&mut messages, ingest.patience()), if takes => message?,
+            message = messages.message(), if takes => message?,
         };
         let event = match message.map(|message| message.event) {
             Some(Some(event)) => event,
@@ -110,19 +108,6 @@ async fn session(
             }
         };
         return close(end, &ingest).await;
-    }
-}
-
-async fn next(
-    messages: &mut Streaming<RecordRequest>,
-    patience: Option<Duration>,
-) -> Result<Option<RecordRequest>, Status> {
-    match patience {
-        None => messages.message().await,
-        Some(patience) => {
-            let message = tokio::time::timeout(patience, messages.message()).await;
-            message.unwrap_or_else(|_| Err(refuse(Error::Silent)))
-        }
     }
 }
 
