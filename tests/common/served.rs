@@ -131,42 +131,59 @@ impl World {
     }
 }
 
-/// Passes connections on until it is cut.
+/// What a proxy does with connections.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Open,
+    Cut,
+    Stalled,
+}
+
+/// Passes connections on until it is cut or stalled.
 pub struct Proxy {
     port: u16,
-    open: watch::Sender<bool>,
+    line: watch::Sender<Line>,
 }
 
 impl Proxy {
     async fn before(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let (open, is_open) = watch::channel(true);
+        let (line, state) = watch::channel(Line::Open);
         tokio::spawn(async move {
             while let Ok((mut inbound, _)) = listener.accept().await {
-                let mut is_open = is_open.clone();
-                if !*is_open.borrow() {
+                let mut state = state.clone();
+                if *state.borrow() == Line::Cut {
                     continue;
                 }
                 tokio::spawn(async move {
                     let Ok(mut outbound) = TcpStream::connect(target).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => {}
-                        _ = is_open.wait_for(|open| !open) => {}
+                    if *state.borrow() == Line::Open {
+                        tokio::select! {
+                            _ = tokio::io::copy_bidirectional(&mut inbound, &mut outbound) => return,
+                            _ = state.wait_for(|line| *line != Line::Open) => {}
+                        }
                     }
+                    // A stalled line stays up, and says nothing until it is mended; then it is gone.
+                    let _ = state.wait_for(|line| *line != Line::Stalled).await;
                 });
             }
         });
-        Self { port, open }
+        Self { port, line }
     }
 
     /// Ends every connection and refuses new ones.
     pub fn cut(&self) {
-        self.open.send_replace(false);
+        self.line.send_replace(Line::Cut);
     }
 
-    /// Passes them on again.
+    /// Takes connections and keeps them, but passes nothing on.
+    pub fn stall(&self) {
+        self.line.send_replace(Line::Stalled);
+    }
+
+    /// Passes new ones on again.
     pub fn mend(&self) {
-        self.open.send_replace(true);
+        self.line.send_replace(Line::Open);
     }
 }

@@ -7,7 +7,7 @@ use super::{
 };
 use quietus::{
     cli::connect::Link,
-    proto::v1::{Mode, Residency, State},
+    proto::v1::{Mode, Part, Residency, State},
 };
 use std::time::{Duration, Instant};
 
@@ -191,4 +191,43 @@ async fn copies_go_to_both_regions_and_either_one_is_enough() {
     world.proxies[1].mend();
     wire::settled(link()).await;
     assert_eq!((names(REGIONS[0]).len(), names(REGIONS[1]).len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn storage_that_hangs_holds_up_neither_calls_nor_erasures_nor_a_stop() {
+    let world = World::new("[limits]\ndrain_seconds = 5\n").await;
+    let gateway = world.start();
+    let link = || gateway.link("admin", TRANSPORTS[0]);
+    wire::tenant(link(), "acme", Residency::HomeOnly).await;
+    let speech = sound(8, 400_000);
+    let erased = store(link(), open("acme", Mode::Spooled), &speech).await;
+    world.proxies[0].stall();
+    // Far below what a request to S3 may take.
+    let soon = Duration::from_secs(8);
+    let mut live = Call::begin(link(), open("acme", Mode::Live)).await.expect("opened");
+    let journaled = async {
+        assert!(live.rest(&speech, 0).await && live.finish_with(&speech).await);
+        live.until(|mark| mark.finish_journaled).await.expect("journaled");
+    };
+    tokio::time::timeout(soon, journaled).await.expect("a call does not wait for storage");
+    let mut spooled = Call::begin(link(), open("acme", Mode::Spooled)).await.expect("opened");
+    assert!(spooled.rest(&speech, 0).await && spooled.finish_with(&speech).await);
+    let erasing = wire::erase(link(), wire::recording(&erased, Part::Unspecified));
+    tokio::time::timeout(soon, erasing).await.expect("an erasure does not wait for storage").expect("erased");
+    wire::assert_erased(link(), &erased).await;
+    // The put of this one is under way.
+    let erasing = wire::erase(link(), wire::recording(&spooled.id(), Part::Unspecified));
+    tokio::time::timeout(soon, erasing).await.expect("nor when a put hangs").expect("erased");
+    assert_eq!(reason(&spooled.until_refused().await), "ERASED");
+    let id = live.id();
+    let began = Instant::now();
+    assert!(tokio::task::block_in_place(|| gateway.stop()).success());
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+
+    world.proxies[0].mend();
+    let gateway = world.start();
+    until_complete(gateway.link("admin", TRANSPORTS[0]), &id, 400_000).await;
+    assert_plays(gateway.link("admin", TRANSPORTS[0]), &id, &speech).await;
+    wire::settled(gateway.link("admin", TRANSPORTS[0])).await;
+    assert_eq!(world.objects(REGIONS[0]).len(), 1);
 }
