@@ -134,7 +134,7 @@ async fn a_sender_that_comes_back_goes_on_and_never_makes_a_second_recording() {
 
         // Spooled: what lies in slices is kept, and the digest is checked over the whole all the same.
         let content = sound(8, SLICE + 900_000);
-        let first = open("acme", Mode::Spooled);
+        let first = v1::Open { length_hint: content.len() as u64, ..open("acme", Mode::Spooled) };
         let mut call = Call::begin(link(), first.clone()).await.expect("opened");
         let id = call.id();
         assert!(call.rest(&content, 0).await);
