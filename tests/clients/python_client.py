@@ -10,6 +10,7 @@ usage: python_client.py HOST:PORT CA CERTIFICATE KEY TENANT
 import hashlib
 import os
 import sys
+import time
 
 import grpc
 from google.protobuf import descriptor_pool, message_factory
@@ -90,6 +91,7 @@ def main(address, ca, certificate, key, tenant):
                     mode=number("Mode", mode),
                     media_type="audio/PCMU;rate=8000",
                     client_id=os.urandom(16),
+                    start_ms=int(time.time() * 1000),
                     facts=facts,
                 ),
             )

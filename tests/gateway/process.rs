@@ -225,7 +225,9 @@ async fn senders_that_stall_do_not_keep_memory_from_others() {
     let id = id.await.expect("its turn comes");
     assert_plays(link(), &id, &content).await;
     for call in &mut stalled {
-        assert_eq!(wire::reason(&call.until_refused().await), "TRY_AGAIN");
+        // What they had sent went into slices of its own; they go on when they like.
+        assert!(call.finish(1, None).await);
+        call.until_finished().await.expect("finished");
     }
     // A call may be silent: it holds no memory.
     assert!(silent.rest(&content[..1000], 0).await && silent.finish_with(&content[..1000]).await);
