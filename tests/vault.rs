@@ -142,8 +142,8 @@ fn again(open: &Open) -> Open {
 async fn a_day_closes_once_and_its_counts_outlive_the_recordings() {
     let Day(day) = MIDNIGHT.day();
     let mut world = World::new(MIDNIGHT.plus_ms(DAY_MS / 2)).await;
-    let first = world.record(open(None)).await.expect("recorded").id;
-    let second = world.record(open(None)).await.expect("recorded").id;
+    let first = world.record(open(Some(world.now))).await.expect("recorded").id;
+    let second = world.record(open(Some(world.now))).await.expect("recorded").id;
     let of_the_day = (day, 2, 0.5, 4000);
     assert_eq!(world.counted(), [of_the_day]);
 
@@ -193,7 +193,7 @@ async fn a_client_id_is_remembered_as_long_as_its_start_is_taken() {
     let refused = world.record(again(&sent)).await.expect_err("too late");
     assert!(matches!(refused, Error::Invalid { field: "start_ms", .. }), "{refused}");
     // The id itself means nothing any more.
-    let anew = world.record(Open { start: None, ..again(&sent) }).await.expect("recorded");
+    let anew = world.record(Open { start: Some(world.now), ..again(&sent) }).await.expect("recorded");
     assert_ne!(anew.id, id);
     world.close().await;
 }
@@ -201,7 +201,7 @@ async fn a_client_id_is_remembered_as_long_as_its_start_is_taken() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_erased_recording_is_not_made_again_by_a_late_retry() {
     let mut world = World::new(MIDNIGHT.plus_ms(DAY_MS / 2)).await;
-    let sent = open(None);
+    let sent = open(Some(world.now));
     let id = world.record(again(&sent)).await.expect("recorded").id;
     world.erase(id).await;
     for now in [world.now, world.now.plus_ms((WINDOW_DAYS - 1) * DAY_MS)] {
@@ -217,6 +217,9 @@ async fn an_erased_recording_is_not_made_again_by_a_late_retry() {
 async fn a_start_lies_within_its_bounds() {
     let now = MIDNIGHT.plus_ms(DAY_MS / 3);
     let world = World::new(now).await;
+    // One that is not stated would let a late retry pass for a new call.
+    let unstated = world.record(open(None)).await.expect_err("refused");
+    assert!(matches!(unstated, Error::Invalid { field: "start_ms", .. }), "{unstated}");
     for (moved, taken) in [
         (FIVE_MINUTES, true),
         (FIVE_MINUTES + 1, false),
