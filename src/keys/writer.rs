@@ -1,8 +1,9 @@
 //! The one writer, and the finisher that waits for the slot.
 //!
 //! The writer takes what is queued, plans it as one batch, and applies it with one sync; a batch that erases rotates the root
-//! once for all its erasures. As soon as the batch is applied the writer goes on with creates under the new generation,
-//! while the finisher has the slot destroy the root of before and then answers. Meanwhile everything that erases waits, and
+//! once for all its erasures, and holds nothing else, so that a slot that refuses fails nobody else. As soon as the batch is
+//! applied the writer goes on with creates under the new generation, while the finisher has the slot destroy the root of
+//! before and then answers. Meanwhile everything that erases waits, and
 //! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
 //! when nothing was left to erase.
 //!
@@ -116,7 +117,10 @@ impl Inbox {
 impl Queue {
     fn eligible(&mut self) -> Vec<Request> {
         if !self.finishing {
-            return self.requests.drain(..self.requests.len().min(BATCH)).collect();
+            // Erasures in batches of their own: a slot that refuses fails them, and nobody else.
+            let erases = self.requests.front().is_some_and(|first| first.work.erases());
+            let alike = self.requests.iter().take(BATCH).take_while(|request| request.work.erases() == erases).count();
+            return self.requests.drain(..alike).collect();
         }
         let (mut batch, mut later) = (Vec::new(), VecDeque::new());
         for request in self.requests.drain(..) {

@@ -121,6 +121,34 @@ fn a_slot_that_refuses_keeps_nothing_of_the_attempt() {
 }
 
 #[test]
+fn a_slot_that_refuses_fails_erasures_and_nobody_else() {
+    let disk = Disk::new();
+    let keys = open(&disk);
+    let tenant = add_tenant(&keys, "t");
+    let subscriber = add_subscriber(&keys, tenant, "s");
+    let erased = add_recording(&keys, tenant, subscriber);
+    disk.edit(|state| state.refuse_stage = true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        // All of them are queued before the first is answered.
+        let mut waiting = Vec::new();
+        for number in 0..60 {
+            let change = match number % 3 {
+                0 => Change::EraseRecording { at: erased, parts: Parts::BOTH },
+                _ => new_recording(tenant, subscriber, 1).1,
+            };
+            let keys = keys.clone();
+            waiting.push(tokio::spawn(async move { (number, keys.commit(Mutation { changes: vec![change] }).await) }));
+        }
+        for answer in waiting {
+            let (number, answer) = answer.await.expect("no panic");
+            assert_eq!(answer.is_ok(), number % 3 != 0, "request {number}");
+        }
+    });
+    assert!(keys.audio_leaf(erased).expect("reads").is_some(), "refused, so it is still there");
+}
+
+#[test]
 fn the_order_is_stage_file_batch_commit() {
     let disk = Disk::new();
     let (keys, _, _, paths) = small_world(&disk, 1);
