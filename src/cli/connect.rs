@@ -253,12 +253,15 @@ impl http_body::Body for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        let Some(mut body) = self.body.take() else { return };
+        let Some(body) = self.body.take() else { return };
         if self.ended {
             return;
         }
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => {
+                // Not dropped even when the runtime ends before the rest has come: h3-quinn panics when a stream is dropped
+                // while it is being read.
+                let mut body = std::mem::ManuallyDrop::new(body);
                 runtime.spawn(async move { while let Some(Ok(_)) = body.frame().await {} });
             }
             // The process is about to end.

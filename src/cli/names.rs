@@ -26,11 +26,11 @@ pub fn resolve(argument: &str) -> Result<String, Failure> {
     if text.is_empty() { Err(Failure::usage("the name is empty")) } else { Ok(text) }
 }
 
-/// `TENANT/NAME`.
+/// `TENANT/NAME`: all of it in a file, or the name alone: `acme/@FILE`, `acme/-`.
 pub fn resolve_subscriber(argument: &str) -> Result<(String, String), Failure> {
     let text = resolve(argument)?;
     match text.split_once('/') {
-        Some((tenant, name)) if !tenant.is_empty() && !name.is_empty() => Ok((tenant.into(), name.into())),
+        Some((tenant, name)) if !tenant.is_empty() && !name.is_empty() => Ok((tenant.into(), resolve(name)?)),
         _ => Err(Failure::usage("a subscriber is written TENANT/NAME")),
     }
 }
@@ -48,6 +48,15 @@ mod tests {
         assert_eq!(resolve(&argument).as_deref(), Ok("acme/+44 20 7946 0000"));
         assert_eq!(resolve_subscriber(&argument), Ok(("acme".into(), "+44 20 7946 0000".into())));
         assert_eq!(resolve("@/nowhere/at/all").map_err(|failure| failure.status), Err(2));
+    }
+
+    #[test]
+    fn the_name_alone_may_lie_in_a_file() {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("number");
+        std::fs::write(&path, "+441632960001\n").expect("written");
+        let argument = format!("acme/@{}", path.display());
+        assert_eq!(resolve_subscriber(&argument), Ok(("acme".into(), "+441632960001".into())));
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl Task {
             ..self.open.clone()
         };
         let mut upload = Upload { task: self, file, open, bar, stored: 0, shown: 0, progressed: Instant::now() };
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut told) = (FIRST_PAUSE, false);
         loop {
             let before = upload.stored;
             let failure = match upload.stream().await {
@@ -168,6 +168,11 @@ impl Task {
             }
             if upload.stored > before {
                 pause = FIRST_PAUSE;
+            }
+            if !told {
+                told = true;
+                let patience = self.patience.as_secs();
+                bar.suspend(|| eprintln!("quietus: {}; goes on trying for {patience} s (--patience)", failure.message));
             }
             tokio::time::sleep(pause).await;
             pause = LONGEST_PAUSE.min(pause * 2);

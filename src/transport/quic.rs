@@ -158,7 +158,7 @@ async fn request(resolver: RequestResolver<h3_quinn::Connection, Bytes>, router:
     // An error here is the peer's: a reset or a lost line. Dropping the halves resets the stream.
     let Ok((head, stream)) = resolver.resolve_request().await else { return };
     let (mut send, receive) = stream.split();
-    let mut request = head.map(|()| Body::new(RequestBody { stream: receive, next: Next::Data }));
+    let mut request = head.map(|()| Body::new(RequestBody { stream: Some(receive), next: Next::Data }));
     request.extensions_mut().insert(peer);
     let Ok(response) = router.oneshot(request).await;
     let (head, body) = response.into_parts();
@@ -169,7 +169,7 @@ async fn request(resolver: RequestResolver<h3_quinn::Connection, Bytes>, router:
 
 /// What a client sends: data, then perhaps trailers.
 struct RequestBody {
-    stream: h3::server::RequestStream<h3_quinn::RecvStream, Bytes>,
+    stream: Option<h3::server::RequestStream<h3_quinn::RecvStream, Bytes>>,
     next: Next,
 }
 
@@ -185,8 +185,9 @@ impl http_body::Body for RequestBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
         if matches!(this.next, Next::Data) {
-            let data = ready!(this.stream.poll_recv_data(cx));
+            let data = ready!(stream.poll_recv_data(cx));
             let data = data.map(|data| data.map(|mut data| data.copy_to_bytes(data.remaining())));
             match data.transpose() {
                 Some(data) => {
@@ -199,10 +200,37 @@ impl http_body::Body for RequestBody {
             }
         }
         if matches!(this.next, Next::Trailers) {
-            let trailers = ready!(this.stream.poll_recv_trailers(cx));
+            let trailers = ready!(stream.poll_recv_trailers(cx));
             this.next = Next::Nothing;
             return Poll::Ready(trailers.transpose().map(|trailers| trailers.map(Frame::trailers)));
         }
         Poll::Ready(None)
+    }
+}
+
+/// What is read of a request that was answered before its end, and for how long.
+const REST: (usize, Duration) = (64 << 10, Duration::from_secs(1));
+
+/// A request that is answered early (a refusal) is read on for a little: to stop the client's stream there would make some
+/// clients throw the answer away.
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if matches!(self.next, Next::Nothing) {
+            return;
+        }
+        if let Some(mut stream) = self.stream.take() {
+            tokio::spawn(async move {
+                let rest = async {
+                    let mut left = REST.0;
+                    while let Ok(Some(data)) = stream.recv_data().await {
+                        left = left.saturating_sub(data.remaining());
+                        if left == 0 {
+                            break;
+                        }
+                    }
+                };
+                let _ = tokio::time::timeout(REST.1, rest).await;
+            });
+        }
     }
 }

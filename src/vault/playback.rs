@@ -130,7 +130,7 @@ fn check_whole(pieces: &[Piece], row: &stored::Audio) -> Result<(), Error> {
     let slices: Vec<ExpectedSlice> = pieces
         .iter()
         .filter_map(|piece| match &piece.source {
-            Source::Slice(listed) => Some(listed.expected.clone()),
+            Source::Slice(listed) => Some(listed.expected),
             Source::Frame(..) => None,
         })
         .collect();
