@@ -8,7 +8,10 @@
 use super::{Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig};
 use crate::{
     crypto::epoch::ledger,
-    domain::{id::RecordingId, time::Clock},
+    domain::{
+        id::{ObjectId, RecordingId},
+        time::Clock,
+    },
     journal::{Journal, Options},
     keys::{FileSlot, KeyStore},
     object::{
@@ -22,6 +25,10 @@ use proptest::{prelude::*, test_runner::Config};
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 use tokio_stream::StreamExt as _;
@@ -370,4 +377,52 @@ proptest! {
             assert!(ledger::pairs() > before, "nothing was sealed");
         });
     }
+}
+
+/// The objects that lie in the home region.
+fn objects_in(region: &Path) -> HashSet<ObjectId> {
+    let Ok(entries) = std::fs::read_dir(region) else { return HashSet::new() };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let bytes = names.filter_map(|name| data_encoding::HEXLOWER.decode(name.as_bytes()).ok());
+    bytes.filter_map(|bytes| ObjectId::from_slice(&bytes)).collect()
+}
+
+#[test]
+fn an_object_is_named_in_the_key_store_before_it_is_put() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let mut house = House::new().await;
+        house.open(0, true).await;
+        let id = house.streams[&0].opened().id;
+        let path = house.vault.0.locate(&Scope::All, id).expect("located").path;
+        let (keys, region) = (house.vault.0.keys.clone(), house.root.path().join("s3/eu-west-2"));
+        let done = Arc::new(AtomicBool::new(false));
+        // Looks at the bucket first and at the key store then: whatever is there by then must have been named before.
+        let watch = std::thread::spawn({
+            let done = done.clone();
+            move || {
+                let mut seen = HashSet::new();
+                while !done.load(Ordering::SeqCst) {
+                    let there = objects_in(&region);
+                    let named = keys.audio_leaf(path).expect("reads").expect("lives").objects;
+                    assert!(
+                        there.iter().all(|object| named.contains(object)),
+                        "an object lies there that nothing names"
+                    );
+                    seen.extend(there);
+                }
+                seen.len()
+            }
+        });
+        // A slice whenever audio has waited for 30 ms.
+        let mut progress = house.streams[&0].progress();
+        for _ in 0..40 {
+            house.take(Step::Data { client: 0, length: 2000 }).await;
+            let sent = house.streams[&0].received();
+            progress.wait_for(|now| now.stored == sent).await.expect("stored");
+        }
+        done.store(true, Ordering::SeqCst);
+        assert!(watch.join().expect("no object without a name") >= 30, "the watch saw too little");
+        house.vault.drain().await;
+    });
 }
