@@ -422,7 +422,8 @@ fn an_object_is_named_in_the_key_store_before_it_is_put() {
             progress.wait_for(|now| now.stored == sent).await.expect("stored");
         }
         done.store(true, Ordering::SeqCst);
-        assert!(watch.join().expect("no object without a name") >= 30, "the watch saw too little");
+        let seen = watch.join();
         house.vault.drain().await;
+        assert!(seen.expect("no object without a name") >= 30, "the watch saw too little");
     });
 }
