@@ -125,7 +125,7 @@ async fn a_certificate_of_another_ca_is_refused_in_the_handshake() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_connection_has_a_maximum_age_and_the_next_request_finds_a_new_one() {
-    let served = Served::start(Limits { max_age: Duration::from_millis(300), ..limits() }).await;
+    let served = Served::start(Limits { max_age: Duration::from_secs(1), ..limits() }).await;
     for transport in TRANSPORTS {
         let mut client = HealthClient::new(served.link("admin", transport));
         let mut watch = client.watch(HealthCheckRequest::default()).await.expect("begun").into_inner();

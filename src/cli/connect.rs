@@ -38,6 +38,8 @@ const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 256 << 10;
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// An answer begins within this, erasures included: they wait for sessions that are cut, at most 20 s, and for syncs.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 const PING_EVERY: Duration = Duration::from_secs(15);
 const SILENCE: Duration = Duration::from_secs(30);
 /// QUIC hears nothing from a process that was killed, where TCP gets a reset; so it asks more often and waits less.
@@ -212,17 +214,26 @@ impl tower::Service<Request<Body>> for Link {
         match &mut self.wire {
             Wire::H2(channel) => {
                 let answer = channel.call(request);
-                Box::pin(async move { Ok(answer.await?) })
+                Box::pin(async move { Ok(in_time(answer).await??) })
             }
             Wire::H3(channel) => {
                 let answer = channel.call(request);
                 let held = channel.clone();
                 Box::pin(async move {
-                    Ok(answer.await?.map(|body| Body::new(Answer { body: Some(body), ended: false, _held: held })))
+                    Ok(in_time(answer)
+                        .await??
+                        .map(|body| Body::new(Answer { body: Some(body), ended: false, _held: held })))
                 })
             }
         }
     }
+}
+
+/// A request that meets a connection which is just going may be lost without a word; it is given up in the end, and the
+/// next one finds a new connection.
+async fn in_time<F: Future>(answer: F) -> Result<F::Output, BoxError> {
+    let late = |_| format!("no answer began within {} s", ANSWER_WITHIN.as_secs()).into();
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.map_err(late)
 }
 
 /// An answer over HTTP/3. Two things of h3 0.0.8 and h3-quinn 0.0.10 need care:
