@@ -1,7 +1,7 @@
-# make demo    the whole promise on real speech, in about a minute after the build
+# make demo    the whole promise on real speech, in under a minute after the build
 # make test    every test
 # make lint    formatting, clippy, documentation, licences
-# make bench   every benchmark, one table at the end (builds the release profile: some 15 minutes more)
+# make bench   every benchmark, one table at the end (builds the release profile, RocksDB once more)
 # make fuzz    every hostile-input property test with many more cases than `make test` gives it
 # make deps    what Debian 12 with Rust lacks; the others call it
 #
