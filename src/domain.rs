@@ -2,5 +2,6 @@
 
 pub mod id;
 pub mod media;
+pub mod permission;
 pub mod reason;
 pub mod time;

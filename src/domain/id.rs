@@ -75,6 +75,11 @@ random_id!(
     PeriodHandle, 8
 );
 random_id!(
+    /// A permission to listen, from the request on. Random, so that the evidence of a listening may name it for years without
+    /// telling whose recording it was.
+    PermissionId, 16
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );

@@ -1,13 +1,19 @@
 //! A recording is heard: resolved, logged, then streamed.
 //!
-//! The order is I7's: the session enters, the secret is read, the listening is written under the audio secret and synced,
-//! and only then does the first byte leave. Every byte comes out of an authenticated segment. A task fetches one chunk
-//! ahead of the listener; it holds the secret and the session's guard, and ends when either side goes.
+//! The order is I7's: the session enters, the gate of [`super::permission`] lets it in, the secret is read, the listening is
+//! written and synced, and only then does the first byte leave. Every byte comes out of an authenticated segment. A task
+//! fetches one chunk ahead of the listener; it holds the secret and the session's guard, and ends when either side goes.
+//!
+//! There is one way in, [`Inner::begin`], for gRPC, HTTP and tickets alike; it takes what the gate gave, and nobody else makes
+//! one. A playback ends by itself when its grant or its ticket does: the clock is looked at several times a second, so that a
+//! clock that jumps ends it too. What waits in the queue then is thrown away, as for a session that is cut.
 
 use super::{
-    Error, Inner, PlayInfo, PlayRange, Scope, Vault,
+    Actor, Error, Inner, PlayInfo, PlayRange, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
+    permission::{Grant, Pace, missing},
     sessions::{Cut, Guard},
+    ticket::SLOW_BYTES_PER_SECOND,
     values,
 };
 use crate::{
@@ -15,8 +21,9 @@ use crate::{
     domain::{
         id::{RecordingId, RowId},
         media::{self, Layout},
+        time::Timestamp,
     },
-    keys::{Change, CommitError, Mutation, Owner},
+    keys::{Change, CommitError, Mutation, Owner, RecordingPath},
     proto::stored,
     segment::{ExpectedSlice, SEGMENT, check_list},
 };
@@ -40,6 +47,8 @@ const FETCH: u64 = 16 * SEGMENT as u64;
 const QUEUED: usize = 2 * (FETCH as usize / SEGMENT);
 /// How long a listener may take nothing. One who pauses for longer asks again for the rest.
 const SILENCE: Duration = Duration::from_secs(120);
+/// How often a playback looks at the clock.
+const LOOK: Duration = Duration::from_millis(200);
 /// Bytes from the start of a recording that tell its rate.
 const HEAD_LEN: u64 = 4096;
 
@@ -67,46 +76,94 @@ impl Stream for Playback {
     }
 }
 
+/// How a recording is heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hearing {
+    /// Goes into the log.
+    pub transport: &'static str,
+    /// A copy is wanted: staff need a permission that says so.
+    pub download: bool,
+}
+
 impl Vault {
-    /// Plays a recording, or a range of it. `actor` and `transport` go into the log of listenings.
+    /// Plays a recording, or a range of it, to whoever may hear it. `actor` goes into the log.
     ///
     /// # Errors
-    /// `Unknown`, `Erased`, `NoRate`, `OutOfRange`.
+    /// `Unknown`, `Erased`, `NotPermitted`, `Restricted`, `NoRate`, `OutOfRange`.
     pub async fn play(
         &self,
-        scope: &Scope,
+        actor: &Actor,
         id: RecordingId,
         range: PlayRange,
-        actor: &str,
-        transport: &str,
+        hearing: Hearing,
     ) -> Result<Playback, Error> {
-        let inner = &self.0;
-        inner.running()?;
-        let path = inner.locate(scope, id)?.path;
-        let slot = inner.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
-        let guard = inner.sessions.enter_playback(path);
-        let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
+        self.0.begin(actor, id, range, hearing, None).await
+    }
+}
+
+impl Inner {
+    /// The way to audio. `until` is the end of the ticket, where there is one.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        actor: &Actor,
+        id: RecordingId,
+        range: PlayRange,
+        hearing: Hearing,
+        until: Option<Timestamp>,
+    ) -> Result<Playback, Error> {
+        self.running()?;
+        let path = self.locate(&actor.scope, id)?.path;
+        let slot = self.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
+        let guard = self.sessions.enter_playback(path);
+        let grant = self.admit(actor, &guard)?;
+        if hearing.download && !grant.download() {
+            return Err(missing("a permission to download; the one there is lets you listen"));
+        }
+        let until = [grant.until(), until].into_iter().flatten().min();
+        self.stream(actor, Admitted { grant, guard, slot, until }, range, hearing).await
+    }
+
+    /// Opens the recording, logs, and streams. Takes what only the gate gives.
+    async fn stream(
+        self: &Arc<Self>,
+        actor: &Actor,
+        admitted: Admitted,
+        range: PlayRange,
+        hearing: Hearing,
+    ) -> Result<Playback, Error> {
+        let Admitted { grant, guard, slot, until } = admitted;
+        let path = guard.path();
+        let leaf = self.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
-        let row: stored::Audio = values::read(&inner.keys, leaf.row, &audio)?
+        let row: stored::Audio = values::read(&self.keys, leaf.row, &audio)?
             .ok_or_else(|| Error::Corrupt("a recording without its audio row".to_owned()))?;
-        let pieces = inner.pieces(leaf.row, &audio)?;
+        let pieces = self.pieces(leaf.row, &audio)?;
         let total = end_of(&pieces);
         check_whole(&pieces, &row)?;
-        // A time range reads the head of the recording, which takes as long as S3 does; an erasure does not wait for it.
-        let plan = tokio::select! {
+        let pace = grant.id().filter(|_| !hearing.download).map(|id| self.permissions.pace(id));
+        // Both may read the head of the recording, which takes as long as S3 does; an erasure does not wait for it.
+        let planned = async {
+            let plan = self.plan(leaf.row, &audio, &row.media_type, &pieces, range).await?;
+            let layout = match pace {
+                Some(_) => self.layout(leaf.row, &audio, &row.media_type, &pieces).await?,
+                None => None,
+            };
+            Ok((plan, layout.map(|layout| layout.bytes_per_second)))
+        };
+        let (plan, rate) = tokio::select! {
             biased;
-            _ = guard.cut() => return Err(Error::Erased),
-            plan = inner.plan(leaf.row, &audio, &row.media_type, &pieces, range) => plan?,
+            cut = guard.cut() => return Err(ended_by(cut)),
+            planned = planned => planned?,
         };
 
         let listening = stored::Listening {
-            at_ms: inner.clock.now().0,
-            actor: actor.to_owned(),
+            at_ms: self.clock.now().0,
+            actor: actor.name.clone(),
             start: plan.body.start,
             end: plan.body.end,
-            transport: transport.to_owned(),
+            transport: hearing.transport.to_owned(),
         };
-        inner.log_listening(path, leaf.row, &audio, &listening).await?;
+        self.log_listening(path, leaf.row, &audio, &listening).await?;
 
         let info = PlayInfo {
             media_type: row.media_type,
@@ -118,9 +175,30 @@ impl Vault {
         let (sender, chunks) = mpsc::channel(QUEUED);
         let chunks = Arc::new(Mutex::new(chunks));
         let queue = chunks.clone();
-        let task = Streaming { inner: inner.clone(), row: leaf.row, audio, pieces, plan, sender, queue };
-        inner.tasks.spawn(task.run(guard, slot));
+        let paced = pace.map(|pace| Paced { pace, rate });
+        let inner = self.clone();
+        let task = Streaming { inner, row: leaf.row, audio, pieces, plan, until, paced, sender, queue };
+        self.tasks.spawn(task.run(guard, slot));
         Ok(Playback { info, chunks })
+    }
+}
+
+/// Somebody whom the gate let in, and what a running playback holds.
+struct Admitted {
+    grant: Grant,
+    guard: Guard,
+    slot: OwnedSemaphorePermit,
+    /// When the grant or the ticket ends.
+    until: Option<Timestamp>,
+}
+
+/// What a listener is told whose session was cut.
+fn ended_by(cut: Cut) -> Error {
+    match cut {
+        Cut::Erased | Cut::TakenOver => Error::Erased,
+        Cut::Revoked => missing("the customer's permission; it was revoked"),
+        Cut::Restricted => Error::Restricted,
+        Cut::Stopping => Error::Stopping,
     }
 }
 
@@ -167,14 +245,7 @@ impl Inner {
                 Ok(Plan { header: Vec::new(), body: start..end })
             }
             PlayRange::Time { from, to } => {
-                let mut head = Vec::new();
-                for piece in pieces {
-                    let range = piece.at.start..piece.at.end.min(HEAD_LEN);
-                    if range.is_empty() {
-                        break;
-                    }
-                    head.extend_from_slice(&self.read_kept(row, audio, piece, range).await?);
-                }
+                let head = self.head(row, audio, pieces).await?;
                 let layout: Layout = media::layout(media_type, &head).ok_or(Error::NoRate)?;
                 let to = to.unwrap_or(f64::INFINITY);
                 if !(from >= 0.0 && to > from && from < layout.duration(total)) {
@@ -192,10 +263,54 @@ impl Inner {
         }
     }
 
+    /// The first bytes of a recording, which tell its rate.
+    async fn head(&self, row: RowId, audio: &Secret, pieces: &[Piece]) -> Result<Vec<u8>, Error> {
+        let mut head = Vec::new();
+        for piece in pieces {
+            let range = piece.at.start..piece.at.end.min(HEAD_LEN);
+            if range.is_empty() {
+                break;
+            }
+            head.extend_from_slice(&self.read_kept(row, audio, piece, range).await?);
+        }
+        Ok(head)
+    }
+
+    /// About how long a recording plays; rather too long where nothing tells.
+    pub(crate) async fn seconds_of(&self, path: RecordingPath) -> Result<f64, Error> {
+        let guard = self.sessions.enter_playback(path);
+        let leaf = self.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
+        let audio = leaf.audio.ok_or(Error::Erased)?;
+        let row: stored::Audio = values::read(&self.keys, leaf.row, &audio)?
+            .ok_or_else(|| Error::Corrupt("a recording without its audio row".to_owned()))?;
+        let pieces = self.pieces(leaf.row, &audio)?;
+        let layout = tokio::select! {
+            biased;
+            cut = guard.cut() => return Err(ended_by(cut)),
+            layout = self.layout(leaf.row, &audio, &row.media_type, &pieces) => layout?,
+        };
+        let rate = layout.map_or(SLOW_BYTES_PER_SECOND, |layout| layout.bytes_per_second);
+        Ok(end_of(&pieces) as f64 / rate)
+    }
+
+    /// How fast a recording is heard, where its media type or its head tells.
+    async fn layout(
+        &self,
+        row: RowId,
+        audio: &Secret,
+        media_type: &str,
+        pieces: &[Piece],
+    ) -> Result<Option<Layout>, Error> {
+        match media::layout(media_type, &[]) {
+            Some(layout) => Ok(Some(layout)),
+            None => Ok(media::layout(media_type, &self.head(row, audio, pieces).await?)),
+        }
+    }
+
     /// Writes that somebody listens, and returns once that is durable (I7).
     async fn log_listening(
         &self,
-        path: crate::keys::RecordingPath,
+        path: RecordingPath,
         row: RowId,
         audio: &Secret,
         listening: &stored::Listening,
@@ -203,12 +318,19 @@ impl Inner {
         let name = values::name_with(row, Kind::Listening, &random::<8>());
         let envelope = values::seal(listening, audio, &name);
         let changes = vec![Change::PutValue { owner: Owner::Audio(path), name, envelope }];
-        match self.keys.commit(Mutation { changes }).await {
+        match self.keys.commit(Mutation::new(changes)).await {
             Ok(_) => Ok(()),
             Err(CommitError::Gone) => Err(Error::Erased),
             Err(error) => Err(error.into()),
         }
     }
+}
+
+/// A listener who must not run ahead.
+struct Paced {
+    pace: Arc<Pace>,
+    /// Bytes that are heard in a second, where that is known.
+    rate: Option<f64>,
 }
 
 struct Streaming {
@@ -217,6 +339,9 @@ struct Streaming {
     audio: Secret,
     pieces: Vec<Piece>,
     plan: Plan,
+    /// When the grant or the ticket ends.
+    until: Option<Timestamp>,
+    paced: Option<Paced>,
     sender: mpsc::Sender<Result<Bytes, Error>>,
     queue: Queue,
 }
@@ -225,15 +350,13 @@ impl Streaming {
     async fn run(self, guard: Guard, _slot: OwnedSemaphorePermit) {
         let outcome = tokio::select! {
             biased;
-            cut = guard.cut() => Err(match cut {
-                Cut::Erased | Cut::TakenOver => Error::Erased,
-                Cut::Stopping => Error::Stopping,
-            }),
+            cut = guard.cut() => Err(ended_by(cut)),
+            () = self.time_is_up() => Err(missing("the customer's permission; it has run out")),
             outcome = self.deliver() => outcome,
         };
         let Self { audio, sender, queue, .. } = self;
         drop(audio);
-        if guard.is_cut() || matches!(outcome, Err(Error::Idle)) {
+        if guard.is_cut() || matches!(outcome, Err(Error::Idle | Error::NotPermitted { .. })) {
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
             while queue.try_recv().is_ok() {}
         }
@@ -243,6 +366,14 @@ impl Streaming {
         if let Err(error) = outcome {
             // A listener that has gone does not hear of it.
             let _ = sender.send(Err(error)).await;
+        }
+    }
+
+    /// Resolves at the end of the grant or ticket.
+    async fn time_is_up(&self) {
+        let Some(until) = self.until else { return std::future::pending().await };
+        while self.inner.clock.now() < until {
+            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -294,6 +425,9 @@ impl Streaming {
     /// False when the listener has gone.
     async fn send(&self, bytes: &[u8]) -> Result<bool, Error> {
         for chunk in bytes.chunks(SEGMENT) {
+            if let Some(Paced { pace, rate }) = &self.paced {
+                pace.wait(chunk.len(), *rate).await;
+            }
             match self.sender.send_timeout(Ok(Bytes::copy_from_slice(chunk)), SILENCE).await {
                 Ok(()) => {}
                 Err(SendTimeoutError::Timeout(_)) => return Err(Error::Idle),

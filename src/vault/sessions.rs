@@ -5,7 +5,7 @@
 //! commits, and cuts again: a session that read a live secret entered before the commit, so the second cut finds it; one
 //! that enters later finds no secret to read.
 
-use crate::keys::RecordingPath;
+use crate::{domain::id::PermissionId, keys::RecordingPath};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -20,6 +20,10 @@ pub enum Cut {
     Erased,
     /// Another stream feeds the same recording now.
     TakenOver,
+    /// The permission it rested on was revoked.
+    Revoked,
+    /// What it plays may not be played any more.
+    Restricted,
     /// The gateway stops.
     Stopping,
 }
@@ -36,6 +40,8 @@ pub enum Role {
 struct Entry {
     path: RecordingPath,
     role: Role,
+    /// The permission that a playback rests on.
+    grant: Option<PermissionId>,
     cut: watch::Sender<Option<Cut>>,
 }
 
@@ -100,7 +106,7 @@ impl Sessions {
         let (sender, cut) = watch::channel(None);
         entries.0 += 1;
         let id = entries.0;
-        entries.1.insert(id, Entry { path, role, cut: sender });
+        entries.1.insert(id, Entry { path, role, grant: None, cut: sender });
         Guard { id, path, sessions: self.clone(), cut }
     }
 
@@ -111,12 +117,21 @@ impl Sessions {
 
     /// Cuts all sessions that match and waits until they have left. False when some did not leave in time.
     pub async fn cut(&self, reason: Cut, matching: impl Fn(&RecordingPath, Role) -> bool) -> bool {
+        self.cut_where(reason, |entry| matching(&entry.path, entry.role)).await
+    }
+
+    /// Cuts all playbacks that rest on a permission, after its revocation is durable: see [`super::permission`].
+    pub async fn cut_grant(&self, grant: PermissionId) -> bool {
+        self.cut_where(Cut::Revoked, |entry| entry.grant == Some(grant)).await
+    }
+
+    async fn cut_where(&self, reason: Cut, matching: impl Fn(&Entry) -> bool) -> bool {
         let wait = async {
             loop {
                 let mut left = std::pin::pin!(self.0.left.notified());
                 left.as_mut().enable();
                 let mut inside = false;
-                for entry in self.entries().1.values().filter(|entry| matching(&entry.path, entry.role)) {
+                for entry in self.entries().1.values().filter(|entry| matching(entry)) {
                     inside = true;
                     // The first reason stands.
                     entry.cut.send_if_modified(|cut| cut.replace(cut.unwrap_or(reason)).is_none());
@@ -135,6 +150,13 @@ impl Guard {
     /// What this session is about.
     pub fn path(&self) -> RecordingPath {
         self.path
+    }
+
+    /// Says which permission this playback rests on.
+    pub fn rest_on(&self, grant: Option<PermissionId>) {
+        if let Some(entry) = self.sessions.entries().1.get_mut(&self.id) {
+            entry.grant = grant;
+        }
     }
 
     /// Whether this session has been cut.

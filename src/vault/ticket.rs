@@ -1,0 +1,223 @@
+//! Tickets: a URL for one recording and one listener, so that an `<audio>` element, which sends neither certificate nor
+//! token of its own, can play it.
+//!
+//! # What a ticket is
+//!
+//! 32 random bytes, in memory as their SHA-256 only: a restart voids all of them. It stands for the one who asked for it and
+//! opens nothing by itself: *every* request under it passes the gate again as that listener, in a session of its own, logged
+//! before its first byte. So a permission that was revoked or has run out, a restriction and an erasure end it like any other
+//! playback.
+//!
+//! - It must be used within a minute. The first request *starts* it and ties it to the address that it comes from; requests
+//!   from another address are answered like requests with a made-up ticket.
+//! - An element that plays and seeks sends several requests, over several connections. They go on until the session ends: twice
+//!   the length of the recording, at least ten minutes and at most four hours after the start.
+//!
+//! # What a ticket does not stop
+//!
+//! Somebody who gets the URL in time and shares the listener's address (a household, an office behind one address, a proxy
+//! before the gateway) hears the same recording while the session lasts, and the log names the listener who asked for the
+//! ticket. Cookies would not change that for somebody who has the URL first, and an element sends none to another origin. So
+//! the URL is short-lived, is never logged by the gateway, and is answered with `Referrer-Policy: no-referrer`.
+
+use super::{Actor, Error, Hearing, Inner, PlayRange, Playback, Vault};
+use crate::{
+    crypto::random,
+    domain::{id::RecordingId, time::Timestamp},
+};
+use data_encoding::BASE64URL_NOPAD;
+use ring::digest;
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// For the first request to come.
+pub const START_WITHIN_MS: i64 = 60_000;
+/// Bounds on a session: see the head of this file.
+const SHORTEST_MS: i64 = 10 * 60_000;
+const LONGEST_MS: i64 = 4 * 3_600_000;
+/// Where the media type does not tell: what a slow codec takes, so that the session is rather too long.
+pub(crate) const SLOW_BYTES_PER_SECOND: f64 = 1000.0;
+/// Tickets at one time, and of one listener.
+const MOST: usize = 4096;
+const MOST_OF_ONE: usize = 64;
+
+/// A ticket, for the one who asked. The token is told once.
+pub struct Ticket {
+    /// What stands in the URL.
+    pub token: String,
+    /// The first request must come before.
+    pub start_before: Timestamp,
+    /// How long it may be played from the first request on.
+    pub session_ms: i64,
+}
+
+struct Issued {
+    actor: Actor,
+    id: RecordingId,
+    start_before: Timestamp,
+    session_ms: i64,
+    started: Option<(IpAddr, Timestamp)>,
+}
+
+impl Issued {
+    fn ends(&self) -> Timestamp {
+        self.started.map_or(self.start_before, |(_, at)| at.plus_ms(self.session_ms))
+    }
+}
+
+/// Every ticket, by the hash of its token.
+#[derive(Default)]
+pub(crate) struct Tickets(Mutex<HashMap<[u8; 32], Issued>>);
+
+impl Tickets {
+    fn issued(&self) -> MutexGuard<'_, HashMap<[u8; 32], Issued>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn issue(&self, ticket: Issued, now: Timestamp) -> Result<String, Error> {
+        let mut issued = self.issued();
+        issued.retain(|_, other| now < other.ends());
+        let of_one = issued.values().filter(|other| other.actor.name == ticket.actor.name).count();
+        if issued.len() >= MOST || of_one >= MOST_OF_ONE {
+            return Err(Error::Busy);
+        }
+        let token = BASE64URL_NOPAD.encode(&random::<32>());
+        issued.insert(hash(&token), ticket);
+        Ok(token)
+    }
+
+    /// Who listens to what and until when. The first use starts it.
+    fn admit(&self, token: &str, from: IpAddr, now: Timestamp) -> Result<(Actor, RecordingId, Timestamp), Error> {
+        let unknown = || Error::Unknown { what: "ticket" };
+        let from = from.to_canonical();
+        let mut issued = self.issued();
+        let ticket = issued.get_mut(&hash(token)).filter(|ticket| now < ticket.ends()).ok_or_else(unknown)?;
+        let (address, _) = *ticket.started.get_or_insert((from, now));
+        if address != from {
+            return Err(unknown());
+        }
+        Ok((ticket.actor.clone(), ticket.id, ticket.ends()))
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    let digest = digest::digest(&digest::SHA256, token.as_bytes());
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest.as_ref());
+    hash
+}
+
+/// How long a session may last.
+fn session_ms(seconds: f64) -> i64 {
+    ((seconds * 2000.0) as i64).clamp(SHORTEST_MS, LONGEST_MS)
+}
+
+impl Vault {
+    /// A ticket for somebody who may hear the recording now.
+    ///
+    /// # Errors
+    /// As for a playback; `Busy` when too many tickets are out.
+    pub async fn ticket(&self, actor: &Actor, id: RecordingId) -> Result<Ticket, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let path = inner.locate(&actor.scope, id)?.path;
+        let now = inner.clock.now();
+        let grant = inner.may_hear(actor, path, now)?;
+        let session_ms = session_ms(inner.seconds_of(path).await?);
+        inner.log_ticket(actor, path, &grant).await?;
+        let start_before = now.plus_ms(START_WITHIN_MS);
+        let ticket = Issued { actor: actor.clone(), id, start_before, session_ms, started: None };
+        Ok(Ticket { token: inner.tickets.issue(ticket, now)?, start_before, session_ms })
+    }
+
+    /// Plays what a ticket is for. A ticket that is made up, too late, over, or another listener's is *unknown*.
+    ///
+    /// # Errors
+    /// `Unknown`; and as for a playback.
+    pub async fn play_ticket(&self, token: &str, from: IpAddr, range: PlayRange) -> Result<Playback, Error> {
+        let inner = &self.0;
+        let (actor, id, until) = inner.tickets.admit(token, from, inner.clock.now())?;
+        inner.begin(&actor, id, range, Hearing { transport: "ticket", download: false }, Some(until)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::{ActorRole, Scope};
+
+    const NOW: Timestamp = Timestamp(1_000_000_000);
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
+    fn ticket(name: &str) -> Issued {
+        let actor = Actor {
+            name: name.to_owned(),
+            on_behalf_of: None,
+            role: ActorRole::Staff,
+            scope: Scope::All,
+            subscriber: None,
+        };
+        let id = RecordingId::from_bytes(&random::<32>()).expect("32 bytes");
+        let start_before = NOW.plus_ms(START_WITHIN_MS);
+        Issued { actor, id, start_before, session_ms: SHORTEST_MS, started: None }
+    }
+
+    #[test]
+    fn a_ticket_starts_within_a_minute_or_never() {
+        let tickets = Tickets::default();
+        let token = tickets.issue(ticket("staff/sam"), NOW).expect("issued");
+        assert!(tickets.admit(&token, address(1), NOW.plus_ms(START_WITHIN_MS)).is_err());
+        let last = NOW.plus_ms(START_WITHIN_MS - 1);
+        let (actor, _, until) = tickets.admit(&token, address(1), last).expect("in time");
+        assert_eq!((actor.name.as_str(), until), ("staff/sam", last.plus_ms(SHORTEST_MS)));
+    }
+
+    #[test]
+    fn a_ticket_is_one_listeners_until_its_session_ends() {
+        let tickets = Tickets::default();
+        let token = tickets.issue(ticket("staff/sam"), NOW).expect("issued");
+        for at in [0, 1, START_WITHIN_MS * 2, SHORTEST_MS - 1] {
+            assert!(tickets.admit(&token, address(1), NOW.plus_ms(at)).is_ok(), "{at}");
+            assert!(tickets.admit(&token, address(2), NOW.plus_ms(at)).is_err(), "{at}");
+        }
+        // The same listener by the mapped spelling of the address.
+        assert!(tickets.admit(&token, "::ffff:192.0.2.1".parse().expect("an address"), NOW).is_ok());
+        assert!(tickets.admit(&token, address(1), NOW.plus_ms(SHORTEST_MS)).is_err(), "a use does not prolong it");
+    }
+
+    #[test]
+    fn a_made_up_ticket_is_unknown_and_the_token_is_not_kept() {
+        let tickets = Tickets::default();
+        let token = tickets.issue(ticket("staff/sam"), NOW).expect("issued");
+        for wrong in ["", "x", &token[1..], &format!("{token}=")] {
+            assert!(matches!(tickets.admit(wrong, address(1), NOW), Err(Error::Unknown { what: "ticket" })));
+        }
+        assert!(!tickets.issued().contains_key(token.as_bytes().get(..32).expect("long enough")));
+    }
+
+    #[test]
+    fn tickets_are_bounded_and_make_room_when_they_end() {
+        let tickets = Tickets::default();
+        for _ in 0..MOST_OF_ONE {
+            tickets.issue(ticket("staff/sam"), NOW).expect("issued");
+        }
+        assert!(matches!(tickets.issue(ticket("staff/sam"), NOW), Err(Error::Busy)));
+        assert!(tickets.issue(ticket("staff/kim"), NOW).is_ok());
+        let later = NOW.plus_ms(START_WITHIN_MS);
+        assert!(tickets.issue(Issued { start_before: later.plus_ms(1), ..ticket("staff/sam") }, later).is_ok());
+        assert_eq!(tickets.issued().len(), 1);
+    }
+
+    #[test]
+    fn a_session_is_as_long_as_it_takes_to_listen_twice() {
+        assert_eq!(session_ms(3600.0), 2 * 3_600_000);
+        assert_eq!((session_ms(0.0), session_ms(1e9)), (SHORTEST_MS, LONGEST_MS));
+        assert_eq!((session_ms(f64::NAN), session_ms(f64::INFINITY)), (SHORTEST_MS, LONGEST_MS));
+    }
+}
