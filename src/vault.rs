@@ -39,7 +39,7 @@ pub use playback::Playback;
 
 use crate::{
     domain::{
-        id::{ObjectId, RecordingId},
+        id::{ObjectId, RecordingId, SubscriberHandle, TenantHandle},
         time::Clock,
     },
     journal::{self, Journal},
@@ -211,10 +211,24 @@ impl Inner {
             }
             let Some(holder) = self.keys.tenant(tenant)? else { continue };
             if let Some(subscriber) = recording_id::resolve(&holder.secret, id) {
+                if !self.reaches(scope, tenant, &name, subscriber) {
+                    break;
+                }
                 return Ok(Located { tenant: name, path: RecordingPath { tenant, subscriber, recording: id.handle } });
             }
         }
         Err(Error::Unknown { what: "recording" })
+    }
+
+    /// Whether a subscriber lies within what the caller may reach. One that is gone lies within a whole tenant only: whose
+    /// recording it was is not known any more.
+    fn reaches(&self, scope: &Scope, tenant: TenantHandle, name: &str, subscriber: SubscriberHandle) -> bool {
+        match scope {
+            Scope::All | Scope::Tenants(_) => scope.contains(name),
+            Scope::Own { .. } => {
+                self.keys.subscriber_name(tenant, subscriber).is_some_and(|own| scope.reaches(name, &own))
+            }
+        }
     }
 
     /// Puts one object, holding its claim. The put runs on when the caller is cut, so that the claim ends with the put.

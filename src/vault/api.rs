@@ -6,21 +6,88 @@ use crate::domain::{
 };
 use std::collections::BTreeMap;
 
-/// Whose data a caller may reach. A recording of a tenant outside it is *unknown*, never *forbidden*.
+/// Whose data a caller may reach. What lies outside is *unknown*, never *forbidden*.
 #[derive(Clone, Debug)]
 pub enum Scope {
     /// Every tenant of the group.
     All,
     /// These tenants, by name.
     Tenants(Vec<String>),
+    /// One subscriber of one tenant: somebody who hears their own.
+    Own {
+        /// The tenant, by name.
+        tenant: String,
+        /// The subscriber, by name.
+        subscriber: String,
+    },
 }
 
 impl Scope {
-    /// Whether a tenant lies inside.
+    /// Whether something of this tenant lies inside.
     pub fn contains(&self, tenant: &str) -> bool {
         match self {
             Scope::All => true,
             Scope::Tenants(names) => names.iter().any(|name| name == tenant),
+            Scope::Own { tenant: own, .. } => own == tenant,
+        }
+    }
+
+    /// Whether a subscriber of a tenant lies inside.
+    pub fn reaches(&self, tenant: &str, subscriber: &str) -> bool {
+        match self {
+            Scope::Own { subscriber: own, .. } => self.contains(tenant) && own == subscriber,
+            Scope::All | Scope::Tenants(_) => self.contains(tenant),
+        }
+    }
+}
+
+/// What somebody is to the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+pub enum ActorRole {
+    /// A softswitch.
+    Switch,
+    /// A tenant's own administrator; with every tenant in scope, the provider's administration of tenants.
+    Admin,
+    /// The provider's people: they never hear a recording without the customer's permission, whatever their scope.
+    Staff,
+    /// Somebody whose calls are recorded, and who hears their own.
+    Subscriber,
+    /// Looks at what was done.
+    Auditor,
+    /// Runs the gateway.
+    Operator,
+    /// A program of a tenant, by its API key.
+    ApiKey,
+    /// All of it, in `quietus dev` only.
+    Developer,
+    /// The gateway itself: expiry, housekeeping. Nobody can log in as this.
+    Gateway,
+}
+
+/// Who does something. The log names it.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// Who really acts: `staff/sam`.
+    pub name: String,
+    /// For whom, where the one who acts was delegated: `admin/anna`.
+    pub on_behalf_of: Option<String>,
+    /// What the actor is; under a delegation the lesser of the two.
+    pub role: ActorRole,
+    /// Whose data it reaches.
+    pub scope: Scope,
+    /// Role Subscriber: the own name within the tenant.
+    pub subscriber: Option<String>,
+}
+
+impl Actor {
+    /// The gateway itself, for what nobody asked for: expiry, sweeping, housekeeping.
+    pub fn gateway() -> Self {
+        Self {
+            name: "gateway".to_owned(),
+            on_behalf_of: None,
+            role: ActorRole::Gateway,
+            scope: Scope::All,
+            subscriber: None,
         }
     }
 }
