@@ -1,6 +1,7 @@
-//! Identifiers, kinds, media types, time: the words of the product, pure and without I/O.
+//! Identifiers, kinds, media types, retention, time: the words of the product, pure and without I/O.
 
 pub mod id;
 pub mod media;
 pub mod reason;
+pub mod retention;
 pub mod time;
