@@ -1,7 +1,7 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
-//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`erasure`], [`sweep`] (the ciphertext
+//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
 //! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
@@ -23,8 +23,10 @@ mod catalogue;
 mod claims;
 mod erasure;
 mod housekeeping;
+mod inbox;
 mod ingest;
 mod opening;
+mod permission;
 mod playback;
 mod recording_id;
 mod recover;
@@ -33,14 +35,20 @@ mod sessions;
 mod sweep;
 mod switches;
 mod tenants;
+mod ticket;
 mod track;
 mod values;
+mod webhook;
 
 pub use crate::domain::id::ApiKeyId;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use ingest::Ingest;
-pub use playback::Playback;
+pub use inbox::{InboxAbout, InboxId, InboxItem};
+pub use permission::{Narrower, NewPermission, Over, Permission};
+pub use playback::{Hearing, Playback};
+pub use ticket::Ticket;
+pub use webhook::{Webhook, WebhookConfig};
 pub use switches::{Enrolment, Switch};
 
 use crate::{
@@ -74,6 +82,8 @@ pub struct VaultConfig {
     pub sender_timeout: Duration,
     /// Days for which client ids are remembered, and for which a start may lie back.
     pub client_window_days: u32,
+    /// How webhooks are reached.
+    pub webhook: WebhookConfig,
 }
 
 impl Default for VaultConfig {
@@ -84,6 +94,7 @@ impl Default for VaultConfig {
             max_unstored: Duration::from_secs(60),
             sender_timeout: Duration::from_secs(60),
             client_window_days: 14,
+            webhook: WebhookConfig::default(),
         }
     }
 }
@@ -107,6 +118,11 @@ pub(crate) struct Inner {
     clock: Clock,
     sessions: Sessions,
     claims: Claims,
+    permissions: permission::Registry,
+    tickets: ticket::Tickets,
+    webhooks: webhook::Webhooks,
+    inbox_lock: Mutex<()>,
+    webhook_wake: Notify,
     api_keys: ApiKeys,
     switches: Switches,
     enrolling: Mutex<()>,
@@ -135,6 +151,7 @@ impl Vault {
         clock: Clock,
     ) -> Result<Self, Error> {
         let (api_keys, switches) = (ApiKeys::load(&keys)?, Switches::load(&keys)?);
+        let webhooks = webhook::Webhooks::new(&config.webhook)?;
         let live_share = config.memory_budget / 4 / objects.regions().len().max(1);
         let inner = Arc::new(Inner {
             memory: Arc::new(Semaphore::new((config.memory_budget * 3 / 4).max(MIN_BUDGET) / GRANT)),
@@ -152,6 +169,11 @@ impl Vault {
             clock,
             sessions: Sessions::default(),
             claims: Claims::default(),
+            permissions: permission::Registry::default(),
+            tickets: ticket::Tickets::default(),
+            webhooks,
+            inbox_lock: Mutex::new(()),
+            webhook_wake: Notify::new(),
             api_keys,
             switches,
             enrolling: Mutex::new(()),
@@ -165,6 +187,8 @@ impl Vault {
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
+        inner.tasks.spawn(permission::load(inner.clone()));
+        inner.tasks.spawn(webhook::run(inner.clone()));
         Ok(Self(inner))
     }
 

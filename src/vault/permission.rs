@@ -356,9 +356,9 @@ impl Inner {
     fn to_decide(&self, actor: &Actor, id: PermissionId, now: Timestamp) -> Result<Found, Error> {
         let found = self.find_permission(&actor.scope, id)?;
         self.may_decide(actor, found.at)?;
-        let asked = [Some(found.kept.asked_by.as_str()), Some(found.kept.asked_for.as_str())];
-        let decides = [Some(actor.name.as_str()), actor.on_behalf_of.as_deref()];
-        if asked.iter().flatten().any(|asked| !asked.is_empty() && decides.contains(&Some(asked))) {
+        let asked = [found.kept.asked_by.as_str(), found.kept.asked_for.as_str()].map(person);
+        let decides = [actor.name.as_str(), actor.on_behalf_of.as_deref().unwrap_or_default()].map(person);
+        if asked.iter().any(|asked| !asked.is_empty() && decides.contains(asked)) {
             return Err(missing("another person than the one who asked"));
         }
         let why = match found.standing()?.at(now) {
@@ -588,6 +588,15 @@ fn row_name(row: RowId) -> crate::keys::ValueName {
 /// Staff see what they asked for themselves; everybody else what lies within their scope, which the search has checked.
 fn sees(actor: &Actor, found: &Found) -> bool {
     actor.role != ActorRole::Staff || actor.name == found.kept.asked_by
+}
+
+/// Who is behind a name. What a central issuer vouches for (`ROLE/SUBJECT@ISSUER`) is one person in every role; names of the
+/// identities file are what that file makes them.
+fn person(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((_, subject)) if subject.contains('@') => subject,
+        _ => name,
+    }
 }
 
 pub(crate) fn missing(what: &str) -> Error {

@@ -33,6 +33,9 @@ sealed! {
     TenantSettings => TenantSettings,
     ClientEntry => Client,
     OpenEntry => Open,
+    Permission => Permission,
+    InboxItem => InboxItem,
+    Webhook => Webhook,
 }
 
 /// Names the one row of its kind that hangs on `row`.
