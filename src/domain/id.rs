@@ -80,6 +80,10 @@ random_id!(
     PermissionId, 16
 );
 random_id!(
+    /// Names the receipt of an erasure, and the doomed rows that the erasure left. Stands in clear.
+    ReceiptId, 16
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );
