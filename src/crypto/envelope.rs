@@ -94,11 +94,13 @@ pub enum Kind {
     Transition = 28,
     /// A leaf's secret inside a page, under what follows from the secrets of everybody it is bound to.
     Wrapped = 29,
+    /// Where a tenant is told of its inbox, under its stable secret.
+    Webhook = 31,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -128,6 +130,7 @@ impl Kind {
         Kind::Timeline,
         Kind::Transition,
         Kind::Wrapped,
+        Kind::Webhook,
     ];
 
     /// From the byte in a header.

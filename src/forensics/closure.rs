@@ -309,6 +309,7 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Timeline => "time line",
         Kind::Transition => "transition",
         Kind::Wrapped => "wrapped secret",
+        Kind::Webhook => "webhook",
     }
 }
 
