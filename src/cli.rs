@@ -5,7 +5,7 @@
 //! - [`failure`]: a failure as one line and an exit status.
 //! - [`names`]: names and numbers from `@FILE` and `-`, so that they need not stand in process lists.
 //! - [`output`]: lines for people, or JSON.
-//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`apikey`], [`switch`], [`status`]: a file per family of
+//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`permission`], [`inbox`], [`apikey`], [`switch`], [`status`]: a file per family of
 //!   commands.
 //!
 //! Client commands speak to the gateway over the wire only. `dev`, `serve` and `config` hand over to `server`.
@@ -15,9 +15,11 @@ pub mod args;
 pub mod connect;
 pub mod erase;
 pub mod failure;
+pub mod inbox;
 pub mod media;
 pub mod names;
 pub mod output;
+pub mod permission;
 pub mod play;
 pub mod record;
 pub mod recordings;
@@ -68,9 +70,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
         Command::Record(what) => record::run(link()?, what, output).await,
         Command::List(what) => recordings::list(link()?, what, output).await,
-        Command::Show { id } => recordings::show(link()?, &id, output).await,
+        Command::Show { id, ticket } => recordings::show(link()?, &id, ticket, output).await,
         Command::Play(what) => play::run(link()?, what, output).await,
         Command::Erase { command } => erase::run(link()?, command, output).await,
+        Command::Permission { command } => permission::run(link()?, command, output).await,
+        Command::Inbox { command } => inbox::run(link()?, command, output).await,
         Command::Apikey { command } => apikey::run(link()?, command, output).await,
         Command::Switch { command } => switch::run(link()?, command, output).await,
         Command::Status => status::run(link()?, output).await,

@@ -37,6 +37,10 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
+/// The host, with its port, that a request was sent to, as the client names it.
+#[derive(Clone)]
+pub struct Authority(pub String);
+
 /// What every handler shares.
 #[derive(Clone)]
 pub struct Gateway {

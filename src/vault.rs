@@ -43,13 +43,14 @@ mod webhook;
 pub use crate::domain::id::ApiKeyId;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
-pub use ingest::Ingest;
+pub use catalogue::Page;
 pub use inbox::{InboxAbout, InboxId, InboxItem};
+pub use ingest::Ingest;
 pub use permission::{Narrower, NewPermission, Over, Permission};
 pub use playback::{Hearing, Playback};
+pub use switches::{Enrolment, Switch};
 pub use ticket::Ticket;
 pub use webhook::{Webhook, WebhookConfig};
-pub use switches::{Enrolment, Switch};
 
 use crate::{
     domain::{

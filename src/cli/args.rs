@@ -75,6 +75,9 @@ pub enum Command {
     Show {
         /// Its id.
         id: String,
+        /// The support system's number: staff must say for which ticket they look.
+        #[arg(long)]
+        ticket: Option<String>,
     },
     /// Fetch a recording's audio.
     Play(Play),
@@ -83,6 +86,18 @@ pub enum Command {
         /// What.
         #[command(subcommand)]
         command: EraseCommand,
+    },
+    /// Let the provider's staff listen, or not.
+    Permission {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::permission::PermissionCommand,
+    },
+    /// What the gateway has to tell a tenant.
+    Inbox {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::inbox::InboxCommand,
     },
     /// Keys by which a tenant's programs get in.
     Apikey {
@@ -226,6 +241,9 @@ pub struct List {
     /// Of which subscriber.
     #[arg(long)]
     pub subscriber: Option<String>,
+    /// The support system's number: staff must say for which ticket they look.
+    #[arg(long)]
+    pub ticket: Option<String>,
 }
 
 /// `quietus play …`
@@ -245,6 +263,12 @@ pub struct Play {
     /// Bytes FIRST-LAST, counted from 0, both included; LAST may be left out.
     #[arg(long, value_name = "FIRST-LAST")]
     pub bytes: Option<String>,
+    /// To keep a copy: staff need a permission to download. Without it staff hear it, and it takes a part of its length.
+    #[arg(long)]
+    pub download: bool,
+    /// Print a URL that an audio player can use instead, within a minute.
+    #[arg(long, conflicts_with_all = ["output", "from", "to", "bytes", "download"])]
+    pub url: bool,
 }
 
 /// `quietus erase …`
@@ -317,11 +341,28 @@ mod tests {
             "quietus switch enrol acme pbx-1 --max-recordings 40",
             "quietus switch list acme --json",
             "quietus switch revoke acme pbx-1",
+            "quietus permission request --recording ID --purpose fault --ticket T-1 --for 2h",
+            "quietus permission request --subscriber acme/+441 --purpose fault --ticket T-1 --for 7d --download --later-calls",
+            "quietus permission grant ID",
+            "quietus permission grant ID --recording ID --for 30m --listen-only --without-later-calls",
+            "quietus permission deny ID",
+            "quietus permission revoke ID",
+            "quietus permission list --tenant acme --waiting --json",
+            "quietus inbox list acme",
+            "quietus inbox ack acme ID ID",
+            "quietus inbox webhook set acme https://example.com/hook",
+            "quietus show ID --ticket T-1",
+            "quietus play ID --url",
             "quietus status --json --transport h3",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["quietus", "quietus record --tenant a --kind call x.wav", "quietus play ID --from 1 --bytes 0-1"] {
+        for line in [
+            "quietus",
+            "quietus record --tenant a --kind call x.wav",
+            "quietus play ID --from 1 --bytes 0-1",
+            "quietus permission grant ID --recording ID --tenant acme",
+        ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -1,10 +1,15 @@
-//! `quietus play`: a recording's audio to a file or to standard output.
+//! `quietus play`: a recording's audio to a file or to standard output, or a URL for an audio player.
 //!
 //! A file appears under its name only when it is whole: what broke off never looks like a recording.
 
-use super::{args::Play, connect::Link, failure::Failure, output::Output};
+use super::{
+    args::Play,
+    connect::Link,
+    failure::Failure,
+    output::{Output, moment},
+};
 use crate::proto::v1::{
-    self, PlayRequest, PlayResponse, play_request::Range, play_response::Event,
+    self, PlayRequest, PlayResponse, TicketRequest, play_request::Range, play_response::Event,
     playback_service_client::PlaybackServiceClient,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -16,13 +21,16 @@ use tonic::Streaming;
 
 /// Runs the command.
 pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> {
+    if what.url {
+        return url(link, what.id, output).await;
+    }
     if output.json && what.output.is_none() {
         return Err(Failure::usage("--json needs -o FILE, since the audio would go to standard output"));
     }
     if what.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::usage("the audio would go to the terminal; say -o FILE"));
     }
-    let request = PlayRequest { id: what.id.clone(), range: range(&what)? };
+    let request = PlayRequest { id: what.id.clone(), range: range(&what)?, download: what.download };
     let mut stream = PlaybackServiceClient::new(link).play(request).await?.into_inner();
     let info = match event(&mut stream).await? {
         Some(Event::Info(info)) => info,
@@ -43,6 +51,17 @@ pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> 
         "total_bytes": info.total_length, "complete": info.complete,
     });
     output.one(json, || format!("{} bytes of {} written to {}", info.length, info.media_type, path.display()))
+}
+
+/// A URL for an audio player. It goes to standard output alone, since whoever has it can listen.
+async fn url(link: Link, id: String, output: Output) -> Result<(), Failure> {
+    let ticket = PlaybackServiceClient::new(link).ticket(TicketRequest { id }).await?.into_inner();
+    let json = serde_json::json!({
+        "url": ticket.url,
+        "start_before": moment(ticket.start_before_ms),
+        "session_seconds": ticket.session_seconds,
+    });
+    output.one(json, || ticket.url.clone())
 }
 
 fn beside(path: &Path) -> PathBuf {

@@ -9,7 +9,11 @@ mod oidc;
 
 pub use oidc::IssuerFile;
 
-use crate::{journal, transport::Limits, vault::VaultConfig};
+use crate::{
+    journal,
+    transport::Limits,
+    vault::{VaultConfig, WebhookConfig},
+};
 use serde::Deserialize;
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 use toml::Spanned;
@@ -42,6 +46,8 @@ pub struct Config {
     pub journal_options: journal::Options,
     /// Bounds of the vault.
     pub vault: VaultConfig,
+    /// Who signs the certificates of webhook receivers, where it is not a public authority.
+    pub webhook_ca: Option<PathBuf>,
     /// Bounds of connections.
     pub limits: Limits,
     /// Whether the slot may lie on the key store's file system.
@@ -137,6 +143,8 @@ struct Raw {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
+    webhook: RawWebhook,
+    #[serde(default)]
     access: RawAccess,
     #[serde(default)]
     oidc: Vec<oidc::RawIssuer>,
@@ -193,6 +201,14 @@ struct RawLimits {
     streams_per_connection: Option<Spanned<u64>>,
     max_connection_age_seconds: Option<Spanned<u64>>,
     drain_seconds: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWebhook {
+    ca: Option<PathBuf>,
+    #[serde(default)]
+    allow_private: bool,
 }
 
 #[derive(Deserialize)]
@@ -291,7 +307,9 @@ impl Config {
                     1..=365,
                     vault.client_window_days.into(),
                 )? as u32,
+                webhook: WebhookConfig { ca_pem: None, allow_private: raw.webhook.allow_private },
             },
+            webhook_ca: raw.webhook.ca,
             limits: Limits {
                 connections: check.number(
                     "limits.connections",

@@ -13,7 +13,7 @@ use crate::{
     journal,
     object::embedded::{Certificate, Embedded},
     transport::Limits,
-    vault::VaultConfig,
+    vault::{VaultConfig, WebhookConfig},
 };
 use anyhow::{Context as _, bail};
 use std::{
@@ -47,7 +47,12 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
         slot: dir.join("slot").join("root"),
         journal_options: journal::Options::default(),
         regions: embedded.region_configs(),
-        vault: VaultConfig { group: GROUP.into(), ..VaultConfig::default() },
+        vault: VaultConfig {
+            group: GROUP.into(),
+            // A receiver that is tried out runs on this machine, with the certificate in DIR/tls.
+            webhook: WebhookConfig { ca_pem: Some(ca.clone().into()), allow_private: true },
+            ..VaultConfig::default()
+        },
         tls: files.tls,
         who,
         limits: Limits::default(),

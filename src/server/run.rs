@@ -23,7 +23,7 @@ use crate::{
         self, Gateway, Limits, quic, serve,
         tls::{Material, server_config},
     },
-    vault::{Vault, VaultConfig},
+    vault::{Vault, VaultConfig, WebhookConfig},
 };
 use anyhow::{Context as _, bail};
 use std::{
@@ -103,13 +103,16 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let sockets = Sockets::bind(config.listen, config.http3)?;
     let regions = config.regions.into_iter().map(region).collect::<anyhow::Result<_>>()?;
+    let webhook_ca =
+        config.webhook_ca.map(|path| std::fs::read(&path).with_context(|| format!("cannot read {}", path.display())));
+    let webhook = WebhookConfig { ca_pem: webhook_ca.transpose()?, ..config.vault.webhook };
     let parts = Parts {
         keys: config.keys,
         journal: config.journal,
         slot: config.slot,
         journal_options: config.journal_options,
         regions,
-        vault: config.vault,
+        vault: VaultConfig { webhook, ..config.vault },
         tls,
         who,
         limits: config.limits,

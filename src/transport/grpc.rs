@@ -7,6 +7,8 @@
 
 mod apikey;
 mod erasure;
+mod inbox;
+mod permission;
 mod playback;
 mod record;
 mod recording;
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::proto::v1::{
     self, api_key_service_server::ApiKeyServiceServer, erasure_service_server::ErasureServiceServer,
+    inbox_service_server::InboxServiceServer, permission_service_server::PermissionServiceServer,
     playback_service_server::PlaybackServiceServer, recording_service_server::RecordingServiceServer,
     switch_service_server::SwitchServiceServer, tenant_service_server::TenantServiceServer,
 };
@@ -31,7 +34,7 @@ pub const MAX_CONTENT: usize = 1 << 20;
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 9] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
@@ -39,6 +42,8 @@ const SERVICES: [&str; 7] = [
     "quietus.v1.TenantService",
     "quietus.v1.ApiKeyService",
     "quietus.v1.SwitchService",
+    "quietus.v1.PermissionService",
+    "quietus.v1.InboxService",
 ];
 
 /// All services on one router, and what tells the health service.
@@ -53,6 +58,8 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(ErasureServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(PermissionServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(InboxServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SwitchServiceServer::new(gateway).max_decoding_message_size(MAX_REQUEST));
     let reflection = || {
         tonic_reflection::server::Builder::configure()

@@ -7,6 +7,11 @@
 //! cannot run as a page in the gateway's origin. Nothing may be cached: what is erased must not play from a cache.
 //!
 //! A range counted from the end needs the length first, which costs a second entry in the audit log.
+//!
+//! `?download=1` asks for a copy to keep: an attachment, for which staff need a permission that says so. A page of another
+//! origin cannot read any of this: no answer carries a CORS header.
+//!
+//! `GET /v1/tickets/{token}` is the same for somebody who shows a ticket and no identity.
 
 use super::{
     Gateway, Peer,
@@ -16,16 +21,17 @@ use super::{
 use crate::{
     domain::id::RecordingId,
     transport::convert,
-    vault::{PlayInfo, PlayRange, Playback},
+    vault::{Actor, Error, Hearing, PlayInfo, PlayRange, Playback},
 };
 use axum::{
     Router,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Path, State},
     response::{IntoResponse, Response},
     routing::get,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, Uri, header, request::Parts};
+use std::net::IpAddr;
 use tokio_stream::StreamExt as _;
 
 /// Metric names, each with its unit.
@@ -42,6 +48,7 @@ mod metric {
 pub fn routes(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/recordings/{id}/audio", get(audio))
+        .route("/v1/tickets/{token}", get(ticket))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -56,8 +63,8 @@ async fn ready(State(gateway): State<Gateway>) -> Response {
     }
 }
 
-async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Response, Problem> {
-    let (identity, _) = caller(&request)?;
+async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Response, Problem> {
+    let (identity, _) = caller(&request.extensions)?;
     identity.authorize(Action::Metrics, None)?;
     let status = gateway.vault.status();
     let gauges = [
@@ -75,25 +82,61 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
 
-async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: Request) -> Result<Response, Problem> {
-    let (identity, transport) = caller(&request)?;
+async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: Parts) -> Result<Response, Problem> {
+    let (identity, transport) = caller(&request.extensions)?;
     identity.authorize(Action::Play, None)?;
     let id = convert::recording_id(&id)?;
-    let head = request.method() == Method::HEAD;
-    let wanted = if head { None } else { Wanted::of(request.headers()) };
-    let player = Player { gateway: &gateway, identity: &identity, id, transport };
+    let download = wants_download(&request.uri);
+    let (actor, hearing) = (identity.actor(), Hearing { transport, download });
+    let mut response = answer(&gateway, &request, Shown::Identity(actor, id, hearing)).await?;
+    if download {
+        let disposition = HeaderValue::from_static("attachment; filename=\"recording\"");
+        response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
+    }
+    Ok(response)
+}
+
+/// A ticket stands for the listener who asked for it; whoever sends it proves nothing else. See the vault's tickets.
+async fn ticket(
+    State(gateway): State<Gateway>,
+    Path(token): Path<String>,
+    request: Parts,
+) -> Result<Response, Problem> {
+    let from = request.extensions.get::<Peer>().ok_or(Denied::Nobody)?.address.ip();
+    answer(&gateway, &request, Shown::Ticket(token, from)).await
+}
+
+/// What lets somebody hear a recording.
+enum Shown {
+    Identity(Actor, RecordingId, Hearing),
+    Ticket(String, IpAddr),
+}
+
+impl Shown {
+    async fn play(&self, gateway: &Gateway, range: PlayRange) -> Result<Playback, Error> {
+        match self {
+            Self::Identity(actor, id, hearing) => gateway.vault.play(actor, *id, range, *hearing).await,
+            Self::Ticket(token, from) => gateway.vault.play_ticket(token, *from, range).await,
+        }
+    }
+}
+
+/// Answers with the range that is asked for.
+async fn answer(gateway: &Gateway, request: &Parts, shown: Shown) -> Result<Response, Problem> {
+    let head = request.method == Method::HEAD;
+    let wanted = if head { None } else { Wanted::of(&request.headers) };
     let range = match wanted {
         // HEAD needs the length and the type, and hears nothing.
         None if head => PlayRange::Bytes { start: 0, end: Some(0) },
         None => PlayRange::Bytes { start: 0, end: None },
         Some(Wanted::Span { start, last }) => PlayRange::Bytes { start, end: last.map(|last| last.saturating_add(1)) },
         Some(Wanted::Tail(length)) => {
-            let total = player.play(PlayRange::Bytes { start: 0, end: Some(0) }).await?.info().total_length;
+            let total = shown.play(gateway, PlayRange::Bytes { start: 0, end: Some(0) }).await?.info().total_length;
             PlayRange::Bytes { start: total.saturating_sub(length), end: None }
         }
     };
-    let playback = match player.play(range).await {
-        Err(Refused::Outside(total)) if wanted.is_some() => return Ok(outside(total)),
+    let playback = match shown.play(gateway, range).await {
+        Err(Error::OutOfRange { total }) if wanted.is_some() => return Ok(outside(total)),
         playback => playback?,
     };
     let info = playback.info().clone();
@@ -103,38 +146,6 @@ async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: 
     let mut response = if head { Body::empty() } else { stream(playback) }.into_response();
     describe(&mut response, &info, wanted.is_some(), head);
     Ok(response)
-}
-
-struct Player<'a> {
-    gateway: &'a Gateway,
-    identity: &'a Identity,
-    id: RecordingId,
-    transport: &'static str,
-}
-
-enum Refused {
-    Outside(u64),
-    For(Problem),
-}
-
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Outside(total) => crate::vault::Error::OutOfRange { total }.into(),
-            Refused::For(problem) => problem,
-        }
-    }
-}
-
-impl Player<'_> {
-    async fn play(&self, range: PlayRange) -> Result<Playback, Refused> {
-        let playback =
-            self.gateway.vault.play(&self.identity.scope, self.id, range, &self.identity.name, self.transport);
-        playback.await.map_err(|error| match error {
-            crate::vault::Error::OutOfRange { total } => Refused::Outside(total),
-            other => Refused::For(other.into()),
-        })
-    }
 }
 
 /// The one range that we serve.
@@ -209,10 +220,15 @@ pub(super) fn needs_identity(path: &str) -> bool {
     path.starts_with("/v1/recordings/") || path == "/metrics"
 }
 
-fn caller(request: &Request) -> Result<(Identity, &'static str), Problem> {
-    let peer = request.extensions().get::<Peer>().ok_or(Denied::Nobody)?;
-    let identity = request.extensions().get::<Identity>().ok_or(Denied::Nobody)?;
+fn caller(extensions: &Extensions) -> Result<(Identity, &'static str), Problem> {
+    let peer = extensions.get::<Peer>().ok_or(Denied::Nobody)?;
+    let identity = extensions.get::<Identity>().ok_or(Denied::Nobody)?;
     Ok((identity.clone(), peer.transport))
+}
+
+/// Whether a copy is to be kept.
+fn wants_download(uri: &Uri) -> bool {
+    uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "download=1"))
 }
 
 /// Tokens are base64url, so nothing in them is ever escaped.
@@ -270,6 +286,14 @@ mod tests {
         assert_eq!(value(header::CONTENT_LENGTH), Some("10"));
         assert_eq!(value(header::CACHE_CONTROL), Some("no-store"));
         assert_eq!(value(header::CONTENT_SECURITY_POLICY), Some("default-src 'none'; sandbox"));
+    }
+
+    #[test]
+    fn a_ticket_and_nothing_else_of_audio_needs_no_identity() {
+        assert!(needs_identity("/v1/recordings/x/audio") && needs_identity("/metrics"));
+        assert!(!needs_identity("/v1/tickets/x"));
+        assert!(wants_download(&Uri::from_static("/x?access_token=a&download=1")));
+        assert!(!wants_download(&Uri::from_static("/x?xdownload=1")));
     }
 
     #[test]

@@ -1,75 +1,86 @@
 //! What is known about recordings: one, or a page of many. Reads `facts` secrets and never an `audio` secret.
+//!
+//! The provider's people may see facts without the customer's permission, but not unseen: staff say for which ticket of the
+//! support system they look, and each look is in the log before anything is shown. There is no other way to facts than the
+//! two functions here.
 
 use super::{
-    Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault, recording_id, tenants::invalid, values,
+    Actor, ActorRole, Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault, permission, recording_id,
+    tenants::invalid, values,
 };
 use crate::{
     crypto::secret::Secret,
     domain::{
         id::{RecordingId, SubscriberHandle, TenantHandle},
+        permission::MAX_TICKET,
         time::Timestamp,
     },
-    keys::FactsLeaf,
+    keys::{FactsLeaf, RecordingPath},
     proto::stored,
 };
 
 impl Vault {
-    /// One recording.
+    /// One recording. `ticket`: see the head of this file.
     ///
     /// # Errors
-    /// `Unknown`, `Erased`.
-    pub fn recording(&self, scope: &Scope, id: RecordingId) -> Result<Recording, Error> {
+    /// `Unknown`, `Erased`; `Invalid` where staff name no ticket.
+    pub async fn recording(&self, actor: &Actor, id: RecordingId, ticket: &str) -> Result<Recording, Error> {
         let inner = &self.0;
-        let located = inner.locate(scope, id)?;
+        let located = inner.locate(&actor.scope, id)?;
+        inner.looks(actor, Looked::Recording(located.path), ticket).await?;
         let leaf = inner.keys.facts_leaf(located.path)?.ok_or(Error::Erased)?;
         let subscriber =
             inner.keys.subscriber_name(located.path.tenant, located.path.subscriber).ok_or(Error::Erased)?;
         inner.describe(id, &located.tenant, subscriber, &leaf)
     }
 
-    /// A page of a tenant's recordings, or of one subscriber's, and the token of the next page (empty on the last).
+    /// A page of a tenant's recordings, or of one subscriber's, and the token of the next page (empty on the last). Opens up
+    /// to thousands of facts, so it works where blocking is allowed.
     ///
     /// # Errors
-    /// `Unknown`, `Invalid` token.
-    pub fn recordings(
-        &self,
-        tenant: &str,
-        subscriber: Option<&str>,
-        page_size: usize,
-        page_token: &str,
-    ) -> Result<(Vec<Recording>, String), Error> {
-        let inner = &self.0;
-        let handle = inner.find_tenant(tenant)?;
-        let secret = inner.tenant_holder(handle)?.secret;
-        let mut subscribers = match subscriber {
-            None => inner.keys.subscribers(handle),
+    /// `Unknown`, `Invalid` token; `Invalid` where staff name no ticket.
+    pub async fn recordings(&self, actor: &Actor, page: Page) -> Result<(Vec<Recording>, String), Error> {
+        let handle = self.0.find_in(&actor.scope, &page.tenant)?;
+        let subscriber = match &page.subscriber {
+            None => None,
             Some(name) => {
-                let found = inner.keys.find_subscriber(handle, name).ok_or(Error::Unknown { what: "subscriber" })?;
-                vec![(found, name.to_owned())]
+                let found =
+                    self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name));
+                Some(found.ok_or(Error::Unknown { what: "subscriber" })?)
             }
         };
-        subscribers.sort_unstable_by_key(|(subscriber, _)| *subscriber);
-        let after = read_token(&secret, page_token)?;
-        let mut recordings: Vec<Recording> = Vec::new();
-        for (subscriber, name) in subscribers {
-            let after = match after {
-                Some((reached, _)) if subscriber < reached => continue,
-                Some((reached, id)) if subscriber == reached => Some(id.handle),
-                _ => None,
-            };
-            let wanted = page_size - recordings.len();
-            let leaves = inner.keys.facts_leaves(handle, subscriber, after, wanted)?;
-            recordings.extend(inner.describe_all(tenant, &secret, subscriber, &name, leaves)?);
-            if recordings.len() >= page_size {
-                break;
-            }
-        }
-        let next = match recordings.last() {
-            Some(last) if recordings.len() >= page_size => last.id.to_string(),
-            _ => String::new(),
-        };
-        Ok((recordings, next))
+        self.0
+            .looks(
+                actor,
+                subscriber.map_or(Looked::Tenant(handle), |found| Looked::Subscriber(handle, found)),
+                &page.ticket,
+            )
+            .await?;
+        let inner = self.0.clone();
+        let reading = tokio::task::spawn_blocking(move || inner.page(handle, subscriber, &page));
+        reading.await.map_err(|failed| Error::Internal(failed.to_string()))?
     }
+}
+
+/// Which recordings are asked for.
+pub struct Page {
+    /// Tenant, by name.
+    pub tenant: String,
+    /// Only this subscriber's.
+    pub subscriber: Option<String>,
+    /// At most so many.
+    pub size: usize,
+    /// Of the page before; empty for the first.
+    pub token: String,
+    /// See [`Vault::recording`].
+    pub ticket: String,
+}
+
+/// What somebody looks at.
+enum Looked {
+    Tenant(TenantHandle),
+    Subscriber(TenantHandle, SubscriberHandle),
+    Recording(RecordingPath),
 }
 
 /// A page token is the id of the last recording of the page before.
@@ -86,6 +97,47 @@ fn read_token(tenant: &Secret, token: &str) -> Result<Option<(SubscriberHandle, 
 }
 
 impl Inner {
+    /// Wants a ticket from staff, and writes that somebody of the provider looks.
+    async fn looks(&self, actor: &Actor, _at: Looked, ticket: &str) -> Result<(), Error> {
+        let staff = actor.role == ActorRole::Staff;
+        if staff || !ticket.is_empty() {
+            permission::check_text("ticket", ticket, MAX_TICKET)?;
+        }
+        Ok(())
+    }
+
+    fn page(
+        &self,
+        tenant: TenantHandle,
+        subscriber: Option<SubscriberHandle>,
+        page: &Page,
+    ) -> Result<(Vec<Recording>, String), Error> {
+        let secret = self.tenant_holder(tenant)?.secret;
+        let mut subscribers = self.keys.subscribers(tenant);
+        subscribers.retain(|(found, _)| subscriber.is_none_or(|wanted| wanted == *found));
+        subscribers.sort_unstable_by_key(|(subscriber, _)| *subscriber);
+        let after = read_token(&secret, &page.token)?;
+        let mut recordings: Vec<Recording> = Vec::new();
+        for (subscriber, name) in subscribers {
+            let after = match after {
+                Some((reached, _)) if subscriber < reached => continue,
+                Some((reached, id)) if subscriber == reached => Some(id.handle),
+                _ => None,
+            };
+            let wanted = page.size - recordings.len();
+            let leaves = self.keys.facts_leaves(tenant, subscriber, after, wanted)?;
+            recordings.extend(self.describe_all(&page.tenant, &secret, subscriber, &name, leaves)?);
+            if recordings.len() >= page.size {
+                break;
+            }
+        }
+        let next = match recordings.last() {
+            Some(last) if recordings.len() >= page.size => last.id.to_string(),
+            _ => String::new(),
+        };
+        Ok((recordings, next))
+    }
+
     fn describe_all(
         &self,
         tenant: &str,

@@ -1,4 +1,4 @@
-//! Daily work: days close, client ids are forgotten.
+//! Daily work: days close, client ids and inboxes are forgotten, permissions run out.
 //!
 //! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
 //! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
@@ -38,6 +38,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 
 /// Does what is due.
 pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
+    inner.keep_permissions().await?;
     // A recording that finished just before midnight may still be on its way to its day's counters.
     let today = inner.clock.now().plus_ms(-SETTLE_MS).day();
     for (tenant, _) in inner.keys.tenants() {
@@ -51,6 +52,9 @@ pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
                 Purpose::ClientIds
                     if period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)? =>
                 {
+                    changes.push(Change::ErasePeriod(tenant, period.handle));
+                }
+                Purpose::Inbox if inner.inbox_is_over(&period, today)? => {
                     changes.push(Change::ErasePeriod(tenant, period.handle));
                 }
                 _ => {}

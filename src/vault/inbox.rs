@@ -105,9 +105,11 @@ impl Vault {
         let handle = inner.find_in(&actor.scope, tenant)?;
         let after: Option<InboxId> = match page_token {
             "" => None,
-            token => Some(token.parse().map_err(|_| {
-                invalid("page_token", "send the token of the page before, or none".to_owned())
-            })?),
+            token => Some(
+                token
+                    .parse()
+                    .map_err(|_| invalid("page_token", "send the token of the page before, or none".to_owned()))?,
+            ),
         };
         let mut kept: Vec<Kept> = Vec::new();
         for period in inner.inbox_periods(handle) {

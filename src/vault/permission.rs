@@ -35,12 +35,7 @@ mod registry;
 pub(crate) use gate::{Grant, Pace};
 pub(crate) use registry::{Registry, load};
 
-use super::{
-    Actor, ActorRole, Error, Inner, Scope, Vault, inbox,
-    recording_id,
-    tenants::invalid,
-    values,
-};
+use super::{Actor, ActorRole, Error, Inner, Scope, Vault, inbox, recording_id, tenants::invalid, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
@@ -52,7 +47,6 @@ use crate::{
     proto::stored,
 };
 use registry::Place;
-use std::sync::Arc;
 
 /// Requests of a tenant that wait for it: beyond this its people have stopped looking.
 const MAX_WAITING: usize = 200;
@@ -403,10 +397,9 @@ impl Inner {
         Ok(match at {
             At::Tenant(tenant) => self.keys.tenant(tenant)?,
             At::Subscriber(tenant, subscriber) => self.keys.subscriber(tenant, subscriber)?,
-            At::Recording(path) => self
-                .keys
-                .audio_leaf(path)?
-                .and_then(|leaf| Some(Holder { row: leaf.row, secret: leaf.audio? })),
+            At::Recording(path) => {
+                self.keys.audio_leaf(path)?.and_then(|leaf| Some(Holder { row: leaf.row, secret: leaf.audio? }))
+            }
         })
     }
 
@@ -434,12 +427,15 @@ impl Inner {
             CommitError::Gone => Error::Erased,
             other => other.into(),
         })?;
-        self.permissions.put(found.id()?, Place {
-            at: found.at,
-            name: found.name.clone(),
-            wakes: found.wakes()?,
-            waits: found.kept.state == State::Asked as u32,
-        });
+        self.permissions.put(
+            found.id()?,
+            Place {
+                at: found.at,
+                name: found.name.clone(),
+                wakes: found.wakes()?,
+                waits: found.kept.state == State::Asked as u32,
+            },
+        );
         Ok(())
     }
 
@@ -603,7 +599,7 @@ pub(crate) fn missing(what: &str) -> Error {
     Error::NotPermitted { missing: what.to_owned() }
 }
 
-fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Error> {
+pub(crate) fn check_text(field: &'static str, text: &str, most: usize) -> Result<(), Error> {
     if text.trim().is_empty() || text.len() > most || text.chars().any(char::is_control) {
         return Err(invalid(field, format!("send 1 to {most} bytes of text without control characters")));
     }

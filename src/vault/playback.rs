@@ -12,7 +12,7 @@ use super::{
     Actor, Error, Inner, PlayInfo, PlayRange, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
     permission::{Grant, Pace, missing},
-    sessions::{Cut, Guard},
+    sessions::Guard,
     ticket::SLOW_BYTES_PER_SECOND,
     values,
 };
@@ -148,11 +148,11 @@ impl Inner {
                 Some(_) => self.layout(leaf.row, &audio, &row.media_type, &pieces).await?,
                 None => None,
             };
-            Ok((plan, layout.map(|layout| layout.bytes_per_second)))
+            Ok::<_, Error>((plan, layout.map(|layout| layout.bytes_per_second)))
         };
         let (plan, rate) = tokio::select! {
             biased;
-            cut = guard.cut() => return Err(ended_by(cut)),
+            cut = guard.cut() => return Err(cut.into()),
             planned = planned => planned?,
         };
 
@@ -190,16 +190,6 @@ struct Admitted {
     slot: OwnedSemaphorePermit,
     /// When the grant or the ticket ends.
     until: Option<Timestamp>,
-}
-
-/// What a listener is told whose session was cut.
-fn ended_by(cut: Cut) -> Error {
-    match cut {
-        Cut::Erased | Cut::TakenOver => Error::Erased,
-        Cut::Revoked => missing("the customer's permission; it was revoked"),
-        Cut::Restricted => Error::Restricted,
-        Cut::Stopping => Error::Stopping,
-    }
 }
 
 /// A complete recording has its last slice and the length that it was finished with: a list that was cut short is told from
@@ -286,7 +276,7 @@ impl Inner {
         let pieces = self.pieces(leaf.row, &audio)?;
         let layout = tokio::select! {
             biased;
-            cut = guard.cut() => return Err(ended_by(cut)),
+            cut = guard.cut() => return Err(cut.into()),
             layout = self.layout(leaf.row, &audio, &row.media_type, &pieces) => layout?,
         };
         let rate = layout.map_or(SLOW_BYTES_PER_SECOND, |layout| layout.bytes_per_second);
@@ -350,7 +340,7 @@ impl Streaming {
     async fn run(self, guard: Guard, _slot: OwnedSemaphorePermit) {
         let outcome = tokio::select! {
             biased;
-            cut = guard.cut() => Err(ended_by(cut)),
+            cut = guard.cut() => Err(cut.into()),
             () = self.time_is_up() => Err(missing("the customer's permission; it has run out")),
             outcome = self.deliver() => outcome,
         };

@@ -5,6 +5,7 @@
 //! commits, and cuts again: a session that read a live secret entered before the commit, so the second cut finds it; one
 //! that enters later finds no secret to read.
 
+use super::{Error, permission::missing};
 use crate::{domain::id::PermissionId, keys::RecordingPath};
 use std::{
     collections::HashMap,
@@ -26,6 +27,18 @@ pub enum Cut {
     Restricted,
     /// The gateway stops.
     Stopping,
+}
+
+impl From<Cut> for Error {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Erased => Error::Erased,
+            Cut::TakenOver => Error::TakenOver,
+            Cut::Revoked => missing("the customer's permission; it was revoked"),
+            Cut::Restricted => Error::Restricted,
+            Cut::Stopping => Error::Stopping,
+        }
+    }
 }
 
 /// What a session does with its recording.

@@ -5,7 +5,10 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
-use super::{Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig};
+use super::{
+    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault,
+    VaultConfig,
+};
 use crate::{
     crypto::epoch::ledger,
     domain::{
@@ -92,6 +95,10 @@ impl Step {
             Step::Crash | Step::Clone | Step::PutBack => None,
         }
     }
+}
+
+fn developer() -> Actor {
+    Actor { name: "developer/test".into(), role: ActorRole::Developer, ..Actor::gateway() }
 }
 
 /// What the model knows of one client id.
@@ -340,7 +347,8 @@ impl House {
     async fn play(&mut self, client: u8) {
         let Some(known) = self.model.get(&client) else { return };
         let all = PlayRange::Bytes { start: 0, end: None };
-        let playback = self.vault.play(&Scope::All, known.id, all, "a test", "none").await;
+        let playback =
+            self.vault.play(&developer(), known.id, all, Hearing { transport: "none", download: false }).await;
         if known.erased {
             assert!(matches!(playback, Err(Error::Erased)), "an erased recording plays");
             return;

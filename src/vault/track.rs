@@ -89,9 +89,9 @@ pub(crate) enum Ended {
 impl Ended {
     pub(crate) fn into_error(self) -> Error {
         match self {
-            Ended::Cut(Cut::TakenOver) | Ended::Partial => Error::TakenOver,
-            Ended::Cut(Cut::Stopping) => Error::Stopping,
-            Ended::Cut(Cut::Erased) | Ended::Discarded { .. } => Error::Erased,
+            Ended::Cut(cut) => cut.into(),
+            Ended::Partial => Error::TakenOver,
+            Ended::Discarded { .. } => Error::Erased,
             Ended::Storage(why) => Error::Storage(why),
             Ended::Failed(why) => Error::Internal(why),
             Ended::Finished => super::tenants::invalid("finish", "the recording is finished".to_owned()),

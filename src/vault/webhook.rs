@@ -20,13 +20,7 @@
 //! which changes its address after it was checked gains nothing. `allow_private` in the configuration lifts the last rule, for
 //! gateways whose customers are inside.
 
-use super::{
-    Actor, Error, Inner, Vault,
-    inbox::Kept,
-    permission::At,
-    tenants::invalid,
-    values,
-};
+use super::{Actor, Error, Inner, Vault, inbox::Kept, permission::At, tenants::invalid, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{

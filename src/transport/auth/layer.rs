@@ -8,7 +8,7 @@
 
 use super::{super::error::Problem, CertificateName, Denied, Identity, bearer, oidc};
 use crate::{
-    transport::{Gateway, Peer, http as files},
+    transport::{Authority, Gateway, Peer, http as files},
     vault::{ApiKeyId, Scope},
 };
 use axum::{
@@ -51,6 +51,9 @@ pub async fn identified(State(gateway): State<Gateway>, mut request: Request, ne
         Ok(identity) => {
             let revoked = identity.alive.clone();
             request.extensions_mut().insert(identity);
+            if let Some(authority) = request.uri().authority().map(|authority| Authority(authority.to_string())) {
+                request.extensions_mut().insert(authority);
+            }
             let answer = next.run(request).await;
             answer.map(|body| Body::new(Cut { body: Some(body), revoked: Box::pin(revoked.cancelled_owned()), grpc }))
         }

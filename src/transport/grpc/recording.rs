@@ -7,6 +7,7 @@ use crate::{
         recording_service_server::RecordingService,
     },
     transport::{Gateway, auth::Action, convert},
+    vault::Page,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,12 +32,12 @@ impl RecordingService for Gateway {
     async fn get(&self, request: Request<GetRecordingRequest>) -> Result<Response<Recording>, Status> {
         let (identity, _) = caller(self, &request)?;
         identity.authorize(Action::Show, None).map_err(refuse)?;
-        let id = convert::recording_id(&request.get_ref().id).map_err(refuse)?;
-        let recording = self.vault.recording(&identity.scope, id).map_err(refuse)?;
+        let request = request.into_inner();
+        let id = convert::recording_id(&request.id).map_err(refuse)?;
+        let recording = self.vault.recording(&identity.actor(), id, &request.ticket).await.map_err(refuse)?;
         Ok(Response::new(convert::recording(recording)))
     }
 
-    /// Opens up to thousands of facts, so it runs where blocking is allowed.
     async fn list(&self, request: Request<ListRecordingsRequest>) -> Result<Response<ListRecordingsResponse>, Status> {
         let (identity, _) = caller(self, &request)?;
         let request = request.into_inner();
@@ -47,11 +48,14 @@ impl RecordingService for Gateway {
         } as usize;
         let asked = (!request.subscriber.is_empty()).then_some(request.subscriber.as_str());
         let subscriber = identity.subscriber(asked).map_err(refuse)?.map(str::to_owned);
-        let vault = self.vault.clone();
-        let page = tokio::task::spawn_blocking(move || {
-            vault.recordings(&request.tenant, subscriber.as_deref(), page_size, &request.page_token)
-        });
-        let (recordings, next_page_token) = page.await.map_err(refuse)?.map_err(refuse)?;
+        let page = Page {
+            tenant: request.tenant,
+            subscriber,
+            size: page_size,
+            token: request.page_token,
+            ticket: request.ticket,
+        };
+        let (recordings, next_page_token) = self.vault.recordings(&identity.actor(), page).await.map_err(refuse)?;
         let recordings = recordings.into_iter().map(convert::recording).collect();
         Ok(Response::new(ListRecordingsResponse { recordings, next_page_token }))
     }

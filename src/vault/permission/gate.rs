@@ -22,7 +22,7 @@ use crate::{
     vault::{Actor, ActorRole, Scope, sessions::Guard, values},
 };
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -77,14 +77,14 @@ impl Inner {
             | (ActorRole::Admin | ActorRole::ApiKey, Scope::Tenants(_))
             | (ActorRole::Subscriber, Scope::Own { .. }) => {
                 let tenant = self.keys.tenant_name(at.tenant).ok_or(Error::Erased)?;
-                let own = actor.role == ActorRole::Developer
-                    || self.reaches(&actor.scope, at.tenant, &tenant, at.subscriber);
+                let own =
+                    actor.role == ActorRole::Developer || self.reaches(&actor.scope, at.tenant, &tenant, at.subscriber);
                 if own { Ok(OWN) } else { Err(Error::Unknown { what: "recording" }) }
             }
             (ActorRole::Staff, _) => self.granted(actor, at, entry.row, ended(&entry), now),
-            (ActorRole::Admin, _) => Err(missing(
-                "the customer's permission; an administrator who reaches every tenant is the provider's",
-            )),
+            (ActorRole::Admin, _) => {
+                Err(missing("the customer's permission; an administrator who reaches every tenant is the provider's"))
+            }
             (
                 ActorRole::Switch
                 | ActorRole::Auditor
@@ -131,7 +131,9 @@ impl Inner {
                 }
             }
         }
-        best.ok_or_else(|| missing("the customer's permission to hear this recording; ask with `quietus permission request`"))
+        best.ok_or_else(|| {
+            missing("the customer's permission to hear this recording; ask with `quietus permission request`")
+        })
     }
 
     /// Restricted: kept, and not played.
@@ -181,6 +183,7 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     #[tokio::test(start_paused = true)]
     async fn a_listener_is_a_little_ahead_and_no_further_whatever_the_ranges() {
