@@ -294,9 +294,21 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::TenantSettings => "tenant settings",
         Kind::Client => "client id",
         Kind::Open => "open recording",
-        Kind::OpenCounters | Kind::ClosedCounters => "statistic",
-        Kind::ApiKey => "API key",
+        Kind::OpenCounters | Kind::ClosedCounters | Kind::Cell | Kind::PublishedCell => "statistic",
+        Kind::TenantPolicy => "policy",
+        Kind::ApiKey => "api key",
         Kind::Switch => "switch",
+        Kind::SubscriberState => "subscriber state",
+        Kind::Permission => "permission",
+        Kind::Parked => "parked erasure",
+        Kind::Hold => "hold",
+        Kind::InboxItem => "inbox item",
+        Kind::LogRef => "log reference",
+        Kind::AuditEvidence | Kind::AuditSubject => "audit part",
+        Kind::Basis => "basis",
+        Kind::Timeline => "time line",
+        Kind::Transition => "transition",
+        Kind::Wrapped => "wrapped secret",
     }
 }
 
