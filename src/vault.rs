@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     playbacks: Arc<Semaphore>,
     client_locks: Vec<Mutex<()>>,
     period_lock: Mutex<()>,
+    /// Whoever rewrites a tenant's settings holds it.
+    settings_lock: Mutex<()>,
     sweep_wake: Notify,
     copy_wake: Notify,
     stopping: CancellationToken,
@@ -156,6 +158,7 @@ impl Vault {
             switches,
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
+            settings_lock: Mutex::new(()),
             sweep_wake: Notify::new(),
             copy_wake: Notify::new(),
             stopping: CancellationToken::new(),
@@ -225,7 +228,7 @@ impl Inner {
 
     /// Finds the tenant and subscriber of an id, within what the caller may reach.
     fn locate(&self, scope: &Scope, id: RecordingId) -> Result<Located, Error> {
-        for (tenant, name) in self.keys.tenants() {
+        for (tenant, name) in self.public_tenants() {
             if !scope.contains(&name) {
                 continue;
             }
