@@ -316,6 +316,10 @@ impl Inner {
     }
 }
 
+fn run_out() -> Error {
+    missing("the permission or ticket; its time has run out")
+}
+
 /// A listener who must not run ahead.
 struct Paced {
     pace: Arc<Pace>,
@@ -341,7 +345,7 @@ impl Streaming {
         let outcome = tokio::select! {
             biased;
             cut = guard.cut() => Err(cut.into()),
-            () = self.time_is_up() => Err(missing("the customer's permission; it has run out")),
+            () = self.time_is_up() => Err(run_out()),
             outcome = self.deliver() => outcome,
         };
         let Self { audio, sender, queue, .. } = self;
@@ -359,10 +363,13 @@ impl Streaming {
         }
     }
 
-    /// Resolves at the end of the grant or ticket.
+    fn is_over(&self) -> bool {
+        self.until.is_some_and(|until| self.inner.clock.now() >= until)
+    }
+
+    /// Resolves at the end of the grant or ticket, for a listener who takes nothing for a while.
     async fn time_is_up(&self) {
-        let Some(until) = self.until else { return std::future::pending().await };
-        while self.inner.clock.now() < until {
+        while !self.is_over() {
             tokio::time::sleep(LOOK).await;
         }
     }
@@ -417,6 +424,9 @@ impl Streaming {
         for chunk in bytes.chunks(SEGMENT) {
             if let Some(Paced { pace, rate }) = &self.paced {
                 pace.wait(chunk.len(), *rate).await;
+            }
+            if self.is_over() {
+                return Err(run_out());
             }
             match self.sender.send_timeout(Ok(Bytes::copy_from_slice(chunk)), SILENCE).await {
                 Ok(()) => {}
