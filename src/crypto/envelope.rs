@@ -60,11 +60,17 @@ pub enum Kind {
     OpenCounters = 11,
     /// Counters of a closed day, under the tenant's stable secret.
     ClosedCounters = 12,
+    /// Leads from a subject to a leaf of the audit log, under the subject's secret.
+    LogRef = 23,
+    /// Who did what, inside a leaf of the audit log, under the tenant's evidence key of the quarter.
+    AuditEvidence = 24,
+    /// About whom, inside a leaf of the audit log, under the secret of that.
+    AuditSubject = 25,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 15] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -77,6 +83,9 @@ impl Kind {
         Kind::Open,
         Kind::OpenCounters,
         Kind::ClosedCounters,
+        Kind::LogRef,
+        Kind::AuditEvidence,
+        Kind::AuditSubject,
     ];
 
     /// From the byte in a header.

@@ -75,6 +75,10 @@ random_id!(
     PeriodHandle, 8
 );
 random_id!(
+    /// Names a receipt. Stands in clear.
+    ReceiptId, 16
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );
