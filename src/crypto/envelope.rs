@@ -60,6 +60,10 @@ pub enum Kind {
     OpenCounters = 11,
     /// Counters of a closed day, under the tenant's stable secret.
     ClosedCounters = 12,
+    /// An API key of a tenant, as a salted hash, under the tenant's stable secret.
+    ApiKey = 14,
+    /// A switch that a tenant has enrolled, under the tenant's stable secret.
+    Switch = 15,
     /// Leads from a subject to a leaf of the audit log, under the subject's secret.
     LogRef = 23,
     /// Who did what, inside a leaf of the audit log, under the tenant's evidence key of the quarter.
@@ -70,7 +74,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -83,6 +87,8 @@ impl Kind {
         Kind::Open,
         Kind::OpenCounters,
         Kind::ClosedCounters,
+        Kind::ApiKey,
+        Kind::Switch,
         Kind::LogRef,
         Kind::AuditEvidence,
         Kind::AuditSubject,

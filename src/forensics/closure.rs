@@ -305,6 +305,8 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Client => "client id",
         Kind::Open => "open recording",
         Kind::OpenCounters | Kind::ClosedCounters => "statistic",
+        Kind::ApiKey => "API key",
+        Kind::Switch => "switch",
         Kind::LogRef => "audit reference",
         Kind::AuditEvidence => "audit evidence",
         Kind::AuditSubject => "audit subject",

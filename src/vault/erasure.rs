@@ -62,6 +62,10 @@ impl Vault {
             }
         };
         let outcome = self.destroy(change, reach).await?;
+        if let Reach::Tenant(tenant) = reach {
+            inner.api_keys.forget(tenant);
+            inner.switches.forget(tenant);
+        }
         inner.sweep_wake.notify_one();
         Ok(Erasure {
             destroyed: outcome.erased,
