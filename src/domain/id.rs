@@ -75,7 +75,7 @@ random_id!(
     PeriodHandle, 8
 );
 random_id!(
-    /// Names a receipt. Stands in clear.
+    /// Names the receipt of an erasure, and the doomed rows that the erasure left. Stands in clear.
     ReceiptId, 16
 );
 random_id!(

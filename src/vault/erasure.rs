@@ -82,7 +82,7 @@ impl Vault {
         if !inner.sessions.cut(Cut::Erased, in_scope).await {
             tracing::warn!("a session lingers; erasing all the same");
         }
-        let committed = inner.keys.commit(Mutation { changes: vec![change] }).await?;
+        let committed = inner.keys.commit(Mutation::new(vec![change])).await?;
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so no answer may say so.
         if inner.sessions.cut(Cut::Erased, in_scope).await { Ok(committed) } else { Err(stuck()) }
     }

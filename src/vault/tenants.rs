@@ -56,12 +56,10 @@ impl Vault {
         let envelope = values::seal(&settings, &secret, &name);
         self.0
             .keys
-            .commit(Mutation {
-                changes: vec![
-                    Change::AddTenant { tenant, row, secret, name: new.name.clone() },
-                    Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
-                ],
-            })
+            .commit(Mutation::new(vec![
+                Change::AddTenant { tenant, row, secret, name: new.name.clone() },
+                Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
+            ]))
             .await?;
         self.tenant(&new.name)
     }
