@@ -2,5 +2,6 @@
 
 pub mod id;
 pub mod media;
+pub mod party;
 pub mod reason;
 pub mod time;
