@@ -3,6 +3,7 @@
 //! - [`client`]: one region's client: TLS, credentials, timeouts, what is learned of a bucket at the start.
 //! - [`remove`]: removing an object with every version and delete marker.
 //! - [`fault`]: what the SDK says, told apart into [`StoreError`].
+//! - [`date`]: what time a store says it is, which bears witness for our own clock.
 //! - [`embedded`]: an S3 server in this process, for `quietus dev` and tests. It is reached like any other.
 //!
 //! It does not know what an object holds, does not decide which region one goes to, and keeps no list of objects.
@@ -23,11 +24,12 @@
 //! keeps the two apart (an object is claimed while it is put).
 
 mod client;
+mod date;
 pub mod embedded;
 mod fault;
 mod remove;
 
-use crate::domain::id::ObjectId;
+use crate::domain::{id::ObjectId, time::Timestamp};
 use bytes::{Bytes, BytesMut};
 use client::Region;
 use fault::Verb;
@@ -235,6 +237,18 @@ impl ObjectStore {
     /// An object's size; none if it is not there.
     pub async fn size(&self, region: &str, id: ObjectId) -> Result<Option<u64>, StoreError> {
         self.region(region)?.size(id).await
+    }
+
+    /// What time the stores say it is now, each that answers. A store that refuses the request tells it too: one that takes
+    /// our clock for wrong refuses every request.
+    pub async fn dates(&self) -> Vec<Timestamp> {
+        let mut dates = Vec::new();
+        for region in self.0.iter() {
+            region.dates.forget();
+            let _refusals_are_answers = region.client.head_bucket().bucket(&region.bucket).send().await;
+            dates.extend(region.dates.last());
+        }
+        dates
     }
 
     /// Removes objects: every version and every delete marker where the bucket keeps versions. Asks again afterwards, and

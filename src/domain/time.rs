@@ -39,14 +39,42 @@ impl std::fmt::Display for Day {
 }
 
 /// Where `now` comes from.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Clock(Source);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 enum Source {
     #[default]
     System,
-    Set(Arc<AtomicI64>),
+    Set(Arc<Set>),
+    Read(Arc<dyn Fn() -> Reading + Send + Sync>),
+}
+
+struct Set {
+    now: AtomicI64,
+    /// How far the witness lies ahead of `now`; [`AWAY`] where it does not answer.
+    witness_ahead: AtomicI64,
+}
+
+/// A witness that does not answer.
+const AWAY: i64 = i64::MIN;
+
+/// What a clock that is read from somewhere shows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// The present moment.
+    pub now: Timestamp,
+    /// What a second clock says; none where it does not answer.
+    pub witness: Option<Timestamp>,
+}
+
+/// Who can tell whether a clock is right.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Witness {
+    /// Somebody outside must be asked.
+    Ask,
+    /// The clock was made with a witness of its own, which says this; none where it does not answer.
+    Says(Option<Timestamp>),
 }
 
 impl Clock {
@@ -55,15 +83,27 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands still until it is set.
+    /// A clock that stands still until it is set. Its witness agrees until it is told otherwise.
     pub fn set_to(now: Timestamp) -> Self {
-        Self(Source::Set(Arc::new(AtomicI64::new(now.0))))
+        Self(Source::Set(Arc::new(Set { now: AtomicI64::new(now.0), witness_ahead: AtomicI64::new(0) })))
     }
 
-    /// Moves a clock made by [`Clock::set_to`]; the system's clock does not move.
+    /// A clock that is read anew each time.
+    pub fn read_by(reading: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Source::Read(Arc::new(reading)))
+    }
+
+    /// Moves a clock made by [`Clock::set_to`]; no other clock moves.
     pub fn advance_ms(&self, ms: i64) {
-        if let Source::Set(now) = &self.0 {
-            now.fetch_add(ms, Ordering::SeqCst);
+        if let Source::Set(set) = &self.0 {
+            set.now.fetch_add(ms, Ordering::SeqCst);
+        }
+    }
+
+    /// Says how far the witness of a clock made by [`Clock::set_to`] lies ahead of it; none: it does not answer.
+    pub fn set_witness_ahead(&self, ms: Option<i64>) {
+        if let Source::Set(set) = &self.0 {
+            set.witness_ahead.store(ms.unwrap_or(AWAY), Ordering::SeqCst);
         }
     }
 
@@ -75,8 +115,32 @@ impl Clock {
                     .duration_since(UNIX_EPOCH)
                     .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
             ),
-            Source::Set(now) => Timestamp(now.load(Ordering::SeqCst)),
+            Source::Set(set) => Timestamp(set.now.load(Ordering::SeqCst)),
+            Source::Read(reading) => reading().now,
         }
+    }
+
+    /// Who can tell whether it is right.
+    pub fn witness(&self) -> Witness {
+        match &self.0 {
+            Source::System => Witness::Ask,
+            Source::Set(set) => match set.witness_ahead.load(Ordering::SeqCst) {
+                AWAY => Witness::Says(None),
+                ahead => Witness::Says(Some(self.now().plus_ms(ahead))),
+            },
+            Source::Read(reading) => Witness::Says(reading().witness),
+        }
+    }
+
+    /// Whether it is a clock that somebody moves, so that time may pass between two looks at it.
+    pub fn is_moved(&self) -> bool {
+        !matches!(self.0, Source::System)
+    }
+}
+
+impl std::fmt::Debug for Clock {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Clock({:?})", self.now())
     }
 }
 
@@ -89,5 +153,17 @@ mod tests {
         assert_eq!(Timestamp(86_399_999).day(), Day(0));
         assert_eq!(Timestamp(86_400_000).day(), Day(1));
         assert_eq!(Day(20_000).to_string(), "2024-10-04");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_brings_its_own_witness() {
+        let clock = Clock::set_to(Timestamp(5));
+        clock.advance_ms(2);
+        assert_eq!(clock.witness(), Witness::Says(Some(Timestamp(7))));
+        clock.set_witness_ahead(Some(-3));
+        assert_eq!(clock.witness(), Witness::Says(Some(Timestamp(4))));
+        clock.set_witness_ahead(None);
+        assert_eq!(clock.witness(), Witness::Says(None));
+        assert_eq!(Clock::system().witness(), Witness::Ask);
     }
 }

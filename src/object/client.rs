@@ -1,6 +1,6 @@
 //! One region's client: how it is built from configuration, and what is learned of its bucket.
 
-use super::{CONNECT_TIMEOUT, ConnectError, RegionConfig, StoreError, fault, fault::Verb};
+use super::{CONNECT_TIMEOUT, ConnectError, RegionConfig, StoreError, date::Dates, fault, fault::Verb};
 use aws_sdk_s3::{
     Client,
     config::{
@@ -36,6 +36,7 @@ pub(super) struct Region {
     pub prefix: String,
     pub client: Client,
     pub tls: bool,
+    pub dates: Dates,
     versions: OnceCell<Versions>,
 }
 
@@ -55,12 +56,14 @@ fn timeouts(attempt: Duration) -> TimeoutConfig {
 impl Region {
     pub async fn connect(config: RegionConfig) -> Result<Self, ConnectError> {
         let tls = check(&config).map_err(|problem| ConnectError::Config { region: config.name.clone(), problem })?;
+        let dates = Dates::default();
         let region = Self {
-            client: client(&config).await,
+            client: client(&config, dates.clone()).await,
             name: config.name,
             bucket: config.bucket,
             prefix: config.prefix,
             tls,
+            dates,
             versions: OnceCell::new(),
         };
         let looked = async {
@@ -145,7 +148,7 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-async fn client(config: &RegionConfig) -> Client {
+async fn client(config: &RegionConfig, dates: Dates) -> Client {
     let http = http_client(config.ca_pem.as_deref());
     let region = aws_sdk_s3::config::Region::new(config.name.clone());
     let mut builder = match &config.credentials {
@@ -176,6 +179,7 @@ async fn client(config: &RegionConfig) -> Client {
         .http_client(http)
         .force_path_style(config.path_style)
         .retry_config(retries)
+        .interceptor(dates)
         .timeout_config(timeouts(ATTEMPT))
         // Every byte is sealed and on its way in TLS: another checksum would only cost.
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
