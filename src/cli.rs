@@ -5,10 +5,12 @@
 //! - [`failure`]: a failure as one line and an exit status.
 //! - [`names`]: names and numbers from `@FILE` and `-`, so that they need not stand in process lists.
 //! - [`output`]: lines for people, or JSON.
-//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`status`]: a file per family of commands.
+//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`apikey`], [`switch`], [`status`]: a file per family of
+//!   commands.
 //!
 //! Client commands speak to the gateway over the wire only. `dev`, `serve` and `config` hand over to `server`.
 
+pub mod apikey;
 pub mod args;
 pub mod connect;
 pub mod erase;
@@ -20,6 +22,7 @@ pub mod play;
 pub mod record;
 pub mod recordings;
 pub mod status;
+pub mod switch;
 pub mod tenant;
 
 use crate::server;
@@ -68,6 +71,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Show { id } => recordings::show(link()?, &id, output).await,
         Command::Play(what) => play::run(link()?, what, output).await,
         Command::Erase { command } => erase::run(link()?, command, output).await,
+        Command::Apikey { command } => apikey::run(link()?, command, output).await,
+        Command::Switch { command } => switch::run(link()?, command, output).await,
         Command::Status => status::run(link()?, output).await,
     }
 }

@@ -214,7 +214,9 @@ impl Owner {
     fn seals(self, kind: envelope::Kind) -> bool {
         use envelope::Kind;
         match self {
-            Owner::Tenant(_) => matches!(kind, Kind::TenantSettings | Kind::ClosedCounters),
+            Owner::Tenant(_) => {
+                matches!(kind, Kind::TenantSettings | Kind::ClosedCounters | Kind::ApiKey | Kind::Switch)
+            }
             Owner::Subscriber(..) => false,
             Owner::Period(..) => matches!(kind, Kind::Client | Kind::Open | Kind::OpenCounters),
             Owner::Audio(_) => Self::under_audio(kind),

@@ -3,7 +3,7 @@
 //!
 //! - [`tls`]: the one TLS policy. TLS 1.3 only, no early data, no tickets.
 //! - [`serve`], [`quic`]: accept loops; both put a [`Peer`] into every request.
-//! - [`auth`]: who is asking, and the table of who may what.
+//! - [`auth`]: who is asking, settled once for each request, and who may what.
 //! - [`error`]: the one place where an error becomes a code.
 //! - [`convert`]: wire messages to the vault's types and back.
 //! - [`grpc`], [`http`]: the services. They call the vault and nothing below it.
@@ -42,8 +42,10 @@ pub struct Peer {
 pub struct Gateway {
     /// The façade.
     pub vault: Vault,
-    /// Who there is.
+    /// Who there is, by the identities file.
     pub identities: Arc<auth::Identities>,
+    /// Whose signed tokens are taken.
+    pub issuers: Arc<[auth::issuer::Issuer]>,
     /// False before the gateway serves and while it drains.
     pub ready: watch::Receiver<bool>,
 }
@@ -94,5 +96,6 @@ async fn grace_is_over(limits: Limits, stop: &CancellationToken) {
 /// Everything the gateway answers, for any of the transports.
 pub fn router(gateway: Gateway) -> (axum::Router, grpc::Health) {
     let (routes, health) = grpc::routes(gateway.clone());
-    (routes.merge(http::routes(gateway)), health)
+    let all = routes.merge(http::routes(gateway.clone()));
+    (all.layer(axum::middleware::from_fn_with_state(gateway, auth::layer::identified)), health)
 }

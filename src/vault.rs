@@ -3,7 +3,8 @@
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
 //! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
-//! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them.
+//! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
+//! [`switches`] are how a tenant's own machines get in.
 //!
 //! # Who waits for whom
 //!
@@ -16,6 +17,7 @@
 //! - A *live call* never waits for S3 before it is acknowledged.
 
 pub mod api;
+mod api_keys;
 mod audio;
 mod catalogue;
 mod claims;
@@ -29,27 +31,33 @@ mod recover;
 mod replicate;
 mod sessions;
 mod sweep;
+mod switches;
 mod tenants;
 mod track;
 mod values;
 
+pub use crate::domain::id::ApiKeyId;
 pub use api::*;
+pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use ingest::Ingest;
 pub use playback::Playback;
+pub use switches::{Enrolment, Switch};
 
 use crate::{
     domain::{
         id::{ObjectId, RecordingId, SubscriberHandle, TenantHandle},
-        time::Clock,
+        time::{Clock, Timestamp},
     },
     journal::{self, Journal},
     keys::{self, KeyStore, RecordingPath},
     object::{ObjectStore, StoreError},
 };
+use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
+use switches::Switches;
 use tokio::sync::{Mutex, Notify, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -99,6 +107,9 @@ pub(crate) struct Inner {
     clock: Clock,
     sessions: Sessions,
     claims: Claims,
+    api_keys: ApiKeys,
+    switches: Switches,
+    enrolling: Mutex<()>,
     memory: Arc<Semaphore>,
     /// By home region; see [`track`].
     live_memory: HashMap<String, Arc<Semaphore>>,
@@ -125,6 +136,7 @@ impl Vault {
         objects: ObjectStore,
         clock: Clock,
     ) -> Result<Self, Error> {
+        let (api_keys, switches) = (ApiKeys::load(&keys)?, Switches::load(&keys)?);
         let live_share = config.memory_budget / 4 / objects.regions().len().max(1);
         let inner = Arc::new(Inner {
             memory: Arc::new(Semaphore::new((config.memory_budget * 3 / 4).max(MIN_BUDGET) / GRANT)),
@@ -142,6 +154,9 @@ impl Vault {
             clock,
             sessions: Sessions::default(),
             claims: Claims::default(),
+            api_keys,
+            switches,
+            enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
             sweep_wake: Notify::new(),
@@ -162,6 +177,11 @@ impl Vault {
         self.0.sessions.cut(Cut::Stopping, |_, _| true).await;
         self.0.tasks.close();
         self.0.tasks.wait().await;
+    }
+
+    /// The present moment, by the clock that the vault goes by.
+    pub fn now(&self) -> Timestamp {
+        self.0.clock.now()
     }
 
     /// What waits and how much room is left.

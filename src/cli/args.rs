@@ -84,6 +84,18 @@ pub enum Command {
         #[command(subcommand)]
         command: EraseCommand,
     },
+    /// Keys by which a tenant's programs get in.
+    Apikey {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: super::apikey::ApikeyCommand,
+    },
+    /// Switches that may record for a tenant.
+    Switch {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: super::switch::SwitchCommand,
+    },
     /// Show what waits and how much room is left.
     Status,
 }
@@ -297,6 +309,14 @@ mod tests {
             "quietus erase recording ID --part audio",
             "quietus erase subscriber acme/+441",
             "quietus erase tenant acme",
+            "quietus apikey create acme --name crm --role admin",
+            "quietus apikey create acme --name crm --role switch --own @secret",
+            "quietus apikey create @tenant --name crm --role auditor --own-sha256 00",
+            "quietus apikey list acme",
+            "quietus apikey revoke acme ID",
+            "quietus switch enrol acme pbx-1 --max-recordings 40",
+            "quietus switch list acme --json",
+            "quietus switch revoke acme pbx-1",
             "quietus status --json --transport h3",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");

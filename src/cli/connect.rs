@@ -6,7 +6,8 @@
 //! ca = "ca.pem"                    # paths are relative to the profile
 //! certificate = "developer.pem"    # a client certificate and its key,
 //! key = "developer.key"
-//! # token_file = "developer.token" # or a token
+//! # token_file = "developer.token" # or a token or an API key, in a file
+//! # token = "qk_…"                 # or here: then keep this file as you keep the key
 //! ```
 //!
 //! A [`Link`] connects when it is first used and again after it broke; TLS 1.3 with our own CA, nothing else.
@@ -56,6 +57,7 @@ struct Profile {
     certificate: Option<PathBuf>,
     key: Option<PathBuf>,
     token_file: Option<PathBuf>,
+    token: Option<String>,
 }
 
 fn h2() -> Transport {
@@ -109,7 +111,12 @@ impl Link {
             (None, None) => None,
             _ => return Err(Failure::usage("certificate and key go together")),
         };
-        let token = profile.token_file.as_deref().map(|path| bearer(&read(path)?)).transpose()?;
+        let token = match (&profile.token, &profile.token_file) {
+            (Some(token), None) => Some(bearer(token.as_bytes())?),
+            (None, Some(path)) => Some(bearer(&read(path)?)?),
+            (None, None) => None,
+            (Some(_), Some(_)) => return Err(Failure::usage("token and token_file exclude one another")),
+        };
         let material = Material { ca: read(&profile.ca)?, client };
         let wire = match transport.unwrap_or(profile.transport) {
             Transport::H2 => Wire::H2(over_tls(uri, &material)?),
@@ -122,7 +129,7 @@ impl Link {
 fn bearer(token: &[u8]) -> Result<HeaderValue, Failure> {
     let mut bytes = b"Bearer ".to_vec();
     bytes.extend_from_slice(token.trim_ascii());
-    let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| Failure::usage("token_file: not a token"))?;
+    let mut value = HeaderValue::from_bytes(&bytes).map_err(|_| Failure::usage("token: not a token or an API key"))?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -299,6 +306,8 @@ mod tests {
             "endpoint = \"https://localhost:1\"\nca = \"missing.pem\"",
             "endpoint = \"https://localhost:1\"\nca = \"ca.pem\"\ncolour = \"red\"",
             "endpoint = \"https://localhost:1\"\nca = \"ca.pem\"\nkey = \"k\"",
+            "endpoint = \"https://localhost:1\"\nca = \"ca.pem\"\ntoken = \"a\"\ntoken_file = \"b\"",
+            "endpoint = \"https://localhost:1\"\nca = \"ca.pem\"\ntoken = \"a\\nb\"",
         ] {
             let failure = open(text).expect_err("refused");
             assert!(failure.status == 2 && failure.message.contains("profile.toml"), "{failure:?}");

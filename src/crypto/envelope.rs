@@ -60,11 +60,15 @@ pub enum Kind {
     OpenCounters = 11,
     /// Counters of a closed day, under the tenant's stable secret.
     ClosedCounters = 12,
+    /// An API key of a tenant, as a salted hash, under the tenant's stable secret.
+    ApiKey = 14,
+    /// A switch that a tenant has enrolled, under the tenant's stable secret.
+    Switch = 15,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 12] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -77,6 +81,8 @@ impl Kind {
         Kind::Open,
         Kind::OpenCounters,
         Kind::ClosedCounters,
+        Kind::ApiKey,
+        Kind::Switch,
     ];
 
     /// From the byte in a header.

@@ -79,6 +79,11 @@ random_id!(
     RootId, 16
 );
 
+random_id!(
+    /// Names an API key of a tenant. Stands in clear; worth nothing without the key's secret.
+    ApiKeyId, 12
+);
+
 /// What clients hold of a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct RecordingId {

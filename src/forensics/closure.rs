@@ -295,6 +295,8 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Client => "client id",
         Kind::Open => "open recording",
         Kind::OpenCounters | Kind::ClosedCounters => "statistic",
+        Kind::ApiKey => "API key",
+        Kind::Switch => "switch",
     }
 }
 

@@ -5,6 +5,10 @@
 //! environment comes in as a function, so that tests need none. Secrets are never in the file: it names files that hold
 //! them, or they come from the environment.
 
+mod oidc;
+
+pub use oidc::IssuerFile;
+
 use crate::{journal, transport::Limits, vault::VaultConfig};
 use serde::Deserialize;
 use std::{collections::BTreeSet, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
@@ -28,6 +32,10 @@ pub struct Config {
     pub tls: TlsFiles,
     /// The identities file.
     pub identities: PathBuf,
+    /// Whose signed tokens are taken.
+    pub issuers: Vec<IssuerFile>,
+    /// The folder of this gateway's own access policies.
+    pub access_policies: Option<PathBuf>,
     /// Object storage, home regions of tenants.
     pub regions: Vec<Region>,
     /// Bounds of the journal.
@@ -128,7 +136,17 @@ struct Raw {
     journal: RawJournal,
     #[serde(default)]
     limits: RawLimits,
+    #[serde(default)]
+    access: RawAccess,
+    #[serde(default)]
+    oidc: Vec<oidc::RawIssuer>,
     region: Spanned<Vec<RawRegion>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAccess {
+    policies: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -230,6 +248,8 @@ impl Config {
             http3: raw.listen.http3,
             tls: TlsFiles { certificate: raw.tls.certificate, key: raw.tls.key, client_ca: raw.tls.client_ca },
             identities: raw.identities,
+            issuers: check.issuers(raw.oidc)?,
+            access_policies: raw.access.policies,
             regions,
             journal_options: journal::Options {
                 limit_bytes: check.number(

@@ -6,8 +6,8 @@
 
 use super::{
     dev_files::{DevFiles, GROUP},
-    identities,
     run::{self, Parts, Sockets},
+    who::Who,
 };
 use crate::{
     journal,
@@ -36,7 +36,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let _lock = lock(dir)?;
     let sockets = Sockets::bind(listen, true)?;
     let files = DevFiles::prepare(dir)?;
-    let identities = identities::parse(&files.identities, GROUP, true).context("DIR/tls/identities.toml")?;
+    let who = Who::new(GROUP, &dir.join("tls").join("identities.toml"), None, Vec::new(), true)?;
     let ca = files.tls.client_ca.clone().unwrap_or_default();
     let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
     let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate).await.context("the embedded S3 server")?;
@@ -49,7 +49,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
         regions: embedded.region_configs(),
         vault: VaultConfig { group: GROUP.into(), ..VaultConfig::default() },
         tls: files.tls,
-        identities,
+        who,
         limits: Limits::default(),
     };
     let port = sockets.address.port();

@@ -166,23 +166,28 @@ mod tests {
     use super::*;
     use crate::{
         server::identities,
-        transport::{auth::CertificateName, tls::server_config},
+        transport::{
+            auth::{Access, CertificateName, Identities},
+            tls::server_config,
+        },
     };
     use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{os::unix::fs::PermissionsExt as _, sync::Arc};
 
     #[test]
     fn certificates_and_tokens_name_the_same_identities_and_are_found_again() {
         let dir = tempfile::tempdir().expect("dir");
         let files = DevFiles::prepare(dir.path()).expect("made");
         server_config(&files.tls, &[b"h2"]).expect("usable");
-        let known = identities::parse(&files.identities, GROUP, true).expect("good");
+        let known = Identities::new(GROUP.into(), Arc::new(Access::shipped(GROUP)), true);
+        known.list(identities::parse(&files.identities).expect("good")).expect("good");
         for role in ROLES {
             let client = dir.path().join("client");
             let der = CertificateDer::from_pem_file(client.join(format!("{role}.pem"))).expect("pem");
-            let by_certificate = known.authenticate(&CertificateName::of(Some(&der)), None).expect("known");
+            let certificate = CertificateName::of(Some(&der));
+            let by_certificate = known.by_name(known.certified(&certificate).expect("named")).expect("known");
             let token = fs::read_to_string(client.join(format!("{role}.token"))).expect("token");
-            let by_token = known.authenticate(&CertificateName::Absent, Some(&token)).expect("known");
+            let by_token = known.by_token(&token).expect("known");
             assert_eq!(
                 (by_certificate.name.as_str(), by_token.name),
                 (format!("{role}/dev").as_str(), format!("{role}/dev"))

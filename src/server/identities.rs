@@ -7,10 +7,7 @@
 //! token_sha256 = "9f86d08…"        # optional: SHA-256 of the token's text, in hexadecimal
 //! ```
 
-use crate::{
-    transport::auth::{EntriesError, Entry, Identities},
-    vault::Scope,
-};
+use crate::{transport::auth::Entry, vault::Scope};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -37,16 +34,12 @@ pub enum IdentitiesError {
     /// A hash that is none.
     #[error("identity {0:?}: token_sha256 has 64 hexadecimal digits")]
     Hash(String),
-    /// Names.
-    #[error(transparent)]
-    Entries(#[from] EntriesError),
 }
 
 /// Reads the file's text.
-pub fn parse(text: &str, group: &str, developers: bool) -> Result<Identities, IdentitiesError> {
+pub fn parse(text: &str) -> Result<Vec<Entry>, IdentitiesError> {
     let raw: Raw = toml::from_str(text)?;
-    let entries = raw.identity.into_iter().map(entry).collect::<Result<_, _>>()?;
-    Ok(Identities::new(group.to_owned(), entries, developers)?)
+    raw.identity.into_iter().map(entry).collect()
 }
 
 fn entry(raw: RawEntry) -> Result<Entry, IdentitiesError> {
@@ -66,22 +59,21 @@ fn entry(raw: RawEntry) -> Result<Entry, IdentitiesError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::auth::{CertificateName, token_hash};
+    use crate::transport::auth::token_hash;
 
     #[test]
-    fn a_token_is_found_by_its_hash_and_a_star_reaches_every_tenant() {
+    fn a_token_stands_as_its_hash_and_a_star_reaches_every_tenant() {
         let hash = data_encoding::HEXLOWER.encode(&token_hash("open sesame"));
         let text = format!("[[identity]]\nname = \"admin/a\"\ntenants = [\"*\"]\ntoken_sha256 = \"{hash}\"\n");
-        let identities = parse(&text, "g", false).expect("good");
-        let admin = identities.authenticate(&CertificateName::Absent, Some("open sesame")).expect("known");
-        assert!(admin.scope.contains("any"));
+        let entries = parse(&text).expect("good");
+        assert_eq!(entries[0].token, Some(token_hash("open sesame")));
+        assert!(entries[0].scope.contains("any"));
     }
 
     #[test]
     fn what_is_wrong_is_named() {
-        let error = |text: &str| parse(text, "g", false).err().expect("refused").to_string();
+        let error = |text: &str| parse(text).err().expect("refused").to_string();
         assert!(error("[[identity]]\nname = \"admin/a\"\ntenant = []\n").contains("tenant"));
-        assert!(error("[[identity]]\nname = \"king/a\"\ntenants = []\n").contains("king/a"));
         assert!(
             error("[[identity]]\nname = \"admin/a\"\ntenants = []\ntoken_sha256 = \"12\"\n").contains("token_sha256")
         );

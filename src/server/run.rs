@@ -4,13 +4,15 @@
 //! that a typing error costs nothing; then slot, key store, journal, object storage, vault. `ready` is said when all of it
 //! answers.
 //!
+//! SIGHUP reads the identities file again.
+//!
 //! Stop (SIGTERM or SIGINT): not ready → no new connections, GOAWAY on the others → the vault lets running sessions end
 //! and closes → connections that are left are cut. A second signal ends the process at once; so may SIGKILL: nothing
 //! that was acknowledged depends on a clean stop.
 
 use super::{
     config::{Config, Credentials},
-    identities,
+    who::{self, Who},
 };
 use crate::{
     domain::time::Clock,
@@ -18,9 +20,7 @@ use crate::{
     keys::{FileSlot, KeyStore},
     object::{self, ObjectStore, RegionConfig},
     transport::{
-        self, Gateway, Limits,
-        auth::Identities,
-        quic, serve,
+        self, Gateway, Limits, quic, serve,
         tls::{Material, server_config},
     },
     vault::{Vault, VaultConfig},
@@ -58,8 +58,8 @@ pub struct Parts {
     pub vault: VaultConfig,
     /// What the listeners show.
     pub tls: Material,
-    /// Who there is.
-    pub identities: Identities,
+    /// Who there is, and what they may.
+    pub who: Who,
     /// Bounds of connections.
     pub limits: Limits,
 }
@@ -97,10 +97,7 @@ impl Sockets {
 /// `quietus serve`.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
-    let text = std::fs::read_to_string(&config.identities)
-        .with_context(|| format!("cannot read {}", config.identities.display()))?;
-    let identities =
-        identities::parse(&text, &config.group, false).with_context(|| format!("{}", config.identities.display()))?;
+    let who = Who::new(&config.group, &config.identities, config.access_policies.as_deref(), config.issuers, false)?;
     if !config.allow_same_filesystem {
         refuse_same_filesystem(&config.slot, &config.keys)?;
     }
@@ -114,7 +111,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         regions,
         vault: config.vault,
         tls,
-        identities,
+        who,
         limits: config.limits,
     };
     let address = sockets.address;
@@ -171,7 +168,8 @@ pub async fn run(parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow
     let vault = open(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions, parts.vault).await?;
 
     let (serving, is_serving) = watch::channel(false);
-    let gateway = Gateway { vault: vault.clone(), identities: Arc::new(parts.identities), ready: is_serving };
+    let Who { identities, issuers, file } = parts.who;
+    let gateway = Gateway { vault: vault.clone(), identities: identities.clone(), issuers, ready: is_serving };
     let (router, health) = transport::router(gateway);
     let stop = CancellationToken::new();
     let listener = tokio::net::TcpListener::from_std(sockets.tcp)?;
@@ -183,6 +181,7 @@ pub async fn run(parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow
     listeners.spawn(serve::serve(listener, tcp_tls, router, parts.limits, stop.clone()));
 
     let mut stopping = Stopping::new()?;
+    let rereading = tokio::spawn(who::read_again(signal(SignalKind::hangup())?, file, identities));
     health.set_serving(true).await;
     serving.send_replace(true);
     ready();
@@ -190,6 +189,7 @@ pub async fn run(parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow
 
     stopping.asked().await;
     tracing::info!("draining");
+    rereading.abort();
     serving.send_replace(false);
     health.set_serving(false).await;
     stop.cancel();

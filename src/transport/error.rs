@@ -95,9 +95,10 @@ impl From<Error> for Problem {
 impl From<Denied> for Problem {
     fn from(denied: Denied) -> Self {
         let reason = match denied {
-            Denied::Nobody | Denied::NotKnown => Reason::Unauthenticated,
-            Denied::Role | Denied::PermissionNeeded => Reason::NotPermitted,
-            Denied::Tenant => Reason::Unknown,
+            Denied::Nobody | Denied::NotKnown | Denied::Token(_) | Denied::Revoked => Reason::Unauthenticated,
+            Denied::Role { .. } | Denied::PermissionNeeded => Reason::NotPermitted,
+            Denied::Tenant | Denied::Subscriber => Reason::Unknown,
+            Denied::IssuerAway | Denied::SwitchBusy => Reason::TryAgain,
         };
         Self { reason, message: denied.to_string(), field: None }
     }

@@ -466,14 +466,14 @@ pub enum Error {
     /// No such thing, or not this caller's.
     #[error("unknown {what}")]
     Unknown {
-        /// `tenant`, `subscriber`, `recording`.
+        /// `tenant`, `subscriber`, `recording`, `API key`, `switch`.
         what: &'static str,
     },
     /// Its key has been destroyed.
     #[error("erased: its key has been destroyed")]
     Erased,
     /// The name is taken.
-    #[error("a tenant of this name exists")]
+    #[error("the name is taken")]
     Exists,
     /// A second stream feeds the same recording.
     #[error("another stream took this recording over")]

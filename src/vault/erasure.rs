@@ -121,6 +121,10 @@ impl Inner {
         changes.extend(and);
         let committed = self.keys.commit(Mutation::new(changes)).await?;
         drop(clearance);
+        if let Wanted::Tenant(tenant) = reach.wanted {
+            self.api_keys.forget(tenant);
+            self.switches.forget(tenant);
+        }
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so no answer may say so.
         if !self.sessions.cut(Cut::Erased, |at, _: Role| reach.covers(at)).await {

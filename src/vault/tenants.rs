@@ -307,8 +307,8 @@ pub(crate) fn invalid(field: &'static str, remedy: String) -> Error {
     Error::Invalid { field, remedy }
 }
 
-/// Names of tenants and policies, which people type.
-fn check_name(field: &'static str, name: &str) -> Result<(), Error> {
+/// Names of tenants, policies and switches, which people type.
+pub(crate) fn check_name(field: &'static str, name: &str) -> Result<(), Error> {
     let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.is_empty() || name.len() > 64 || !name.chars().all(good) {
         return Err(invalid(field, "send 1 to 64 letters, digits, `-`, `_` or `.`".to_owned()));

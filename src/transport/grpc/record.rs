@@ -10,13 +10,14 @@
 //! - The client is gone (stream reset, connection lost, response dropped): the whole session future is dropped at once,
 //!   and with it the vault's `Ingest`, which is how the vault learns that the caller vanished.
 //! - The vault cuts the recording (erased, taken over, stopping): its reason is the stream's status.
+//! - What let the caller feed is taken back: as if the caller had vanished, and the stream says so.
 //! - The client breaks the protocol: INVALID. What was acknowledged is kept, as if the caller had vanished.
 
 use super::{MAX_CONTENT, refuse};
 use crate::{
     proto::v1::{self, RecordRequest, RecordResponse, record_request, record_response},
     transport::{
-        auth::{Action, Identity},
+        auth::{Action, Denied, Identity},
         convert,
         error::Problem,
     },
@@ -58,6 +59,8 @@ async fn session(
 ) -> Result<(), Status> {
     let open = first(&mut messages).await?;
     identity.authorize(Action::Record, Some(&open.tenant)).map_err(refuse)?;
+    let feeding = identity.feed(&open.tenant).map_err(refuse)?;
+    let mut revoked = std::pin::pin!(feeding.alive.cancelled());
     let mut ingest = vault.record(convert::open(open).map_err(refuse)?).await.map_err(refuse)?;
     let opened = ingest.opened();
     let id = opened.id.to_string();
@@ -76,6 +79,7 @@ async fn session(
     loop {
         let message = tokio::select! {
             end = &mut ended => return close(end, &ingest).await,
+            () = &mut revoked => return Err(refuse(Denied::Revoked)),
             message = messages.message(), if takes => message?,
         };
         let event = match message.map(|message| message.event) {
@@ -97,6 +101,7 @@ async fn session(
                     taken?;
                     continue;
                 }
+                () = &mut revoked => return Err(refuse(Denied::Revoked)),
                 end = &mut ended => {
                     // A message that the vault refuses may end the recording before the refusal gets here; the refusal
                     // is the better reason.

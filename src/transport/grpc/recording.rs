@@ -45,10 +45,11 @@ impl RecordingService for Gateway {
             0 => DEFAULT_PAGE,
             size => size.min(MAX_PAGE),
         } as usize;
+        let asked = (!request.subscriber.is_empty()).then_some(request.subscriber.as_str());
+        let subscriber = identity.subscriber(asked).map_err(refuse)?.map(str::to_owned);
         let vault = self.vault.clone();
         let page = tokio::task::spawn_blocking(move || {
-            let subscriber = (!request.subscriber.is_empty()).then_some(request.subscriber.as_str());
-            vault.recordings(&request.tenant, subscriber, page_size, &request.page_token)
+            vault.recordings(&request.tenant, subscriber.as_deref(), page_size, &request.page_token)
         });
         let (recordings, next_page_token) = page.await.map_err(refuse)?.map_err(refuse)?;
         let recordings = recordings.into_iter().map(convert::recording).collect();
