@@ -14,7 +14,7 @@ use common::{Row, by_turns, seconds};
 use quietus::{
     crypto::{envelope, random, secret::Secret},
     domain::id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
-    keys::{Change, FileSlot, KeyStore, Mutation, Owner, RecordingPath, ValueName},
+    keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Owner, RecordingPath, ValueName},
 };
 use std::{
     fs::{File, OpenOptions},
@@ -112,12 +112,23 @@ fn recording(tenant: TenantHandle, subscriber: SubscriberHandle) -> (Change, Rec
     let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
     let (row, audio, facts) = (RowId(random()), Secret::random(), Secret::random());
     let objects = vec![ObjectId(random())];
-    let create = Change::AddRecording { at, row, kind: 1, audio: audio.duplicate(), facts: facts.duplicate(), objects };
+    let create = Change::AddRecording {
+        at,
+        row,
+        kind: 1,
+        audio: audio.duplicate(),
+        facts: facts.duplicate(),
+        objects,
+        keeping: Keeping::default(),
+        parent: None,
+        parties: Vec::new(),
+        wrapped: false,
+    };
     (create, at, row, audio, facts)
 }
 
 fn commit(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) {
-    runtime.block_on(keys.commit(Mutation { changes })).expect("commits");
+    runtime.block_on(keys.commit(Mutation::new(changes))).expect("commits");
 }
 
 fn erasures(runtime: &Runtime) -> Vec<Row> {
@@ -256,7 +267,7 @@ async fn create_by(store: &Store, subscribers: &[SubscriberHandle], senders: usi
                 };
                 let facts = value(Owner::Facts(at), envelope::Kind::Facts, &facts);
                 let audio = value(Owner::Audio(at), envelope::Kind::Audio, &audio);
-                keys.commit(Mutation { changes: vec![create, facts, audio] }).await.expect("commits");
+                keys.commit(Mutation::new(vec![create, facts, audio])).await.expect("commits");
             }
         });
     }

@@ -55,6 +55,7 @@
 pub mod backing;
 pub mod command;
 pub mod index;
+pub mod keeping;
 pub mod page;
 pub mod plan;
 pub mod rocks;
@@ -69,6 +70,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use keeping::{Due, Keeping, RecordingEntry};
 pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
 pub use start::OpenError;
 pub use store::KeyStore;
@@ -77,10 +79,11 @@ pub use sweep::DoomedBatch;
 use crate::{
     crypto::{envelope, secret::Secret},
     domain::{
-        id::{ObjectId, PeriodHandle, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
+        id::{ObjectId, PeriodHandle, ReceiptId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
         time::Day,
     },
 };
+use std::ops::Range;
 
 /// Most bytes in a tenant's or subscriber's name.
 pub const MAX_NAME: usize = 1024;
@@ -88,6 +91,15 @@ pub const MAX_NAME: usize = 1024;
 pub const MAX_OBJECTS: usize = 16_384;
 /// Most bytes in the suffix of a value's row name.
 pub const MAX_SUFFIX: usize = 256;
+
+/// Most other subscribers that a recording may be bound to.
+pub const MAX_PARTIES: usize = 8;
+/// Most recordings that one may have below it (transcripts).
+pub const MAX_CHILDREN: usize = 64;
+/// Most bytes in a leaf of the audit log.
+pub const MAX_LEAF: usize = 64 << 10;
+/// Most bytes in a receipt.
+pub const MAX_RECEIPT: usize = 1 << 20;
 
 /// Where a recording lies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -108,16 +120,24 @@ pub enum Purpose {
     ClientIds = 1,
     /// Counters of a day are kept under it until the day is closed.
     Counters = 2,
+    /// One hold; its day is that of its review.
+    Hold = 3,
+    /// Who acted, in the audit log, over some months.
+    Evidence = 4,
+    /// Sums that are not anonymous yet.
+    Cell = 5,
+    /// The inbox of a day.
+    Inbox = 6,
 }
 
 impl Purpose {
+    /// Every purpose, in order.
+    pub const ALL: [Purpose; 6] =
+        [Self::ClientIds, Self::Counters, Self::Hold, Self::Evidence, Self::Cell, Self::Inbox];
+
     /// From the byte in an entry.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        match byte {
-            1 => Some(Self::ClientIds),
-            2 => Some(Self::Counters),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|purpose| *purpose as u8 == byte)
     }
 }
 
@@ -214,11 +234,33 @@ impl Owner {
     fn seals(self, kind: envelope::Kind) -> bool {
         use envelope::Kind;
         match self {
-            Owner::Tenant(_) => {
-                matches!(kind, Kind::TenantSettings | Kind::ClosedCounters | Kind::ApiKey | Kind::Switch)
+            Owner::Tenant(_) => matches!(
+                kind,
+                Kind::TenantSettings
+                    | Kind::ClosedCounters
+                    | Kind::TenantPolicy
+                    | Kind::ApiKey
+                    | Kind::Switch
+                    | Kind::Permission
+                    | Kind::Parked
+                    | Kind::PublishedCell
+                    | Kind::LogRef
+                    | Kind::Transition
+                    | Kind::Block
+            ),
+            Owner::Subscriber(..) => {
+                matches!(kind, Kind::SubscriberState | Kind::Permission | Kind::Parked | Kind::LogRef)
             }
-            Owner::Subscriber(..) => false,
-            Owner::Period(..) => matches!(kind, Kind::Client | Kind::Open | Kind::OpenCounters),
+            Owner::Period(..) => matches!(
+                kind,
+                Kind::Client
+                    | Kind::Open
+                    | Kind::OpenCounters
+                    | Kind::Hold
+                    | Kind::Parked
+                    | Kind::InboxItem
+                    | Kind::Cell
+            ),
             Owner::Audio(_) => Self::under_audio(kind),
             Owner::Facts(_) => Self::under_facts(kind),
         }
@@ -226,11 +268,21 @@ impl Owner {
 
     fn under_audio(kind: envelope::Kind) -> bool {
         use envelope::Kind;
-        matches!(kind, Kind::Audio | Kind::Slice | Kind::Listening)
+        matches!(
+            kind,
+            Kind::Audio
+                | Kind::Slice
+                | Kind::Listening
+                | Kind::Permission
+                | Kind::Parked
+                | Kind::LogRef
+                | Kind::Basis
+                | Kind::Timeline
+        )
     }
 
     fn under_facts(kind: envelope::Kind) -> bool {
-        matches!(kind, envelope::Kind::Facts)
+        matches!(kind, envelope::Kind::Facts | envelope::Kind::LogRef)
     }
 }
 
@@ -256,6 +308,15 @@ impl Parts {
 pub struct Mutation {
     /// What changes.
     pub changes: Vec<Change>,
+    /// The receipt of what is erased: what the sweeper has to do for it is known by this name.
+    pub receipt: Option<ReceiptId>,
+}
+
+impl Mutation {
+    /// Changes that leave no receipt.
+    pub fn new(changes: Vec<Change>) -> Self {
+        Self { changes, receipt: None }
+    }
 }
 
 /// One change. Erasing what is not there is no error.
@@ -313,6 +374,59 @@ pub enum Change {
         facts: Secret,
         /// Objects that are about to be put.
         objects: Vec<ObjectId>,
+        /// How long, and under which rules.
+        keeping: Keeping,
+        /// The recording it was made from: one of the same subscriber, whose audio lives and which has no parent itself.
+        /// Erasing the parent's audio erases this one; it is bound to whom its parent is bound, so `parties` is empty.
+        parent: Option<RecordingHandle>,
+        /// Other subscribers of the tenant who are bound to it.
+        parties: Vec<SubscriberHandle>,
+        /// Whether erasing any one of them erases it: its secrets then open with the secrets of all of them only.
+        wrapped: bool,
+    },
+    /// Says anew how long a recording is kept. No rotation.
+    SetKeeping {
+        /// The recording.
+        at: RecordingPath,
+        /// What holds from now on.
+        keeping: Keeping,
+    },
+    /// Binds a recording, and what was made from it, to these subscribers and no others. Its secrets stay; the entry as it
+    /// was is erased. Refused for one that has a parent.
+    BindParties {
+        /// The recording.
+        at: RecordingPath,
+        /// Other subscribers of the tenant.
+        parties: Vec<SubscriberHandle>,
+        /// Whether erasing any one of them erases it.
+        wrapped: bool,
+    },
+    /// Forgets the facts as they were: the old secret is erased and this one takes its place. Everything that was sealed
+    /// under the old one is gone; what is to stay comes anew in the same mutation, behind this change.
+    RenewFacts {
+        /// The recording; its facts must live.
+        at: RecordingPath,
+        /// The secret from now on.
+        facts: Secret,
+    },
+    /// Appends a leaf to the audit log.
+    Log {
+        /// What the leaf's hash covers.
+        leaf: Vec<u8>,
+        /// A row (of an evidence period) under which the leaf can be found.
+        under: Option<RowId>,
+    },
+    /// Writes or replaces a receipt. It lies in clear and names nothing.
+    PutReceipt {
+        /// Its name.
+        id: ReceiptId,
+        /// Its content.
+        body: Vec<u8>,
+    },
+    /// Removes a receipt.
+    DropReceipt {
+        /// Its name.
+        id: ReceiptId,
     },
     /// One more object of a recording whose audio lives: durable before its put starts.
     AddObject {
@@ -378,12 +492,14 @@ impl Change {
                 | Change::EraseSubscriber(..)
                 | Change::ErasePeriod(..)
                 | Change::EraseRecording { .. }
+                | Change::BindParties { .. }
+                | Change::RenewFacts { .. }
         )
     }
 }
 
 /// A mutation that is durable; where it erased, the root of before is destroyed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// Whether anything was there to erase.
     pub erased: bool,
@@ -391,6 +507,8 @@ pub struct Committed {
     pub generation_from: u64,
     /// Generation of the present root.
     pub generation_to: u64,
+    /// The leaves of the audit log that this mutation appended.
+    pub log: Range<u64>,
 }
 
 /// Why the store cannot be read.

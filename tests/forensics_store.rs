@@ -14,7 +14,7 @@ use quietus::{
     },
     forensics::{Findings, Options, investigate, report},
     journal::{self, FrameKind, Journal},
-    keys::{Change, FileSlot, KeyStore, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
+    keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
     proto::stored,
     segment::seal_slice,
 };
@@ -81,7 +81,7 @@ impl House {
     }
 
     async fn commit(&self, changes: Vec<Change>) {
-        self.keys.commit(Mutation { changes }).await.unwrap_or_else(|error| panic!("{error}"));
+        self.keys.commit(Mutation::new(changes)).await.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// A subscriber with so many recordings, each with facts, one slice, its object and a journal frame.
@@ -113,7 +113,18 @@ impl House {
             // Every other recording learns of its object later, by an appended row.
             let (now, later) = if number % 2 == 0 { (vec![object], None) } else { (Vec::new(), Some(object)) };
             self.commit(vec![
-                Change::AddRecording { at: path, row, kind: 1, audio, facts, objects: now },
+                Change::AddRecording {
+                    at: path,
+                    row,
+                    kind: 1,
+                    audio,
+                    facts,
+                    objects: now,
+                    keeping: Keeping::default(),
+                    parent: None,
+                    parties: Vec::new(),
+                    wrapped: false,
+                },
                 Change::PutValue { owner: Owner::Facts(path), name: facts_name, envelope: facts_row },
                 Change::PutValue { owner: Owner::Audio(path), name: slice_name, envelope: slice_row },
             ])

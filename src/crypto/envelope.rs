@@ -60,15 +60,47 @@ pub enum Kind {
     OpenCounters = 11,
     /// Counters of a closed day, under the tenant's stable secret.
     ClosedCounters = 12,
-    /// An API key of a tenant, as a salted hash, under the tenant's stable secret.
+    /// A tenant's policy, under its stable secret.
+    TenantPolicy = 13,
+    /// An API key of a tenant, salted and hashed, under its stable secret.
     ApiKey = 14,
-    /// A switch that a tenant has enrolled, under the tenant's stable secret.
+    /// A switch that may record for a tenant, under its stable secret.
     Switch = 15,
+    /// What state a subscriber is in, under its stable secret.
+    SubscriberState = 16,
+    /// A permission to listen, under the secret of what it is scoped to.
+    Permission = 17,
+    /// An erasure that waits, under the secret of what it is about, or of the hold that it waits for.
+    Parked = 18,
+    /// A hold, under a period secret of its own.
+    Hold = 19,
+    /// An item of a tenant's inbox, under the secret of an inbox period.
+    InboxItem = 20,
+    /// Sums that are not anonymous yet, under the secret of a cell period.
+    Cell = 21,
+    /// Sums that are, under the stable secret of the group's tenant.
+    PublishedCell = 22,
+    /// Where the audit log speaks of something, under that thing's secret.
+    LogRef = 23,
+    /// Who acted, when and under which grant: inside a leaf of the audit log, under an evidence period.
+    AuditEvidence = 24,
+    /// What it was done to: inside a leaf of the audit log, under that thing's secret.
+    AuditSubject = 25,
+    /// Why a call may be recorded, under the `audio` secret.
+    Basis = 26,
+    /// Where a recording was paused, under the `audio` secret.
+    Timeline = 27,
+    /// A change of a tenant's state that waits, under its stable secret.
+    Transition = 28,
+    /// A leaf's secret inside a page, under what follows from the secrets of everybody it is bound to.
+    Wrapped = 29,
+    /// The name of an erased subscriber is refused, under the tenant's stable secret.
+    Block = 30,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -81,8 +113,24 @@ impl Kind {
         Kind::Open,
         Kind::OpenCounters,
         Kind::ClosedCounters,
+        Kind::TenantPolicy,
         Kind::ApiKey,
         Kind::Switch,
+        Kind::SubscriberState,
+        Kind::Permission,
+        Kind::Parked,
+        Kind::Hold,
+        Kind::InboxItem,
+        Kind::Cell,
+        Kind::PublishedCell,
+        Kind::LogRef,
+        Kind::AuditEvidence,
+        Kind::AuditSubject,
+        Kind::Basis,
+        Kind::Timeline,
+        Kind::Transition,
+        Kind::Wrapped,
+        Kind::Block,
     ];
 
     /// From the byte in a header.

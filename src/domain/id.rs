@@ -75,6 +75,10 @@ random_id!(
     PeriodHandle, 8
 );
 random_id!(
+    /// Names the receipt of an erasure, and the doomed rows that the erasure left. Stands in clear.
+    ReceiptId, 16
+);
+random_id!(
     /// Names a root without telling it.
     RootId, 16
 );

@@ -1,4 +1,5 @@
-//! Time as an argument: milliseconds since the Unix epoch, days in UTC, and the clock that tests replace.
+//! Time as an argument: milliseconds since the Unix epoch, minutes for what is due, days in UTC, and the clock that tests
+//! replace.
 
 use std::{
     sync::{
@@ -21,6 +22,36 @@ impl Timestamp {
     /// This moment moved by some milliseconds.
     pub fn plus_ms(self, ms: i64) -> Self {
         Self(self.0.saturating_add(ms))
+    }
+}
+
+/// Minutes since 1970-01-01T00:00Z. A moment is rounded up to one: what is due must never be early.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct Minute(pub u32);
+
+impl Minute {
+    /// No moment at all: nothing was stated.
+    pub const NONE: Minute = Minute(0);
+    /// After every moment.
+    pub const NEVER: Minute = Minute(u32::MAX);
+
+    /// The first minute that does not begin before a moment. A moment that is too far off is [`Minute::NEVER`].
+    pub fn at_or_after(moment: Timestamp) -> Self {
+        let begun = i64::from(moment.0.rem_euclid(60_000) != 0);
+        let minutes = moment.0.div_euclid(60_000) + begun;
+        if minutes < 0 { Self::NONE } else { u32::try_from(minutes).map_or(Self::NEVER, Self) }
+    }
+
+    /// The last minute that has begun: what is due by it is due now.
+    pub fn begun(now: Timestamp) -> Self {
+        let minutes = now.0.div_euclid(60_000);
+        // Never itself is reached by no clock.
+        if minutes < 0 { Self::NONE } else { Self(u32::try_from(minutes).unwrap_or(u32::MAX).min(u32::MAX - 1)) }
+    }
+
+    /// The moment at which it begins.
+    pub fn start(self) -> Timestamp {
+        Timestamp(i64::from(self.0) * 60_000)
     }
 }
 
@@ -147,6 +178,19 @@ impl std::fmt::Debug for Clock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_minute_is_never_before_its_moment() {
+        for (moment, minute) in [(0, 0), (1, 1), (59_999, 1), (60_000, 1), (60_001, 2), (-1, 0), (-60_001, 0)] {
+            assert_eq!(Minute::at_or_after(Timestamp(moment)), Minute(minute), "{moment}");
+        }
+        assert_eq!(Minute::at_or_after(Timestamp(i64::MAX)), Minute::NEVER);
+        assert_eq!(Minute::at_or_after(Timestamp(i64::MIN)), Minute::NONE);
+        for (now, minute) in [(0, 0), (59_999, 0), (60_000, 1), (-1, 0), (i64::MAX, u32::MAX - 1)] {
+            assert_eq!(Minute::begun(Timestamp(now)), Minute(minute), "{now}");
+        }
+        assert_eq!(Minute(7).start(), Timestamp(420_000));
+    }
 
     #[test]
     fn a_day_begins_at_midnight_utc() {

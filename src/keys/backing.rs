@@ -17,11 +17,16 @@ pub enum Family {
     Copies = 4,
     /// Number of the last command; the mark of an unfinished first start.
     Meta = 5,
+    /// The audit log: leaves, hashes, and who is spoken of where.
+    Log = 6,
+    /// Receipts, in clear.
+    Receipts = 7,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 5] = [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Meta];
+    pub const ALL: [Family; 7] =
+        [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Meta, Family::Log, Family::Receipts];
 
     /// The column family's name.
     pub fn name(self) -> &'static str {
@@ -31,6 +36,8 @@ impl Family {
             Family::Doomed => "doomed",
             Family::Copies => "copies",
             Family::Meta => "meta",
+            Family::Log => "log",
+            Family::Receipts => "receipts",
         }
     }
 

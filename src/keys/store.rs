@@ -5,6 +5,9 @@
 //! of what fell opens from the cache: pages with keys are dropped, and secrets of recordings lose their
 //! [veil](super::veil), so that this does not take longer the more there were. What was handed out ([`Holder`], leaves) is the caller's to wipe.
 
+mod entries;
+mod log;
+
 use super::{
     AudioLeaf, CommitError, Committed, DoomedBatch, FactsLeaf, Forgets, Holder, Mutation, OpenError, Period, ReadError,
     RecordingPath, Slot, ValueName,
@@ -25,7 +28,9 @@ use crate::{
         envelope::{self, Envelope, Kind},
         secret::Secret,
     },
-    domain::id::{ObjectId, PageId, PeriodHandle, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle},
+    domain::id::{
+        ObjectId, PageId, PeriodHandle, ReceiptId, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle,
+    },
 };
 use quick_cache::{Weighter, sync::Cache};
 use std::{
@@ -288,9 +293,15 @@ impl KeyStore {
         sweep::next(&*self.0.shared.backing, max_objects)
     }
 
-    /// Ends a step of the sweeper. A step that was ended before changes nothing.
-    pub async fn swept(&self, batch: DoomedBatch) -> Result<(), CommitError> {
-        self.0.writer.submit(Work::Swept(batch)).await.map(drop)
+    /// Ends a step of the sweeper. A step that was ended before changes nothing. Gives the receipt that the step was for
+    /// when nothing doomed under it is left.
+    pub async fn swept(&self, batch: DoomedBatch) -> Result<Option<ReceiptId>, CommitError> {
+        self.0.writer.submit(Work::Swept(batch)).await.map(|_| None)
+    }
+
+    /// Whether the sweeper has work left for a receipt.
+    pub fn doomed_under(&self, receipt: ReceiptId) -> Result<bool, ReadError> {
+        Ok(!self.0.shared.backing.scan(Family::Doomed, &receipt.0, None, 1)?.is_empty())
     }
 
     /// Copies that wait: object and the region that lacks it.
@@ -473,7 +484,7 @@ impl Shared {
             let count = match row.family {
                 Family::Doomed => &mut counts[0],
                 Family::Copies => &mut counts[1],
-                Family::Pages | Family::Values | Family::Meta => continue,
+                _ => continue,
             };
             let was = match seen.get(&(row.family, &row.key[..])) {
                 Some(there) => *there,

@@ -35,7 +35,7 @@ fn open(disk: &Arc<Disk>) -> KeyStore {
 }
 
 fn commit(keys: &KeyStore, changes: Vec<Change>) -> Result<Committed, CommitError> {
-    block_on(keys.commit(Mutation { changes }))
+    block_on(keys.commit(Mutation::new(changes)))
 }
 
 fn add_tenant(keys: &KeyStore, name: &str) -> TenantHandle {
@@ -61,6 +61,10 @@ fn new_recording(tenant: TenantHandle, subscriber: SubscriberHandle, objects: us
         audio: Secret::random(),
         facts: Secret::random(),
         objects: (0..objects).map(|_| ObjectId(random())).collect(),
+        keeping: Keeping::default(),
+        parent: None,
+        parties: Vec::new(),
+        wrapped: false,
     };
     (at, change)
 }

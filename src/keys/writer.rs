@@ -281,7 +281,7 @@ impl Thread {
         let to = next.as_ref().map_or(root.generation, |next| next.generation);
         let replies = accepted.drain(..).map(|(reply, erased)| {
             let from = if erased { root.generation } else { to };
-            (reply, Committed { erased, generation_from: from, generation_to: to })
+            (reply, Committed { erased, generation_from: from, generation_to: to, log: 0..0 })
         });
         match next {
             Some(next) => {

@@ -53,13 +53,13 @@ pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
                 {
                     changes.push(Change::ErasePeriod(tenant, period.handle));
                 }
-                Purpose::Counters | Purpose::ClientIds => {}
+                _ => {}
             }
         }
         if changes.is_empty() {
             continue;
         }
-        match inner.keys.commit(Mutation { changes }).await {
+        match inner.keys.commit(Mutation::new(changes)).await {
             Ok(_) => inner.sweep_wake.notify_one(),
             // The tenant was erased meanwhile.
             Err(CommitError::Gone) => {}

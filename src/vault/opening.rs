@@ -32,7 +32,7 @@ use crate::{
         media,
         time::{Day, Timestamp},
     },
-    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Keeping, Mutation, Owner, Purpose, RecordingPath, ValueName},
     proto::stored,
 };
 use ring::digest;
@@ -166,7 +166,7 @@ impl Inner {
         let (period, row, secret) = (PeriodHandle(random()), RowId(random()), Secret::random());
         let kept = secret.duplicate();
         let change = Change::AddPeriod { tenant, period, row, secret, purpose, day };
-        self.keys.commit(Mutation { changes: vec![change] }).await.map_err(|error| match error {
+        self.keys.commit(Mutation::new(vec![change])).await.map_err(|error| match error {
             CommitError::Gone => Error::Unknown { what: "tenant" },
             other => other.into(),
         })?;
@@ -187,7 +187,7 @@ impl Inner {
                 secret: Secret::random(),
                 name: name.to_owned(),
             };
-            match self.keys.commit(Mutation { changes: vec![change] }).await {
+            match self.keys.commit(Mutation::new(vec![change])).await {
                 Ok(_) => return Ok(subscriber),
                 // Another stream was first: its subscriber is found now.
                 Err(CommitError::Exists) => {}
@@ -255,13 +255,17 @@ impl Inner {
                 audio: audio.duplicate(),
                 facts: facts.duplicate(),
                 objects: vec![object],
+                keeping: Keeping::default(),
+                parent: None,
+                parties: Vec::new(),
+                wrapped: false,
             },
             put(Owner::Facts(path), &facts_name, values::seal(&facts_row, &facts, &facts_name)),
             put(Owner::Audio(path), &audio_name, values::seal(&audio_row, &audio, &audio_name)),
             put(Owner::Period(tenant, period), &client_name, values::seal(&client_entry, &client_secret, &client_name)),
             put(Owner::Period(tenant, period), &open_name, values::seal(&open_entry, &period_secret, &open_name)),
         ];
-        self.keys.commit(Mutation { changes }).await?;
+        self.keys.commit(Mutation::new(changes)).await?;
 
         let opened = Opened {
             id: super::recording_id::issue(&holder.secret, subscriber, path.recording),
@@ -323,7 +327,7 @@ impl Inner {
         let taken = async {
             // The stream before may have been cut while its last command waited for the writer. This one waits behind it,
             // so that what is read below is what that command left.
-            self.keys.commit(Mutation { changes: Vec::new() }).await?;
+            self.keys.commit(Mutation::new(Vec::new())).await?;
             let holder = self.tenant_holder(path.tenant)?;
             let id = super::recording_id::issue(&holder.secret, path.subscriber, path.recording);
             let period = self.keys.period(path.tenant, found.period)?.ok_or(Error::Erased)?;

@@ -203,7 +203,7 @@ impl Inner {
         let name = values::name_with(row, Kind::Listening, &random::<8>());
         let envelope = values::seal(listening, audio, &name);
         let changes = vec![Change::PutValue { owner: Owner::Audio(path), name, envelope }];
-        match self.keys.commit(Mutation { changes }).await {
+        match self.keys.commit(Mutation::new(changes)).await {
             Ok(_) => Ok(()),
             Err(CommitError::Gone) => Err(Error::Erased),
             Err(error) => Err(error.into()),

@@ -75,7 +75,7 @@ pub(crate) async fn adopt_later(inner: Arc<Inner>, path: RecordingPath, row: Row
 
 async fn look_after(inner: &Arc<Inner>, path: RecordingPath, row: RowId, period: PeriodHandle) -> Result<(), Error> {
     // The track's last command, and the erasure that cut it, may wait for the writer; this waits behind them.
-    inner.keys.commit(Mutation { changes: Vec::new() }).await?;
+    inner.keys.commit(Mutation::new(Vec::new())).await?;
     if inner.keys.audio_leaf(path)?.is_none_or(|leaf| leaf.audio.is_none()) {
         inner.journal.forget(row);
     } else if let Some(holder) = inner.keys.period(path.tenant, period)? {

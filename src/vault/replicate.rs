@@ -68,7 +68,7 @@ async fn copy(inner: &Arc<Inner>, object: ObjectId, to: &str) -> Result<(), Stri
     let body = read(inner, object, to).await.map_err(|error| error.to_string())?;
     let body = body.ok_or("an object that is to be copied is in no other region")?;
     inner.objects.put(to, object, body).await.map_err(|error| error.to_string())?;
-    match inner.keys.commit(Mutation { changes: vec![Change::CopyDone { object }] }).await {
+    match inner.keys.commit(Mutation::new(vec![Change::CopyDone { object }])).await {
         // Erased meanwhile: the sweeper waits for the claim and removes this copy like the others.
         Ok(_) | Err(CommitError::Gone) => Ok(()),
         Err(error) => Err(error.to_string()),

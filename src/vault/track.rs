@@ -193,7 +193,7 @@ impl Track {
             name: name.clone(),
             envelope: values::seal(&entry, &secret, name),
         });
-        self.inner.keys.commit(Mutation { changes }).await?;
+        self.inner.keys.commit(Mutation::new(changes)).await?;
         self.inner.sweep_wake.notify_one();
         Ok(())
     }
@@ -387,7 +387,7 @@ impl Track {
         let mut changes = self.put_rows()?;
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
         changes.extend(self.doom_unlisted()?);
-        self.inner.keys.commit(Mutation { changes }).await?;
+        self.inner.keys.commit(Mutation::new(changes)).await?;
         self.inner.sweep_wake.notify_one();
         Ok(Ended::Partial)
     }
@@ -469,7 +469,7 @@ impl Track {
                 Some(stated) => changes.extend(self.finished_rows(stated, stored, &region).await?),
                 None => changes.push(Change::AddObject { at: self.path, object: next_object }),
             }
-            match self.inner.keys.commit(Mutation { changes }).await {
+            match self.inner.keys.commit(Mutation::new(changes)).await {
                 Ok(_) => break,
                 Err(CommitError::Gone) if !last_try && finish.is_some() => {}
                 Err(error) => return Err(error.into()),
@@ -567,7 +567,7 @@ impl Track {
         if forget_client {
             changes.push(Change::DropValue { name: self.client_row.clone() });
         }
-        self.inner.keys.commit(Mutation { changes }).await?;
+        self.inner.keys.commit(Mutation::new(changes)).await?;
         self.inner.journal.forget(self.row);
         self.inner.sweep_wake.notify_one();
         Ok(())

@@ -212,7 +212,7 @@ impl World {
             }
             _ => return None,
         }
-        Some((Mutation { changes }, after))
+        Some((Mutation::new(changes), after))
     }
 
     fn accept(&mut self, after: Model) {
@@ -281,7 +281,18 @@ fn add_recording(after: &mut Model, tenant: TenantHandle, subscriber: Subscriber
     let new = Recording { row, audio: Some(audio), facts: Some(facts), objects: objects.iter().copied().collect() };
     after.tenants.get_mut(&tenant)?.subscribers.get_mut(&subscriber)?.recordings.insert(at.recording, new);
     let (audio, facts) = (Secret::from_bytes(&audio), Secret::from_bytes(&facts));
-    Some(Change::AddRecording { at, row, kind: 1, audio, facts, objects })
+    Some(Change::AddRecording {
+        at,
+        row,
+        kind: 1,
+        audio,
+        facts,
+        objects,
+        keeping: Keeping::default(),
+        parent: None,
+        parties: Vec::new(),
+        wrapped: false,
+    })
 }
 
 fn recording_of(model: &mut Model, at: RecordingPath) -> Option<&mut Recording> {

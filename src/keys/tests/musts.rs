@@ -138,7 +138,7 @@ fn a_slot_that_refuses_fails_erasures_and_nobody_else() {
                 _ => new_recording(tenant, subscriber, 1).1,
             };
             let keys = keys.clone();
-            waiting.push(tokio::spawn(async move { (number, keys.commit(Mutation { changes: vec![change] }).await) }));
+            waiting.push(tokio::spawn(async move { (number, keys.commit(Mutation::new(vec![change])).await) }));
         }
         for answer in waiting {
             let (number, answer) = answer.await.expect("no panic");
@@ -311,10 +311,10 @@ fn erasures_that_arrive_together_share_one_rotation_and_creates_do_not_wait_for_
     let _open_at_the_end = disk.close_gate();
     block_on(async {
         let soon = |create| {
-            let commit = keys.commit(Mutation { changes: vec![create] });
+            let commit = keys.commit(Mutation::new(vec![create]));
             async { tokio::time::timeout(std::time::Duration::from_secs(60), commit).await.expect("a create waits") }
         };
-        let one = |at| Mutation { changes: vec![Change::EraseRecording { at, parts: Parts::BOTH }] };
+        let one = |at| Mutation::new(vec![Change::EraseRecording { at, parts: Parts::BOTH }]);
         let spawn = |at| {
             let keys = keys.clone();
             tokio::spawn(async move { keys.commit(one(at)).await })
@@ -337,10 +337,13 @@ fn erasures_that_arrive_together_share_one_rotation_and_creates_do_not_wait_for_
         soon(create).await.expect("creates");
         assert!(!first.is_finished() && !again.is_finished() && !second.is_finished() && keys.generation() == 2);
         disk.open_gate();
-        assert_eq!(first.await.unwrap().unwrap(), Committed { erased: true, generation_from: 1, generation_to: 2 });
+        assert_eq!(
+            first.await.unwrap().unwrap(),
+            Committed { erased: true, generation_from: 1, generation_to: 2, log: 0..0 }
+        );
         assert!(!again.await.unwrap().unwrap().erased);
-        let together = Committed { erased: true, generation_from: 2, generation_to: 3 };
-        assert_eq!((second.await.unwrap().unwrap(), third.await.unwrap().unwrap()), (together, together));
+        let together = Committed { erased: true, generation_from: 2, generation_to: 3, log: 0..0 };
+        assert_eq!((second.await.unwrap().unwrap(), third.await.unwrap().unwrap()), (together.clone(), together));
     });
     assert!(keys.audio_leaf(paths[3]).expect("reads").is_some());
 }
@@ -388,10 +391,11 @@ fn what_comes_before_the_first_child_of_a_branch_splits_off_in_order() {
     let disk = Disk::new();
     let (keys, tenant, subscriber, _) = small_world(&disk, 0);
     let add = |number: u8| {
-        let (at, create) = new_recording(tenant, subscriber, 0);
-        let Change::AddRecording { row, kind, audio, facts, objects, .. } = create else { unreachable!() };
+        let (at, mut create) = new_recording(tenant, subscriber, 0);
+        let Change::AddRecording { at: place, .. } = &mut create else { unreachable!() };
         let at = RecordingPath { recording: RecordingHandle([number; 16]), ..at };
-        commit(&keys, vec![Change::AddRecording { at, row, kind, audio, facts, objects }]).expect("creates");
+        *place = at;
+        commit(&keys, vec![create]).expect("creates");
         at
     };
     let high: Vec<_> = (100..140).map(add).collect();
