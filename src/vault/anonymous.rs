@@ -69,7 +69,8 @@ impl Vault {
         }
         sums.into_values()
             .map(|row| {
-                let kind = Recorded::from_number(row.kind).ok_or_else(|| Error::Corrupt("a published sum".to_owned()))?;
+                let kind =
+                    Recorded::from_number(row.kind).ok_or_else(|| Error::Corrupt("a published sum".to_owned()))?;
                 Ok(AnonymousRow {
                     month: row.month,
                     kind,
@@ -106,7 +107,10 @@ fn merge(
 ) -> (Vec<stored::CellRow>, Vec<stored::CellRow>) {
     let mut sums = BTreeMap::new();
     waiting.into_iter().for_each(|row| add(&mut sums, row));
-    tenant.into_values().filter(|row| row.recordings > 0).for_each(|row| add(&mut sums, stored::CellRow { tenants: 1, ..row }));
+    tenant
+        .into_values()
+        .filter(|row| row.recordings > 0)
+        .for_each(|row| add(&mut sums, stored::CellRow { tenants: 1, ..row }));
     sums.into_values().partition(|row| row.tenants < k)
 }
 
@@ -148,8 +152,7 @@ impl Inner {
             if period.day == day
                 && let Some(holder) = self.keys.period(group, period.handle)?
             {
-                let cell: stored::Cell =
-                    values::read(&self.keys, holder.row, &holder.secret)?.unwrap_or_default();
+                let cell: stored::Cell = values::read(&self.keys, holder.row, &holder.secret)?.unwrap_or_default();
                 waiting.extend(cell.rows);
             }
         }
@@ -205,7 +208,15 @@ mod tests {
     use proptest::prelude::*;
 
     fn row(month: u32, kind: u32, recordings: u64) -> stored::CellRow {
-        stored::CellRow { month, kind, region: "r".into(), tenants: 0, recordings, seconds: 1.0, bytes: recordings * 10 }
+        stored::CellRow {
+            month,
+            kind,
+            region: "r".into(),
+            tenants: 0,
+            recordings,
+            seconds: 1.0,
+            bytes: recordings * 10,
+        }
     }
 
     #[test]

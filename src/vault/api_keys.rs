@@ -301,7 +301,7 @@ impl Inner {
         let name = values::name_with(holder.row, envelope::Kind::ApiKey, &id.0);
         let envelope = values::seal_as(envelope::Kind::ApiKey, row, &holder.secret, &name);
         let change = Change::PutValue { owner: Owner::Tenant(tenant), name, envelope };
-        self.keys.commit(Mutation { changes: vec![change] }).await?;
+        self.keys.commit(Mutation::new(vec![change])).await?;
         Ok(())
     }
 }

@@ -106,6 +106,16 @@ pub(crate) enum Blocked {
     Hold(Arc<Placed>),
 }
 
+impl std::fmt::Debug for Blocked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Blocked::Restricted => "Restricted",
+            Blocked::Floor { .. } => "Floor",
+            Blocked::Hold(_) => "Hold",
+        })
+    }
+}
+
 impl Blocked {
     /// As the caller hears of it.
     pub fn into_error(self) -> Error {
@@ -419,7 +429,8 @@ impl Look<'_> {
             (parts.audio && entry.audio_present, entry.keeping.audio_floor),
             (parts.facts && entry.facts_present, entry.keeping.facts_floor),
         ];
-        let latest = floors.into_iter().filter_map(|(asked, floor)| asked.then_some(floor)).max().unwrap_or(Minute::NONE);
+        let latest =
+            floors.into_iter().filter_map(|(asked, floor)| asked.then_some(floor)).max().unwrap_or(Minute::NONE);
         if latest.start() > self.now {
             let ground = self.settings.ground_text(entry.keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
@@ -501,8 +512,12 @@ impl Inner {
         let Some(secret) = leaf.facts else { return Ok(None) };
         let Some(facts) = values::read::<stored::Facts>(&self.keys, leaf.row, &secret)? else { return Ok(None) };
         let owner = self.keys.subscriber_name(at.tenant, at.subscriber);
-        let parties =
-            facts.parties.iter().chain(owner.iter()).map(|party| zeroize::Zeroizing::new(party::plain(party))).collect();
+        let parties = facts
+            .parties
+            .iter()
+            .chain(owner.iter())
+            .map(|party| zeroize::Zeroizing::new(party::plain(party)))
+            .collect();
         Ok(Some(Told { parties, start: Timestamp(facts.start_ms) }))
     }
 }

@@ -153,7 +153,7 @@ impl Holds {
     }
 
     /// Until the guard goes, nothing is erased.
-    async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
+    pub async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
         self.lock.clone().write_owned().await
     }
 
@@ -395,6 +395,15 @@ impl Inner {
         Ok(ran)
     }
 
+    /// Goes on with holds that were lifted and still have something that waits: a floor or restriction came in between, or
+    /// the gateway stopped.
+    pub(crate) async fn run_all_lifted(self: &Arc<Self>) -> Result<(), Error> {
+        for hold in self.holds.all().into_iter().filter(|hold| hold.lifted) {
+            self.finish_lifted(&hold).await?;
+        }
+        Ok(())
+    }
+
     /// How many holds there are, and how many of them are past their review date.
     pub(crate) fn count_holds(&self) -> (u64, u64) {
         let now = self.clock.now();
@@ -427,9 +436,9 @@ impl Inner {
         let tenant = self.find_in(&actor.scope, &new.tenant)?;
         let held = match &new.scope {
             HoldScope::Tenant | HoldScope::Recording(_) => Held::Tenant,
-            HoldScope::Subscriber(name) => Held::Subscriber(
-                self.keys.find_subscriber(tenant, name).ok_or(Error::Unknown { what: "subscriber" })?,
-            ),
+            HoldScope::Subscriber(name) => {
+                Held::Subscriber(self.keys.find_subscriber(tenant, name).ok_or(Error::Unknown { what: "subscriber" })?)
+            }
             HoldScope::Number { number, from, to } => {
                 check_text("number", number)?;
                 let (from, to) = (from.unwrap_or(Timestamp(i64::MIN)), to.unwrap_or(Timestamp(i64::MAX)));
@@ -449,8 +458,7 @@ impl Inner {
             let mut look = inner.look(hold.tenant)?;
             let tally = match &hold.held {
                 Held::Recording(_) => return Ok((1, 0)),
-                Held::Subscriber(subscriber) => look.tally(Some(*subscriber))?,
-                Held::Tenant | Held::Number { .. } => look.tally(None)?,
+                Held::Tenant | Held::Subscriber(_) | Held::Number { .. } => look.tally(None)?,
             };
             let found = tally.holds.iter().find(|(other, _)| other.id == hold.id).map_or(0, |(_, count)| *count);
             let by_number = matches!(hold.held, Held::Number { .. });

@@ -35,7 +35,7 @@ use crate::{
         id::{HoldId, RecordingHandle, RecordingId, SubscriberHandle},
         time::{Minute, Timestamp},
     },
-    keys::{Change, Keeping, Mutation, Owner, Parts, RecordingEntry, RecordingPath, ValueName},
+    keys::{Change, Keeping, Mutation, Owner, Parts, RecordingPath, ValueName},
     proto::stored,
 };
 use std::sync::Arc;
@@ -94,10 +94,9 @@ impl Vault {
             for (_, row) in inner.parked_under(&hold)? {
                 let wanted = place(&hold, &row)?;
                 let (subscriber, recording) = match wanted {
-                    Wanted::Recording(at, _) => (
-                        at.subscriber,
-                        Some(super::recording_id::issue(&holder.secret, at.subscriber, at.recording)),
-                    ),
+                    Wanted::Recording(at, _) => {
+                        (at.subscriber, Some(super::recording_id::issue(&holder.secret, at.subscriber, at.recording)))
+                    }
                     Wanted::Subscriber(_, subscriber) => (subscriber, None),
                     Wanted::Tenant(_) => continue,
                 };
@@ -180,9 +179,10 @@ impl Inner {
         _standing: &Standing,
         hold: &Placed,
         at: RecordingPath,
-        entry: &RecordingEntry,
         parts: Parts,
     ) -> Result<(), Error> {
+        let _alone = self.keeping.write().await;
+        let Some(entry) = self.keys.entry(at)? else { return Ok(()) };
         let mut keeping = entry.keeping;
         let take = |asked: bool, due: &mut Minute| match asked && *due != Minute::NEVER {
             true => std::mem::replace(due, Minute::NEVER).0,
@@ -268,17 +268,21 @@ impl Inner {
     }
 
     /// Runs one row: erases, or moves it, and gives back the due minutes of what stays.
-    async fn run_one(
-        self: Arc<Self>,
-        wanted: Wanted,
-        row: stored::Parked,
-        name: ValueName,
-    ) -> Result<Ran, Error> {
+    async fn run_one(self: Arc<Self>, wanted: Wanted, row: stored::Parked, name: ValueName) -> Result<Ran, Error> {
         let drop_row = || Change::DropValue { name: name.clone() };
+        let erased = match wanted {
+            Wanted::Recording(_, parts) => parts,
+            Wanted::Subscriber(..) | Wanted::Tenant(_) => Parts::BOTH,
+        };
+        {
+            let _alone = self.keeping.write().await;
+            let again = self.due_again(wanted, &row, erased)?;
+            if !again.is_empty() {
+                self.keys.commit(Mutation::new(again)).await?;
+            }
+        }
         if row.parts == 0 {
-            let mut changes = self.due_again(wanted, &row, Parts { audio: false, facts: false })?;
-            changes.push(drop_row());
-            self.keys.commit(Mutation::new(changes)).await?;
+            self.keys.commit(Mutation::new(vec![drop_row()])).await?;
             return Ok(Ran { expiries: 1, ..Ran::default() });
         }
         let order = Order {
@@ -291,13 +295,7 @@ impl Inner {
             },
             opening: row.opening.as_slice().try_into().ok(),
         };
-        let erased = match wanted {
-            Wanted::Recording(_, parts) => parts,
-            Wanted::Subscriber(..) | Wanted::Tenant(_) => Parts::BOTH,
-        };
-        let mut and = self.due_again(wanted, &row, erased)?;
-        and.push(drop_row());
-        match self.forget(&order, wanted, and).await? {
+        match self.forget(&order, wanted, vec![drop_row()]).await? {
             Forgot::Done(_) => Ok(Ran { erased: 1, ..Ran::default() }),
             Forgot::Blocked(Blocked::Hold(other), standing) => {
                 let changes = vec![self.parked_row(&other, row)?, drop_row()];

@@ -194,7 +194,9 @@ impl Inner {
             TenantState::Purging { .. } => return refused("the tenant is being purged; it takes no new recording"),
         }
         if self.keys.value(&block_name(holder, subscriber))?.is_some() {
-            return refused("this subscriber was erased and its future calls are blocked; `subscriber unblock` ends that");
+            return refused(
+                "this subscriber was erased and its future calls are blocked; `subscriber unblock` ends that",
+            );
         }
         let Some(found) = self.keys.find_subscriber(tenant, subscriber) else { return Ok(()) };
         match self.subscriber_state(tenant, found)? {
@@ -268,7 +270,8 @@ impl Inner {
     /// Cuts every playback of a tenant, or of a subscriber and what it is bound to, that may not go on.
     async fn cut_restricted(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> Result<(), Error> {
         let cut = |at: &RecordingPath, role: Role| {
-            let near = at.tenant == tenant && (subscriber.is_none() || matches!(self.usable(*at), Err(Error::Restricted)));
+            let near =
+                at.tenant == tenant && (subscriber.is_none() || matches!(self.usable(*at), Err(Error::Restricted)));
             role == Role::Playback && near
         };
         if self.sessions.cut(Cut::Restricted, cut).await {
@@ -296,4 +299,30 @@ fn block_name(tenant: &Holder, name: &str) -> ValueName {
 /// The name of a tenant, repeated by whoever wants to close or purge it.
 pub(crate) fn check_confirm(name: &str, confirm: &str) -> Result<(), Error> {
     if name == confirm { Ok(()) } else { Err(invalid("confirm", "repeat the tenant's name".to_owned())) }
+}
+
+impl Inner {
+    /// The policy of a tenant.
+    pub(crate) fn policy(
+        &self,
+        tenant: TenantHandle,
+    ) -> Result<std::sync::Arc<crate::domain::retention::Policy>, Error> {
+        use crate::domain::retention::{Parameters, Policy, presets};
+        let (settings, _) = self.settings(tenant)?;
+        let preset = presets::find(&settings.policy).or_else(|| presets::find("dev"));
+        let text = preset.map_or("", |preset| preset.text);
+        let keep = "365d".parse().ok();
+        Policy::parse(text, Parameters { keep })
+            .or_else(|_| Policy::parse(text, Parameters { keep: None }))
+            .map(std::sync::Arc::new)
+            .map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    pub(crate) async fn redue(
+        &self,
+        _tenant: TenantHandle,
+        _subscriber: Option<SubscriberHandle>,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
 }

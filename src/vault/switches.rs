@@ -167,7 +167,7 @@ impl Vault {
         let row_name = values::name_with(holder.row, envelope::Kind::Switch, &suffix);
         let envelope = values::seal_as(envelope::Kind::Switch, &row, &holder.secret, &row_name);
         let change = Change::PutValue { owner: Owner::Tenant(tenant), name: row_name, envelope };
-        inner.keys.commit(Mutation { changes: vec![change] }).await?;
+        inner.keys.commit(Mutation::new(vec![change])).await?;
         let entry = Enrolled::new(tenant, suffix.to_vec(), &row);
         let shown = entry.shown(name);
         {
@@ -209,7 +209,7 @@ impl Vault {
         };
         let holder = inner.tenant_holder(tenant)?;
         let row_name = values::name_with(holder.row, envelope::Kind::Switch, &suffix);
-        inner.keys.commit(Mutation { changes: vec![Change::DropValue { name: row_name }] }).await?;
+        inner.keys.commit(Mutation::new(vec![Change::DropValue { name: row_name }])).await?;
         inner.switches.drop_where(|switch, enrolled| switch == name && enrolled.tenant == tenant);
         Ok(())
     }
