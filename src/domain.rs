@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod id;
 pub mod media;
+pub mod party;
 pub mod reason;
 pub mod retention;
 pub mod time;

@@ -1,13 +1,15 @@
 //! A failure as a command ends with it: one line on standard error and an exit status.
 //!
-//! 1 failed · 2 wrong usage · 3 not permitted · 4 erased · 5 unknown · 75 try again. A status with our `ErrorInfo` says
-//! itself which; one without it did not come from the gateway but from the way there.
+//! 1 failed · 2 wrong usage · 3 not permitted · 4 erased · 5 unknown · 6 parked or refused by a rule · 7 something is
+//! overdue · 75 try again. A status with our `ErrorInfo` says itself which; one without it did not come from the gateway but
+//! from the way there.
 
 use crate::{domain::reason::Reason, proto::rpc};
 use tonic::Code;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const OVERDUE: u8 = 7;
 const TRY_AGAIN: u8 = 75;
 
 /// Why a command ends.
@@ -28,6 +30,11 @@ impl Failure {
     /// Something was typed wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { status: USAGE, message: message.into() }
+    }
+
+    /// What was asked for is shown, and something in it is overdue.
+    pub fn overdue(message: impl Into<String>) -> Self {
+        Self { status: OVERDUE, message: message.into() }
     }
 
     /// The same may work later.
@@ -114,6 +121,10 @@ mod tests {
             (Code::PermissionDenied, "NOT_PERMITTED", 3),
             (Code::FailedPrecondition, "ERASED", 4),
             (Code::NotFound, "UNKNOWN", 5),
+            (Code::FailedPrecondition, "PARKED", 6),
+            (Code::FailedPrecondition, "FLOOR", 6),
+            (Code::FailedPrecondition, "RESTRICTED", 6),
+            (Code::FailedPrecondition, "REFUSED", 6),
             (Code::Aborted, "MISMATCH", 1),
             (Code::Unavailable, "TRY_AGAIN", 75),
         ];

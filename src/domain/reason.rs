@@ -27,6 +27,14 @@ pub enum Reason {
     Mismatch,
     /// The stored bytes fail authentication.
     Corrupt,
+    /// A rule does not let it happen: a closed account, a kind that no policy covers.
+    Refused,
+    /// It waits for a hold, an approval or a cooling-off time, and then happens by itself.
+    Parked,
+    /// A statutory minimum refuses the erasure until a date.
+    Floor,
+    /// It is restricted: kept, and not used.
+    Restricted,
     /// The same request may succeed later.
     TryAgain,
     /// Something broke inside.
@@ -35,7 +43,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every one of them.
-    pub const ALL: [Reason; 12] = [
+    pub const ALL: [Reason; 16] = [
         Reason::Invalid,
         Reason::OutOfRange,
         Reason::Unauthenticated,
@@ -46,6 +54,10 @@ impl Reason {
         Reason::TakenOver,
         Reason::Mismatch,
         Reason::Corrupt,
+        Reason::Refused,
+        Reason::Parked,
+        Reason::Floor,
+        Reason::Restricted,
         Reason::TryAgain,
         Reason::Internal,
     ];
@@ -63,6 +75,10 @@ impl Reason {
             Reason::TakenOver => "TAKEN_OVER",
             Reason::Mismatch => "MISMATCH",
             Reason::Corrupt => "CORRUPT",
+            Reason::Refused => "REFUSED",
+            Reason::Parked => "PARKED",
+            Reason::Floor => "FLOOR",
+            Reason::Restricted => "RESTRICTED",
             Reason::TryAgain => "TRY_AGAIN",
             Reason::Internal => "INTERNAL",
         }
@@ -73,13 +89,15 @@ impl Reason {
         Self::ALL.into_iter().find(|reason| reason.word() == word)
     }
 
-    /// What a command ends with: 1 failed, 2 wrong usage, 3 not permitted, 4 erased, 5 unknown, 75 try again.
+    /// What a command ends with: 1 failed, 2 wrong usage, 3 not permitted, 4 erased, 5 unknown, 6 parked or
+    /// refused by a rule, 75 try again.
     pub fn exit_status(self) -> u8 {
         match self {
             Reason::Invalid | Reason::OutOfRange => 2,
             Reason::Unauthenticated | Reason::NotPermitted => 3,
             Reason::Erased => 4,
             Reason::Unknown => 5,
+            Reason::Refused | Reason::Parked | Reason::Floor | Reason::Restricted => 6,
             Reason::TryAgain => 75,
             Reason::Exists | Reason::TakenOver | Reason::Mismatch | Reason::Corrupt | Reason::Internal => 1,
         }

@@ -319,6 +319,7 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Timeline => "time line",
         Kind::Transition => "transition",
         Kind::Wrapped => "wrapped secret",
+        Kind::Block => "blocked name",
     }
 }
 

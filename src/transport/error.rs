@@ -12,6 +12,8 @@
 //! | EXISTS | ALREADY_EXISTS | 409 |
 //! | TAKEN_OVER, MISMATCH | ABORTED | 409 |
 //! | CORRUPT | DATA_LOSS | 500 |
+//! | REFUSED, PARKED, FLOOR | FAILED_PRECONDITION | 409 |
+//! | RESTRICTED | FAILED_PRECONDITION | 403 |
 //! | TRY_AGAIN | UNAVAILABLE | 503 |
 //! | INTERNAL | INTERNAL | 500 |
 //!
@@ -64,6 +66,11 @@ impl From<Error> for Problem {
             Error::Mismatch { .. } => Reason::Mismatch,
             Error::Busy | Error::Idle | Error::JournalFull | Error::Storage(_) | Error::Stopping => Reason::TryAgain,
             Error::Corrupt(_) => Reason::Corrupt,
+            Error::NotPermitted { .. } => Reason::NotPermitted,
+            Error::Refused { .. } => Reason::Refused,
+            Error::Parked { .. } => Reason::Parked,
+            Error::Floor { .. } => Reason::Floor,
+            Error::Restricted => Reason::Restricted,
             Error::Internal(_) => Reason::Internal,
         };
         let message = match &error {
@@ -115,6 +122,8 @@ fn codes(reason: Reason) -> (Code, StatusCode) {
         Reason::Exists => (Code::AlreadyExists, StatusCode::CONFLICT),
         Reason::TakenOver | Reason::Mismatch => (Code::Aborted, StatusCode::CONFLICT),
         Reason::Corrupt => (Code::DataLoss, StatusCode::INTERNAL_SERVER_ERROR),
+        Reason::Refused | Reason::Parked | Reason::Floor => (Code::FailedPrecondition, StatusCode::CONFLICT),
+        Reason::Restricted => (Code::FailedPrecondition, StatusCode::FORBIDDEN),
         Reason::TryAgain => (Code::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
         Reason::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
     }

@@ -114,6 +114,7 @@ pub struct NewTenant {
 }
 
 /// A tenant as it is shown.
+#[derive(Debug)]
 pub struct Tenant {
     /// Its name.
     pub name: String,
@@ -127,6 +128,53 @@ pub struct Tenant {
     pub created: Timestamp,
     /// Subscribers it has now.
     pub subscribers: u64,
+    /// Open, closed, or on its way to being purged.
+    pub state: TenantState,
+    /// Kept, and neither played nor exported nor expired.
+    pub restricted: bool,
+    /// A close or purge that was asked for.
+    pub transition: Option<Transition>,
+}
+
+/// Where a tenant's account stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TenantState {
+    /// Takes recordings.
+    Open,
+    /// Takes none; the rest is as before until the policy's time has come.
+    Closed {
+        /// When the account was closed.
+        at: Timestamp,
+    },
+    /// Everything that may go has gone or is going; what a floor or hold keeps follows by itself.
+    Purging {
+        /// When the account was closed.
+        at: Timestamp,
+    },
+}
+
+/// A close or purge that waits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Transition {
+    /// What was asked for.
+    pub action: TransitionAction,
+    /// Who asked.
+    pub asked_by: String,
+    /// When.
+    pub asked: Timestamp,
+    /// Who approved; none while a second person must.
+    pub approved_by: Option<String>,
+    /// When it runs; none while it is not approved.
+    pub runs: Option<Timestamp>,
+}
+
+/// What a [`Transition`] does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TransitionAction {
+    /// Closes an account whose policy leaves no grace.
+    Close,
+    /// Forgets the tenant.
+    Purge,
 }
 
 /// What kind of thing was recorded. The numbers are those of the wire and of what is sealed.
@@ -336,8 +384,10 @@ pub enum Target {
         tenant: String,
         /// Subscriber, by name.
         subscriber: String,
+        /// Refuse future recordings of this name; see `vault::states` for what that remembers.
+        block: bool,
     },
-    /// A tenant and everything below.
+    /// A tenant and everything below. The caller has repeated its name.
     Tenant {
         /// By name.
         tenant: String,
@@ -390,6 +440,27 @@ pub struct Status {
     pub generation: u64,
     /// What the slot declares.
     pub slot_forgets: String,
+    /// Holds.
+    pub holds: u64,
+    /// Holds past their review date.
+    pub holds_overdue: u64,
+    /// Erasures and expiries that wait for a hold.
+    pub parked: u64,
+    /// Closes and purges that wait.
+    pub transitions: u64,
+}
+
+/// A date as a sentence ends with it.
+struct Until(Option<Timestamp>);
+
+impl std::fmt::Display for Until {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0.map(|until| jiff::Timestamp::from_millisecond(until.0)) {
+            Some(Ok(until)) => write!(f, " until {until}"),
+            Some(Err(_)) => f.write_str(" for ever"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Why the vault did not do it.
@@ -452,6 +523,37 @@ pub enum Error {
         /// Bytes that are there.
         total: u64,
     },
+    /// Who asks lacks something.
+    #[error("not permitted: {missing}")]
+    NotPermitted {
+        /// What is missing; nothing about what exists.
+        missing: String,
+    },
+    /// A rule does not let it happen.
+    #[error("refused: {why}")]
+    Refused {
+        /// Which rule, and what to do.
+        why: String,
+    },
+    /// It waits, and happens by itself afterwards.
+    #[error("parked: waits for {by}{}", Until(*until))]
+    Parked {
+        /// A hold, an approval, a cooling-off time.
+        by: String,
+        /// When the waiting ends, where that is known.
+        until: Option<Timestamp>,
+    },
+    /// A statutory minimum refuses the erasure.
+    #[error("refused by a floor{}: {ground}", Until(Some(*until)))]
+    Floor {
+        /// From when on it may go.
+        until: Timestamp,
+        /// The law or duty.
+        ground: String,
+    },
+    /// It is restricted: kept, and not used.
+    #[error("restricted: it is kept, and neither played nor exported nor erased until the restriction is lifted")]
+    Restricted,
     /// The gateway is stopping.
     #[error("the gateway is stopping; try again at once")]
     Stopping,

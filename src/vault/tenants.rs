@@ -1,18 +1,33 @@
-//! Tenants: creating, showing, counting.
+//! Tenants: creating, showing, counting; the one door to their settings; and the reserved tenant of the group.
+//!
+//! Several parts of the gateway rewrite the settings row: the policy, the state, the list of floor grounds. They all go
+//! through [`Inner::change_settings`], one at a time, so that none writes back what another has changed.
+//!
+//! The *reserved tenant* `~group` holds what belongs to the group and to no customer: published sums and the entries of
+//! the log that are about no tenant. No public name can begin with `~`, and no name from outside is ever looked up among
+//! reserved ones: it can neither be shown nor listed, recorded into or erased.
 
-use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, Vault, values};
+use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values};
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
         id::{RowId, TenantHandle},
         time::{Day, Timestamp},
     },
-    keys::{Change, Holder, Mutation, Owner, Purpose},
+    keys::{Change, CommitError, Holder, Mutation, Owner, Purpose},
     proto::stored,
 };
 use std::collections::BTreeMap;
 
+/// The tenant that holds what belongs to the group.
+const GROUP: &str = "~group";
+/// What reserved names begin with.
+const RESERVED: char = '~';
+/// Most grounds of floors a tenant may have: an entry names one in a byte.
+const MAX_GROUNDS: usize = 255;
+
 /// A tenant's settings, parsed.
+#[derive(Clone)]
 pub(crate) struct Settings {
     /// Region of the first copy.
     pub home: String,
@@ -22,6 +37,79 @@ pub(crate) struct Settings {
     pub policy: String,
     /// When it was created.
     pub created: Timestamp,
+    /// How often the policy was set.
+    pub policy_revision: u64,
+    /// What the due times of what is stored were last made from.
+    pub due_revision: u64,
+    /// Grounds of floors. An entry's `ground` counts from 1 in here, so the list only ever grows.
+    pub grounds: Vec<String>,
+    /// Where the account stands.
+    pub state: TenantState,
+    /// Kept, and not used.
+    pub restricted: bool,
+    /// Some recording or subscriber was restricted at some time.
+    pub ever_restricted: bool,
+}
+
+impl Settings {
+    /// The number of a ground, added where it is new. None when there are too many.
+    pub fn ground(&mut self, ground: &str) -> Option<u8> {
+        let at = self.grounds.iter().position(|known| known == ground).or_else(|| {
+            let room = self.grounds.len() < MAX_GROUNDS;
+            room.then(|| self.grounds.push(ground.to_owned())).map(|()| self.grounds.len() - 1)
+        })?;
+        u8::try_from(at + 1).ok()
+    }
+
+    /// The ground that a number in an entry stands for.
+    pub fn ground_text(&self, number: u8) -> &str {
+        let at = usize::from(number).checked_sub(1);
+        at.and_then(|at| self.grounds.get(at)).map_or("a floor of an earlier policy", String::as_str)
+    }
+
+    fn to_stored(&self) -> stored::TenantSettings {
+        let (state, closed) = match self.state {
+            TenantState::Open => (1, 0),
+            TenantState::Closed { at } => (2, at.0),
+            TenantState::Purging { at } => (3, at.0),
+        };
+        stored::TenantSettings {
+            home: self.home.clone(),
+            residency: match self.residency {
+                Residency::HomeOnly => 1,
+                Residency::Both => 2,
+            },
+            policy: self.policy.clone(),
+            created_ms: self.created.0,
+            policy_revision: self.policy_revision,
+            due_revision: self.due_revision,
+            grounds: self.grounds.clone(),
+            state,
+            closed_ms: closed,
+            restricted: self.restricted,
+            ever_restricted: self.ever_restricted,
+        }
+    }
+
+    fn from_stored(stored: stored::TenantSettings) -> Self {
+        let closed = Timestamp(stored.closed_ms);
+        Self {
+            home: stored.home,
+            residency: if stored.residency == 2 { Residency::Both } else { Residency::HomeOnly },
+            policy: stored.policy,
+            created: Timestamp(stored.created_ms),
+            policy_revision: stored.policy_revision,
+            due_revision: stored.due_revision,
+            grounds: stored.grounds,
+            state: match stored.state {
+                2 => TenantState::Closed { at: closed },
+                3 => TenantState::Purging { at: closed },
+                _ => TenantState::Open,
+            },
+            restricted: stored.restricted,
+            ever_restricted: stored.ever_restricted,
+        }
+    }
 }
 
 impl Vault {
@@ -42,18 +130,20 @@ impl Vault {
         check_name("policy", &new.policy)?;
 
         let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());
-        let created = self.0.clock.now();
-        let settings = stored::TenantSettings {
+        let settings = Settings {
             home: new.home,
-            residency: match new.residency {
-                Residency::HomeOnly => 1,
-                Residency::Both => 2,
-            },
+            residency: new.residency,
             policy: new.policy,
-            created_ms: created.0,
+            created: self.0.clock.now(),
+            policy_revision: 0,
+            due_revision: 0,
+            grounds: Vec::new(),
+            state: TenantState::Open,
+            restricted: false,
+            ever_restricted: false,
         };
         let name = values::name(row, envelope::Kind::TenantSettings);
-        let envelope = values::seal(&settings, &secret, &name);
+        let envelope = values::seal(&settings.to_stored(), &secret, &name);
         self.0
             .keys
             .commit(Mutation::new(vec![
@@ -78,6 +168,9 @@ impl Vault {
             policy: settings.policy,
             created: settings.created,
             subscribers: self.0.keys.subscriber_count(tenant) as u64,
+            state: settings.state,
+            restricted: settings.restricted,
+            transition: self.0.transition(tenant)?.as_ref().map(super::transition::shown),
         })
     }
 
@@ -86,7 +179,7 @@ impl Vault {
     /// # Errors
     /// When the key store cannot be read.
     pub fn tenants(&self, scope: &Scope) -> Result<Vec<Tenant>, Error> {
-        let mut names: Vec<String> = self.0.keys.tenants().into_iter().map(|(_, name)| name).collect();
+        let mut names: Vec<String> = self.0.public_tenants().into_iter().map(|(_, name)| name).collect();
         names.retain(|name| scope.contains(name));
         names.sort_unstable();
         names
@@ -101,8 +194,14 @@ impl Vault {
     /// # Errors
     /// `Unknown`.
     pub fn statistics(&self, tenant: &str) -> Result<Vec<StatisticsRow>, Error> {
-        let handle = self.0.find_tenant(tenant)?;
-        let holder = self.0.tenant_holder(handle)?;
+        self.0.counted(self.0.find_tenant(tenant)?)
+    }
+}
+
+impl Inner {
+    /// The counters of a tenant, per day, kind and region, oldest first.
+    pub(crate) fn counted(&self, tenant: TenantHandle) -> Result<Vec<StatisticsRow>, Error> {
+        let holder = self.tenant_holder(tenant)?;
         let mut sums: BTreeMap<(Day, u32, String), (u64, f64, u64)> = BTreeMap::new();
         let mut add = |day: Day, counters: Vec<stored::Counter>| {
             for counter in counters {
@@ -113,7 +212,7 @@ impl Vault {
             }
         };
         let closed = values::read_all::<stored::DayCounters>(
-            &self.0.keys,
+            &self.keys,
             holder.row,
             envelope::Kind::ClosedCounters,
             &holder.secret,
@@ -121,9 +220,9 @@ impl Vault {
         for (_, row) in closed {
             add(Day(row.day), row.counters);
         }
-        for period in self.0.keys.periods(handle) {
+        for period in self.keys.periods(tenant) {
             if period.purpose == Purpose::Counters {
-                add(period.day, self.0.open_counters(handle, period.handle)?);
+                add(period.day, self.open_counters(tenant, period.handle)?);
             }
         }
         sums.into_iter()
@@ -133,12 +232,40 @@ impl Vault {
             })
             .collect()
     }
-}
 
-impl Inner {
-    /// The handle of a tenant that exists.
+    /// Every tenant but the reserved one, in no order.
+    pub(crate) fn public_tenants(&self) -> Vec<(TenantHandle, String)> {
+        let mut tenants = self.keys.tenants();
+        tenants.retain(|(_, name)| !name.starts_with(RESERVED));
+        tenants
+    }
+
+    /// The handle of a tenant that exists. The reserved one does not, for whoever asks by name.
     pub(crate) fn find_tenant(&self, name: &str) -> Result<TenantHandle, Error> {
-        self.keys.find_tenant(name).ok_or(Error::Unknown { what: "tenant" })
+        let public = !name.starts_with(RESERVED);
+        public.then(|| self.keys.find_tenant(name)).flatten().ok_or(Error::Unknown { what: "tenant" })
+    }
+
+    /// The reserved tenant, where it was made already.
+    pub(crate) fn existing_group(&self) -> Option<TenantHandle> {
+        self.keys.find_tenant(GROUP)
+    }
+
+    /// The reserved tenant, made when it is missing.
+    pub(crate) async fn group(&self) -> Result<TenantHandle, Error> {
+        loop {
+            if let Some(group) = self.existing_group() {
+                return Ok(group);
+            }
+            let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());
+            let change = Change::AddTenant { tenant, row, secret, name: GROUP.to_owned() };
+            match self.keys.commit(Mutation::new(vec![change])).await {
+                Ok(_) => return Ok(tenant),
+                // Somebody else was first: it is found now.
+                Err(CommitError::Exists) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// A tenant's row and secret.
@@ -151,13 +278,27 @@ impl Inner {
         let holder = self.tenant_holder(tenant)?;
         let stored: stored::TenantSettings = values::read(&self.keys, holder.row, &holder.secret)?
             .ok_or_else(|| Error::Corrupt("a tenant's settings are missing".to_owned()))?;
-        let settings = Settings {
-            home: stored.home,
-            residency: if stored.residency == 2 { Residency::Both } else { Residency::HomeOnly },
-            policy: stored.policy,
-            created: Timestamp(stored.created_ms),
-        };
-        Ok((settings, holder))
+        Ok((Settings::from_stored(stored), holder))
+    }
+
+    /// Changes a tenant's settings: the only way to. `change` sees them as they are and may refuse; what it returns goes
+    /// into the same command as the row.
+    pub(crate) async fn change_settings(
+        &self,
+        tenant: TenantHandle,
+        change: impl FnOnce(&mut Settings) -> Result<Vec<Change>, Error>,
+    ) -> Result<Settings, Error> {
+        let _alone = self.settings_lock.lock().await;
+        let (mut settings, holder) = self.settings(tenant)?;
+        let mut changes = change(&mut settings)?;
+        let name = values::name(holder.row, envelope::Kind::TenantSettings);
+        let envelope = values::seal(&settings.to_stored(), &holder.secret, &name);
+        changes.push(Change::PutValue { owner: Owner::Tenant(tenant), name, envelope });
+        self.keys.commit(Mutation::new(changes)).await.map_err(|error| match error {
+            CommitError::Gone => Error::Unknown { what: "tenant" },
+            other => other.into(),
+        })?;
+        Ok(settings)
     }
 }
 
