@@ -246,6 +246,7 @@ impl Owner {
                     | Kind::PublishedCell
                     | Kind::LogRef
                     | Kind::Transition
+                    | Kind::Block
             ),
             Owner::Subscriber(..) => {
                 matches!(kind, Kind::SubscriberState | Kind::Permission | Kind::Parked | Kind::LogRef)

@@ -21,11 +21,15 @@ pub enum Label {
     ClientRow,
     /// Secret of a client id's row, from the period key and the client id.
     ClientSecret,
+    /// Row name of a blocked name; under the tenant's stable secret.
+    BlockRow,
+    /// Row name of what waits for a hold; under the hold's period key.
+    ParkedRow,
 }
 
 impl Label {
     /// Every label, for the docs' table and its test.
-    pub const ALL: [Label; 9] = [
+    pub const ALL: [Label; 11] = [
         Label::Envelope,
         Label::SliceKey,
         Label::SliceCommitment,
@@ -35,6 +39,8 @@ impl Label {
         Label::RecordingIdCheck,
         Label::ClientRow,
         Label::ClientSecret,
+        Label::BlockRow,
+        Label::ParkedRow,
     ];
 
     /// The bytes that go into HKDF's `info`.
@@ -49,6 +55,8 @@ impl Label {
             Label::RecordingIdCheck => "quietus/1 recording id check",
             Label::ClientRow => "quietus/1 client row",
             Label::ClientSecret => "quietus/1 client secret",
+            Label::BlockRow => "quietus/1 block row",
+            Label::ParkedRow => "quietus/1 parked row",
         }
     }
 }
