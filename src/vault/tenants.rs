@@ -7,9 +7,7 @@
 //! the log that are about no tenant. No public name can begin with `~`, and no name from outside is ever looked up among
 //! reserved ones: it can neither be shown nor listed, recorded into or erased.
 
-use super::{
-    Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values,
-};
+use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values};
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
