@@ -16,32 +16,43 @@
 //!   never waits for S3.
 //! - A *live call* never waits for S3 before it is acknowledged.
 
+mod anonymous;
 pub mod api;
 mod api_keys;
 mod audio;
 mod catalogue;
 mod claims;
+mod clearance;
 mod erasure;
+mod holds;
 mod housekeeping;
 mod ingest;
 mod opening;
+mod parked;
 mod playback;
 mod recording_id;
 mod recover;
 mod replicate;
 mod sessions;
+mod states;
 mod sweep;
 mod switches;
 mod tenants;
 mod track;
+mod transition;
 mod values;
 
 pub use crate::domain::id::ApiKeyId;
+pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
+pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use ingest::Ingest;
+pub use parked::{Ran, Waiting};
 pub use playback::Playback;
+pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
+pub use transition::Settled;
 
 use crate::{
     domain::{
@@ -55,10 +66,11 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use holds::Holds;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use switches::Switches;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What can be set.
@@ -74,6 +86,8 @@ pub struct VaultConfig {
     pub sender_timeout: Duration,
     /// Days for which client ids are remembered, and for which a start may lie back.
     pub client_window_days: u32,
+    /// Purged tenants that an anonymous sum must be of before it may be seen.
+    pub min_tenants: u32,
 }
 
 impl Default for VaultConfig {
@@ -84,6 +98,7 @@ impl Default for VaultConfig {
             max_unstored: Duration::from_secs(60),
             sender_timeout: Duration::from_secs(60),
             client_window_days: 14,
+            min_tenants: 10,
         }
     }
 }
@@ -116,8 +131,19 @@ pub(crate) struct Inner {
     playbacks: Arc<Semaphore>,
     client_locks: Vec<Mutex<()>>,
     period_lock: Mutex<()>,
-    /// Whoever rewrites a tenant's settings holds it.
+    /// Whoever rewrites a tenant's settings, or a subscriber's state, holds it.
     settings_lock: Mutex<()>,
+    /// A new recording holds it shared, a change of what takes recordings alone.
+    gate: RwLock<()>,
+    /// Whoever rewrites what an entry says about keeping holds it alone.
+    keeping: RwLock<()>,
+    holds: Holds,
+    /// Closes and purges, one step at a time.
+    transitions: Mutex<()>,
+    /// When a purge that something keeps is looked at again.
+    purge_looks: Mutex<HashMap<TenantHandle, Timestamp>>,
+    /// Additions to the cell of anonymous sums, one at a time.
+    cell_lock: Mutex<()>,
     sweep_wake: Notify,
     copy_wake: Notify,
     stopping: CancellationToken,
@@ -159,11 +185,18 @@ impl Vault {
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
+            gate: RwLock::new(()),
+            keeping: RwLock::new(()),
+            holds: Holds::default(),
+            transitions: Mutex::new(()),
+            purge_looks: Mutex::new(HashMap::new()),
+            cell_lock: Mutex::new(()),
             sweep_wake: Notify::new(),
             copy_wake: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        inner.read_holds()?;
         recover::take_up(&inner, recovered)?;
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
@@ -187,7 +220,12 @@ impl Vault {
     /// What waits and how much room is left.
     pub fn status(&self) -> Status {
         let inner = &self.0;
+        let (holds, holds_overdue) = inner.count_holds();
         Status {
+            holds,
+            holds_overdue,
+            parked: inner.count_parked().unwrap_or_default(),
+            transitions: inner.count_transitions().unwrap_or_default(),
             sweeps_pending: inner.keys.doomed_count(),
             replications_pending: inner.keys.copies_count(),
             recordings_open: inner.sessions.feeding(),
