@@ -3,7 +3,7 @@
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
 //! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
-//! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
+//! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
 //!
 //! # Who waits for whom
@@ -16,43 +16,59 @@
 //!   never waits for S3.
 //! - A *live call* never waits for S3 before it is acknowledged.
 
+mod anonymous;
 pub mod api;
 mod api_keys;
 mod audio;
+mod audit;
 mod catalogue;
 mod claims;
+mod clearance;
 mod erasure;
+mod holds;
 mod housekeeping;
 mod inbox;
 mod ingest;
 mod opening;
+mod parked;
 mod permission;
 mod playback;
+mod receipt;
 mod recording_id;
 mod recover;
 mod replicate;
 mod sessions;
+mod states;
 mod sweep;
 mod switches;
 mod tenants;
 mod ticket;
 mod track;
+mod transition;
 mod values;
 mod webhook;
 
 pub use crate::domain::id::ApiKeyId;
+pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
+pub use audit::{AuditEntry, Inclusion, MAX_TAIL, SubjectView, TailOf};
 pub use catalogue::Page;
+pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use inbox::{InboxAbout, InboxId, InboxItem};
 pub use ingest::Ingest;
+pub use parked::{Ran, Waiting};
 pub use permission::{Narrower, NewPermission, Over, Permission};
 pub use playback::{Hearing, Playback};
+pub use receipt::{MAX_LIST, Receipt};
+pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
 pub use ticket::Ticket;
+pub use transition::Settled;
 pub use webhook::{Webhook, WebhookConfig};
 
 use crate::{
+    audit::SigningKey,
     domain::{
         id::{ObjectId, RecordingId, SubscriberHandle, TenantHandle},
         time::{Clock, Timestamp},
@@ -64,10 +80,12 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use holds::Holds;
+use receipt::Receipts;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use switches::Switches;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// What can be set.
@@ -85,6 +103,16 @@ pub struct VaultConfig {
     pub client_window_days: u32,
     /// How webhooks are reached.
     pub webhook: WebhookConfig,
+    /// Purged tenants that an anonymous sum must be of before it may be seen.
+    pub min_tenants: u32,
+    /// Signs checkpoints and receipts. None: a key of this run alone, so that nobody verifies later what was signed.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// Years for which evidence outlives its quarter.
+    pub evidence_years: u32,
+    /// Milliseconds in which the ciphertext of what was erased is to be gone.
+    pub sweep_deadline_ms: i64,
+    /// The slot lies on the key store's file system; receipts say so.
+    pub slot_beside_store: bool,
 }
 
 impl Default for VaultConfig {
@@ -96,6 +124,11 @@ impl Default for VaultConfig {
             sender_timeout: Duration::from_secs(60),
             client_window_days: 14,
             webhook: WebhookConfig::default(),
+            min_tenants: 10,
+            signing_key: None,
+            evidence_years: 6,
+            sweep_deadline_ms: 30 * 86_400_000,
+            slot_beside_store: false,
         }
     }
 }
@@ -124,6 +157,8 @@ pub(crate) struct Inner {
     webhooks: webhook::Webhooks,
     inbox_lock: Mutex<()>,
     webhook_wake: Notify,
+    log: audit::Log,
+    receipts: Receipts,
     api_keys: ApiKeys,
     switches: Switches,
     enrolling: Mutex<()>,
@@ -133,8 +168,19 @@ pub(crate) struct Inner {
     playbacks: Arc<Semaphore>,
     client_locks: Vec<Mutex<()>>,
     period_lock: Mutex<()>,
-    /// Whoever rewrites a tenant's settings holds it.
+    /// Whoever rewrites a tenant's settings, or a subscriber's state, holds it.
     settings_lock: Mutex<()>,
+    /// A new recording holds it shared, a change of what takes recordings alone.
+    gate: RwLock<()>,
+    /// Whoever rewrites what an entry says about keeping holds it alone.
+    keeping: RwLock<()>,
+    holds: Holds,
+    /// Closes and purges, one step at a time.
+    transitions: Mutex<()>,
+    /// When a purge that something keeps is looked at again.
+    purge_looks: Mutex<HashMap<TenantHandle, Timestamp>>,
+    /// Additions to the cell of anonymous sums, one at a time.
+    cell_lock: Mutex<()>,
     sweep_wake: Notify,
     copy_wake: Notify,
     stopping: CancellationToken,
@@ -153,6 +199,10 @@ impl Vault {
         objects: ObjectStore,
         clock: Clock,
     ) -> Result<Self, Error> {
+        let key = match &config.signing_key {
+            Some(key) => key.clone(),
+            None => Arc::new(SigningKey::of_this_run(&config.group)),
+        };
         let (api_keys, switches) = (ApiKeys::load(&keys)?, Switches::load(&keys)?);
         let webhooks = webhook::Webhooks::new(&config.webhook)?;
         let live_share = config.memory_budget / 4 / objects.regions().len().max(1);
@@ -177,17 +227,28 @@ impl Vault {
             webhooks,
             inbox_lock: Mutex::new(()),
             webhook_wake: Notify::new(),
+            log: audit::Log::new(key),
+            receipts: Receipts::default(),
             api_keys,
             switches,
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
+            gate: RwLock::new(()),
+            keeping: RwLock::new(()),
+            holds: Holds::default(),
+            transitions: Mutex::new(()),
+            purge_looks: Mutex::new(HashMap::new()),
+            cell_lock: Mutex::new(()),
             sweep_wake: Notify::new(),
             copy_wake: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        inner.read_holds()?;
         recover::take_up(&inner, recovered)?;
+        let due = inner.receipts_at_start()?;
+        inner.tasks.spawn(receipt::settle(inner.clone(), due));
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
@@ -212,8 +273,14 @@ impl Vault {
     /// What waits and how much room is left.
     pub fn status(&self) -> Status {
         let inner = &self.0;
+        let (holds, holds_overdue) = inner.count_holds();
         Status {
+            holds,
+            holds_overdue,
+            parked: inner.count_parked().unwrap_or_default(),
+            transitions: inner.count_transitions().unwrap_or_default(),
             sweeps_pending: inner.keys.doomed_count(),
+            receipts_overdue: inner.receipts.overdue(inner.clock.now()),
             replications_pending: inner.keys.copies_count(),
             recordings_open: inner.sessions.feeding(),
             journal_bytes: inner.journal.bytes(),

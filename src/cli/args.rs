@@ -111,6 +111,18 @@ pub enum Command {
         #[command(subcommand)]
         command: super::switch::SwitchCommand,
     },
+    /// What was done, and whether the log that says so holds.
+    Audit {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: super::audit::AuditCommand,
+    },
+    /// What was erased: signed statements, verified offline.
+    Receipt {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: super::receipt::ReceiptCommand,
+    },
     /// Show what waits and how much room is left.
     Status,
 }
@@ -281,17 +293,39 @@ pub enum EraseCommand {
         /// Only its audio, or only its facts.
         #[arg(long, value_enum)]
         part: Option<Part>,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
     /// A subscriber and everything below.
     Subscriber {
         /// TENANT/NAME.
         name: String,
+        /// Calls of this name that come later: `continue` takes them under fresh keys, `block` refuses them and remembers a
+        /// keyed hash of the name.
+        #[arg(long, value_enum, default_value = "continue")]
+        future: Future,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
     /// A tenant and everything below.
     Tenant {
         /// Its name.
         name: String,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
+}
+
+/// What happens to later calls of an erased subscriber's name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Future {
+    /// They are taken, and nothing remembers that there was such a subscriber.
+    Continue,
+    /// They are refused.
+    Block,
 }
 
 /// A part of a recording.
@@ -353,6 +387,15 @@ mod tests {
             "quietus inbox webhook set acme https://example.com/hook",
             "quietus show ID --ticket T-1",
             "quietus play ID --url",
+            "quietus erase subscriber acme/@number --receipt r.txt",
+            "quietus receipt verify r.txt --key quietus/uk-eu+01020304+AQ==",
+            "quietus receipt verify r.txt --key audit.vkey --opening r.txt.opening --scope @scope",
+            "quietus receipt show ID -o r.txt",
+            "quietus receipt list --tenant acme --open",
+            "quietus audit tail --tenant acme -n 20",
+            "quietus audit tail --subscriber acme/+441 --json",
+            "quietus audit tail --recording ID --after 17",
+            "quietus audit verify --key audit.vkey --tenant acme",
             "quietus status --json --transport h3",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -94,13 +94,15 @@ pub enum Kind {
     Transition = 28,
     /// A leaf's secret inside a page, under what follows from the secrets of everybody it is bound to.
     Wrapped = 29,
+    /// The name of an erased subscriber is refused, under the tenant's stable secret.
+    Block = 30,
     /// Where a tenant is told of its inbox, under its stable secret.
     Webhook = 31,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -130,6 +132,7 @@ impl Kind {
         Kind::Timeline,
         Kind::Transition,
         Kind::Wrapped,
+        Kind::Block,
         Kind::Webhook,
     ];
 

@@ -28,6 +28,8 @@ pub struct Config {
     pub journal: PathBuf,
     /// The root slot's file.
     pub slot: PathBuf,
+    /// The file of the key that signs checkpoints and receipts; made where it is missing.
+    pub signing_key: PathBuf,
     /// Where to listen: TCP for HTTP/2 and HTTP/1.1, and UDP for HTTP/3.
     pub listen: SocketAddr,
     /// Whether to serve HTTP/3.
@@ -145,6 +147,8 @@ struct Raw {
     #[serde(default)]
     webhook: RawWebhook,
     #[serde(default)]
+    audit: RawAudit,
+    #[serde(default)]
     access: RawAccess,
     #[serde(default)]
     oidc: Vec<oidc::RawIssuer>,
@@ -197,6 +201,7 @@ struct RawLimits {
     memory_mib: Option<Spanned<u64>>,
     sender_timeout_seconds: Option<Spanned<u64>>,
     client_window_days: Option<Spanned<u64>>,
+    anonymous_min_tenants: Option<Spanned<u64>>,
     connections: Option<Spanned<u64>>,
     streams_per_connection: Option<Spanned<u64>>,
     max_connection_age_seconds: Option<Spanned<u64>>,
@@ -209,6 +214,13 @@ struct RawWebhook {
     ca: Option<PathBuf>,
     #[serde(default)]
     allow_private: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAudit {
+    signing_key: Option<PathBuf>,
+    evidence_years: Option<Spanned<u64>>,
 }
 
 #[derive(Deserialize)]
@@ -259,6 +271,7 @@ impl Config {
             keys: raw.data.join("keys"),
             journal: raw.data.join("journal"),
             slot: slot.path.clone(),
+            signing_key: raw.audit.signing_key.unwrap_or_else(|| slot.path.with_file_name("audit.key")),
             allow_same_filesystem: slot.allow_same_filesystem,
             listen: raw.listen.address,
             http3: raw.listen.http3,
@@ -308,6 +321,19 @@ impl Config {
                     vault.client_window_days.into(),
                 )? as u32,
                 webhook: WebhookConfig { ca_pem: None, allow_private: raw.webhook.allow_private },
+                min_tenants: check.number(
+                    "limits.anonymous_min_tenants",
+                    &raw.limits.anonymous_min_tenants,
+                    2..=10_000,
+                    vault.min_tenants.into(),
+                )? as u32,
+                evidence_years: check.number(
+                    "audit.evidence_years",
+                    &raw.audit.evidence_years,
+                    1..=30,
+                    vault.evidence_years.into(),
+                )? as u32,
+                ..vault
             },
             webhook_ca: raw.webhook.ca,
             limits: Limits {

@@ -7,6 +7,7 @@
 use super::{
     dev_files::{DevFiles, GROUP},
     run::{self, Parts, Sockets},
+    signing_key,
     who::Who,
 };
 use crate::{
@@ -21,6 +22,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
+    sync::Arc,
 };
 
 /// The regions of the group.
@@ -41,6 +43,8 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
     let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
     let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate).await.context("the embedded S3 server")?;
     let profile = files.write_profiles(sockets.address.port())?;
+    let key = signing_key::find_or_make(&dir.join("tls").join("audit.key"), GROUP)?;
+    files.write_verifier_key(&key.verifier().to_string())?;
     let parts = Parts {
         keys: dir.join("keys"),
         journal: dir.join("journal"),
@@ -49,6 +53,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
         regions: embedded.region_configs(),
         vault: VaultConfig {
             group: GROUP.into(),
+            signing_key: Some(Arc::new(key)),
             // A receiver that is tried out runs on this machine, with the certificate in DIR/tls.
             webhook: WebhookConfig { ca_pem: Some(ca.clone().into()), allow_private: true },
             ..VaultConfig::default()

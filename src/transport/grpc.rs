@@ -6,6 +6,7 @@
 //! reflection need no identity: they tell nothing but the public interface.
 
 mod apikey;
+mod audit;
 mod erasure;
 mod inbox;
 mod permission;
@@ -20,10 +21,11 @@ use super::{
     auth::{Denied, Identity},
 };
 use crate::proto::v1::{
-    self, api_key_service_server::ApiKeyServiceServer, erasure_service_server::ErasureServiceServer,
-    inbox_service_server::InboxServiceServer, permission_service_server::PermissionServiceServer,
-    playback_service_server::PlaybackServiceServer, recording_service_server::RecordingServiceServer,
-    switch_service_server::SwitchServiceServer, tenant_service_server::TenantServiceServer,
+    self, api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
+    erasure_service_server::ErasureServiceServer, inbox_service_server::InboxServiceServer,
+    permission_service_server::PermissionServiceServer, playback_service_server::PlaybackServiceServer,
+    recording_service_server::RecordingServiceServer, switch_service_server::SwitchServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -34,7 +36,7 @@ pub const MAX_CONTENT: usize = 1 << 20;
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
@@ -44,6 +46,7 @@ const SERVICES: [&str; 9] = [
     "quietus.v1.SwitchService",
     "quietus.v1.PermissionService",
     "quietus.v1.InboxService",
+    "quietus.v1.AuditService",
 ];
 
 /// All services on one router, and what tells the health service.
@@ -60,6 +63,7 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(PermissionServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(InboxServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(AuditServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SwitchServiceServer::new(gateway).max_decoding_message_size(MAX_REQUEST));
     let reflection = || {
         tonic_reflection::server::Builder::configure()

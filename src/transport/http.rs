@@ -37,6 +37,7 @@ use tokio_stream::StreamExt as _;
 /// Metric names, each with its unit.
 mod metric {
     pub const SWEEPS: &str = "quietus_sweeps_pending_count";
+    pub const OVERDUE: &str = "quietus_receipts_overdue_count";
     pub const REPLICATIONS: &str = "quietus_replications_pending_count";
     pub const OPEN: &str = "quietus_recordings_open_count";
     pub const JOURNAL: &str = "quietus_journal_bytes";
@@ -69,6 +70,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
     let status = gateway.vault.status();
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
+        (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),
         (metric::REPLICATIONS, "Copies to a second region that wait.", status.replications_pending),
         (metric::OPEN, "Recordings that take audio now.", status.recordings_open),
         (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),

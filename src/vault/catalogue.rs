@@ -5,17 +5,21 @@
 //! two functions here.
 
 use super::{
-    Actor, ActorRole, Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault, permission, recording_id,
-    tenants::invalid, values,
+    Actor, ActorRole, Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault,
+    audit::{About, Detail, Event},
+    permission, recording_id,
+    tenants::invalid,
+    values,
 };
 use crate::{
     crypto::secret::Secret,
     domain::{
+        audit::{Action, Outcome},
         id::{RecordingId, SubscriberHandle, TenantHandle},
         permission::MAX_TICKET,
         time::Timestamp,
     },
-    keys::{FactsLeaf, RecordingPath},
+    keys::FactsLeaf,
     proto::stored,
 };
 
@@ -27,7 +31,7 @@ impl Vault {
     pub async fn recording(&self, actor: &Actor, id: RecordingId, ticket: &str) -> Result<Recording, Error> {
         let inner = &self.0;
         let located = inner.locate(&actor.scope, id)?;
-        inner.looks(actor, Looked::Recording(located.path), ticket).await?;
+        inner.looks(actor, About::Facts(located.path), ticket).await?;
         let leaf = inner.keys.facts_leaf(located.path)?.ok_or(Error::Erased)?;
         let subscriber =
             inner.keys.subscriber_name(located.path.tenant, located.path.subscriber).ok_or(Error::Erased)?;
@@ -52,7 +56,7 @@ impl Vault {
         self.0
             .looks(
                 actor,
-                subscriber.map_or(Looked::Tenant(handle), |found| Looked::Subscriber(handle, found)),
+                subscriber.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found)),
                 &page.ticket,
             )
             .await?;
@@ -76,13 +80,6 @@ pub struct Page {
     pub ticket: String,
 }
 
-/// What somebody looks at.
-enum Looked {
-    Tenant(TenantHandle),
-    Subscriber(TenantHandle, SubscriberHandle),
-    Recording(RecordingPath),
-}
-
 /// A page token is the id of the last recording of the page before.
 fn read_token(tenant: &Secret, token: &str) -> Result<Option<(SubscriberHandle, RecordingId)>, Error> {
     if token.is_empty() {
@@ -98,12 +95,17 @@ fn read_token(tenant: &Secret, token: &str) -> Result<Option<(SubscriberHandle, 
 
 impl Inner {
     /// Wants a ticket from staff, and writes that somebody of the provider looks.
-    async fn looks(&self, actor: &Actor, _at: Looked, ticket: &str) -> Result<(), Error> {
+    async fn looks(&self, actor: &Actor, about: About, ticket: &str) -> Result<(), Error> {
         let staff = actor.role == ActorRole::Staff;
         if staff || !ticket.is_empty() {
             permission::check_text("ticket", ticket, MAX_TICKET)?;
         }
-        Ok(())
+        if !(staff || (actor.role == ActorRole::Admin && matches!(actor.scope, Scope::All))) {
+            return Ok(());
+        }
+        let detail = Detail { notes: vec![("ticket", ticket.to_owned())], ..Detail::default() };
+        let event = Event { action: Action::FactsShow, about, grant: None, outcome: Outcome::Done, detail };
+        self.log_first(actor, event).await
     }
 
     fn page(

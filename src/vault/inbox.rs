@@ -12,9 +12,9 @@
 
 use super::{Actor, Error, Inner, Permission, Vault, tenants::invalid, values};
 use crate::{
-    crypto::{envelope::Kind, random, secret::Secret},
+    crypto::{envelope::Kind, random},
     domain::{
-        id::{PeriodHandle, PermissionId, ReceiptId, RowId, TenantHandle},
+        id::{PeriodHandle, PermissionId, ReceiptId, TenantHandle},
         time::{Day, Timestamp},
     },
     keys::{Change, CommitError, Mutation, Owner, Period, Purpose, ValueName},
@@ -192,17 +192,9 @@ impl Vault {
 
 impl Inner {
     /// What puts an item into a tenant's inbox, to go into the command of what it is about.
-    pub(crate) fn inbox_changes(&self, tenant: TenantHandle, content: &Content) -> Result<Vec<Change>, Error> {
+    pub(crate) async fn inbox_changes(&self, tenant: TenantHandle, content: &Content) -> Result<Vec<Change>, Error> {
         let now = self.clock.now();
-        let (mut changes, period, row, secret) = match self.todays_inbox(tenant, now.day())? {
-            Some((period, row, secret)) => (Vec::new(), period, row, secret),
-            None => {
-                let (period, row, secret) = (PeriodHandle(random()), RowId(random()), Secret::random());
-                let (kept, day) = (secret.duplicate(), now.day());
-                let change = Change::AddPeriod { tenant, period, row, secret, purpose: Purpose::Inbox, day };
-                (vec![change], period, row, kept)
-            }
-        };
+        let (period, row, secret) = self.period(tenant, Purpose::Inbox, now.day()).await?;
         let item = stored::InboxItem {
             at_ms: now.0,
             content: Some(match content {
@@ -218,15 +210,7 @@ impl Inner {
         };
         let name = values::name_with(row, Kind::InboxItem, &random::<16>());
         let envelope = values::seal(&item, &secret, &name);
-        changes.push(Change::PutValue { owner: Owner::Period(tenant, period), name, envelope });
-        Ok(changes)
-    }
-
-    fn todays_inbox(&self, tenant: TenantHandle, day: Day) -> Result<Option<(PeriodHandle, RowId, Secret)>, Error> {
-        let mut periods = self.inbox_periods(tenant);
-        periods.retain(|period| period.day == day);
-        let Some(period) = periods.first() else { return Ok(None) };
-        Ok(self.keys.period(tenant, period.handle)?.map(|holder| (period.handle, holder.row, holder.secret)))
+        Ok(vec![Change::PutValue { owner: Owner::Period(tenant, period), name, envelope }])
     }
 
     /// The inbox's periods, oldest first.

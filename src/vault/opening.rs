@@ -207,7 +207,10 @@ impl Inner {
         if open.mode == Mode::Live {
             self.journal.admit().map_err(|_| Error::JournalFull)?;
         }
+        // Until the create is durable, no account is closed and no subscriber deactivated.
+        let _gate = self.gate.read().await;
         let (settings, holder) = self.settings(tenant)?;
+        self.admits(tenant, &settings, &holder, &open.subscriber)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 

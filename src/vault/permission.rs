@@ -35,10 +35,17 @@ mod registry;
 pub(crate) use gate::{Grant, Pace};
 pub(crate) use registry::{Registry, load};
 
-use super::{Actor, ActorRole, Error, Inner, Scope, Vault, inbox, recording_id, tenants::invalid, values};
+use super::{
+    Actor, ActorRole, Error, Inner, Scope, Vault,
+    audit::{About, Detail, Event},
+    inbox, recording_id,
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
+        audit::{Action, Outcome},
         id::{PermissionId, RecordingId, RowId, SubscriberHandle, TenantHandle},
         permission::{self, BadTerms, Level, Standing, State, Terms},
         time::Timestamp,
@@ -152,6 +159,14 @@ impl At {
         }
     }
 
+    fn about(self) -> About {
+        match self {
+            At::Tenant(tenant) => About::Tenant(tenant),
+            At::Subscriber(tenant, subscriber) => About::Subscriber(tenant, subscriber),
+            At::Recording(path) => About::Audio(path),
+        }
+    }
+
     /// Whether `other` lies inside.
     fn contains(self, other: At) -> bool {
         match (self, other) {
@@ -206,11 +221,11 @@ impl Vault {
             ..stored::Permission::default()
         };
         let found = Found { at, name: row_name(holder.row), holder, kept };
-        let mut changes = inner.inbox_changes(at.tenant(), &inbox::Content::Permission(found.id()?))?;
-        changes.extend(inner.permission_event(actor, Event::Request, &found).await?);
+        let mut changes = inner.inbox_changes(at.tenant(), &inbox::Content::Permission(found.id()?)).await?;
+        changes.extend(inner.permission_event(actor, Action::PermissionRequest, &found).await?);
         inner.put_permission(&found, changes).await?;
         inner.webhook_wake.notify_one();
-        inner.show(&found, now)
+        inner.permission_shown(&found, now)
     }
 
     /// Grants what was asked for, or a part of it.
@@ -238,14 +253,14 @@ impl Vault {
         found.decide(State::Granted, actor, now);
         found.kept.granted = Some(keep(granted));
         found.kept.until_ms = now.plus_ms(granted.lasts_ms).0;
-        let mut changes = inner.permission_event(actor, Event::Grant, &found).await?;
+        let mut changes = inner.permission_event(actor, Action::PermissionGrant, &found).await?;
         if let Some(over) = over.filter(|over| *over != found.at) {
             changes.push(Change::DropValue { name: found.name });
             let holder = inner.holder(over)?.ok_or(Error::Erased)?;
             found = Found { at: over, name: row_name(holder.row), holder, kept: found.kept };
         }
         inner.put_permission(&found, changes).await?;
-        inner.show(&found, now)
+        inner.permission_shown(&found, now)
     }
 
     /// Says no.
@@ -260,9 +275,9 @@ impl Vault {
         let now = inner.clock.now();
         let mut found = inner.to_decide(actor, id, now)?;
         found.decide(State::Denied, actor, now);
-        let changes = inner.permission_event(actor, Event::Deny, &found).await?;
+        let changes = inner.permission_event(actor, Action::PermissionDeny, &found).await?;
         inner.put_permission(&found, changes).await?;
-        inner.show(&found, now)
+        inner.permission_shown(&found, now)
     }
 
     /// Takes a grant back. Returns when every playback that rested on it has ended. Idempotent: one that has ended stays as
@@ -282,7 +297,7 @@ impl Vault {
             match found.standing()?.at(now) {
                 State::Granted => {
                     found.end(State::Revoked, &actor.name, now);
-                    let changes = inner.permission_event(actor, Event::Revoke, &found).await?;
+                    let changes = inner.permission_event(actor, Action::PermissionRevoke, &found).await?;
                     inner.put_permission(&found, changes).await?;
                 }
                 State::Asked => {
@@ -290,7 +305,7 @@ impl Vault {
                 }
                 State::Denied | State::Revoked | State::Expired | State::Lapsed => {}
             }
-            inner.show(&found, now)?
+            inner.permission_shown(&found, now)?
         };
         if inner.sessions.cut_grant(id).await {
             Ok(shown)
@@ -310,7 +325,7 @@ impl Vault {
         if !sees(actor, &found) {
             return Err(Error::Unknown { what: "permission" });
         }
-        inner.show(&found, inner.clock.now())
+        inner.permission_shown(&found, inner.clock.now())
     }
 
     /// The permissions of a tenant that the caller may see, newest first; staff see their own.
@@ -324,7 +339,7 @@ impl Vault {
         let mut shown = Vec::new();
         for id in inner.permissions.of(handle) {
             match inner.find_permission(&actor.scope, id) {
-                Ok(found) if sees(actor, &found) => shown.push(inner.show(&found, now)?),
+                Ok(found) if sees(actor, &found) => shown.push(inner.permission_shown(&found, now)?),
                 // Somebody else's, or of something that was erased since.
                 Ok(_) | Err(Error::Unknown { .. } | Error::Erased) => {}
                 Err(error) => return Err(error),
@@ -333,16 +348,6 @@ impl Vault {
         shown.sort_by_key(|permission| std::cmp::Reverse((permission.asked, permission.id)));
         Ok(shown)
     }
-}
-
-/// What happens to a permission, as the log has it.
-#[derive(Clone, Copy)]
-enum Event {
-    Request,
-    Grant,
-    Deny,
-    Revoke,
-    Expire,
 }
 
 impl Inner {
@@ -439,12 +444,14 @@ impl Inner {
         Ok(())
     }
 
-    /// The entry in the audit log, to go into the command that has the effect.
-    async fn permission_event(&self, _actor: &Actor, _event: Event, _found: &Found) -> Result<Vec<Change>, Error> {
-        Ok(Vec::new())
+    /// The entry in the audit log, to go into the command that has the effect. Purpose and ticket lie in the permission.
+    async fn permission_event(&self, actor: &Actor, action: Action, found: &Found) -> Result<Vec<Change>, Error> {
+        let (about, id) = (found.at.about(), found.id()?);
+        let event = Event { action, about, grant: Some(id.0), outcome: Outcome::Done, detail: Detail::default() };
+        self.audit(actor, event).await
     }
 
-    fn show(&self, found: &Found, now: Timestamp) -> Result<Permission, Error> {
+    fn permission_shown(&self, found: &Found, now: Timestamp) -> Result<Permission, Error> {
         let unknown = || Error::Unknown { what: "permission" };
         let tenant = self.keys.tenant_name(found.at.tenant()).ok_or_else(unknown)?;
         let over = match found.at {
@@ -498,7 +505,7 @@ impl Inner {
             let (stored, state) = (found.standing()?.state, found.standing()?.at(now));
             if state != stored {
                 found.end(state, "", now);
-                let changes = self.permission_event(&Actor::gateway(), Event::Expire, &found).await?;
+                let changes = self.permission_event(&Actor::gateway(), Action::PermissionExpire, &found).await?;
                 match self.put_permission(&found, changes).await {
                     Ok(()) | Err(Error::Erased) => {}
                     Err(error) => return Err(error),

@@ -11,19 +11,21 @@
 use super::{
     Actor, Error, Inner, PlayInfo, PlayRange, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
+    audit::{About, Detail, Event},
     permission::{Grant, Pace, missing},
     sessions::Guard,
     ticket::SLOW_BYTES_PER_SECOND,
     values,
 };
 use crate::{
-    crypto::{envelope::Kind, random, secret::Secret},
+    crypto::secret::Secret,
     domain::{
-        id::{RecordingId, RowId},
+        audit::{Action, Outcome},
+        id::{PermissionId, RecordingId, RowId},
         media::{self, Layout},
         time::Timestamp,
     },
-    keys::{Change, CommitError, Mutation, Owner, RecordingPath},
+    keys::RecordingPath,
     proto::stored,
     segment::{ExpectedSlice, SEGMENT, check_list},
 };
@@ -156,14 +158,7 @@ impl Inner {
             planned = planned => planned?,
         };
 
-        let listening = stored::Listening {
-            at_ms: self.clock.now().0,
-            actor: actor.name.clone(),
-            start: plan.body.start,
-            end: plan.body.end,
-            transport: hearing.transport.to_owned(),
-        };
-        self.log_listening(path, leaf.row, &audio, &listening).await?;
+        self.log_play(actor, path, plan.body.clone(), hearing, grant.id()).await?;
 
         let info = PlayInfo {
             media_type: row.media_type,
@@ -235,7 +230,7 @@ impl Inner {
                 Ok(Plan { header: Vec::new(), body: start..end })
             }
             PlayRange::Time { from, to } => {
-                let head = self.head(row, audio, pieces).await?;
+                let head = self.audio_head(row, audio, pieces).await?;
                 let layout: Layout = media::layout(media_type, &head).ok_or(Error::NoRate)?;
                 let to = to.unwrap_or(f64::INFINITY);
                 if !(from >= 0.0 && to > from && from < layout.duration(total)) {
@@ -254,7 +249,7 @@ impl Inner {
     }
 
     /// The first bytes of a recording, which tell its rate.
-    async fn head(&self, row: RowId, audio: &Secret, pieces: &[Piece]) -> Result<Vec<u8>, Error> {
+    async fn audio_head(&self, row: RowId, audio: &Secret, pieces: &[Piece]) -> Result<Vec<u8>, Error> {
         let mut head = Vec::new();
         for piece in pieces {
             let range = piece.at.start..piece.at.end.min(HEAD_LEN);
@@ -293,26 +288,34 @@ impl Inner {
     ) -> Result<Option<Layout>, Error> {
         match media::layout(media_type, &[]) {
             Some(layout) => Ok(Some(layout)),
-            None => Ok(media::layout(media_type, &self.head(row, audio, pieces).await?)),
+            None => Ok(media::layout(media_type, &self.audio_head(row, audio, pieces).await?)),
         }
     }
 
     /// Writes that somebody listens, and returns once that is durable (I7).
-    async fn log_listening(
+    async fn log_play(
         &self,
+        actor: &Actor,
         path: RecordingPath,
-        row: RowId,
-        audio: &Secret,
-        listening: &stored::Listening,
+        range: Range<u64>,
+        hearing: Hearing,
+        grant: Option<PermissionId>,
     ) -> Result<(), Error> {
-        let name = values::name_with(row, Kind::Listening, &random::<8>());
-        let envelope = values::seal(listening, audio, &name);
-        let changes = vec![Change::PutValue { owner: Owner::Audio(path), name, envelope }];
-        match self.keys.commit(Mutation::new(changes)).await {
-            Ok(_) => Ok(()),
-            Err(CommitError::Gone) => Err(Error::Erased),
-            Err(error) => Err(error.into()),
-        }
+        let event = Event {
+            action: Action::Play,
+            about: About::Audio(path),
+            grant: grant.map(|grant| grant.0),
+            outcome: Outcome::Done,
+            detail: Detail {
+                range: Some(range),
+                notes: vec![
+                    ("transport", hearing.transport.to_owned()),
+                    ("for", if hearing.download { "download" } else { "listening" }.to_owned()),
+                ],
+                ..Detail::default()
+            },
+        };
+        self.log_first(actor, event).await
     }
 }
 

@@ -19,12 +19,12 @@ use tokio::sync::{Notify, watch};
 pub enum Cut {
     /// What it touches was erased.
     Erased,
+    /// What it touches was restricted.
+    Restricted,
     /// Another stream feeds the same recording now.
     TakenOver,
     /// The permission it rested on was revoked.
     Revoked,
-    /// What it plays may not be played any more.
-    Restricted,
     /// The gateway stops.
     Stopping,
 }

@@ -7,7 +7,9 @@
 //! the log that are about no tenant. No public name can begin with `~`, and no name from outside is ever looked up among
 //! reserved ones: it can neither be shown nor listed, recorded into or erased.
 
-use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values};
+use super::{
+    Actor, Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values,
+};
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
@@ -117,7 +119,7 @@ impl Vault {
     ///
     /// # Errors
     /// `Invalid` names the field; `Exists`.
-    pub async fn create_tenant(&self, new: NewTenant) -> Result<Tenant, Error> {
+    pub async fn create_tenant(&self, actor: &Actor, new: NewTenant) -> Result<Tenant, Error> {
         self.0.running()?;
         check_name("name", &new.name)?;
         let regions = self.0.objects.regions();
@@ -144,13 +146,13 @@ impl Vault {
         };
         let name = values::name(row, envelope::Kind::TenantSettings);
         let envelope = values::seal(&settings.to_stored(), &secret, &name);
-        self.0
-            .keys
-            .commit(Mutation::new(vec![
-                Change::AddTenant { tenant, row, secret, name: new.name.clone() },
-                Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
-            ]))
-            .await?;
+        let logged = self.0.audit_birth(actor, tenant, row, &secret);
+        let mut changes = vec![
+            Change::AddTenant { tenant, row, secret, name: new.name.clone() },
+            Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
+        ];
+        changes.extend(logged);
+        self.0.keys.commit(Mutation::new(changes)).await?;
         self.tenant(&new.name)
     }
 
@@ -170,7 +172,7 @@ impl Vault {
             subscribers: self.0.keys.subscriber_count(tenant) as u64,
             state: settings.state,
             restricted: settings.restricted,
-            transition: None,
+            transition: self.0.transition(tenant)?.as_ref().map(super::transition::shown),
         })
     }
 
@@ -194,8 +196,14 @@ impl Vault {
     /// # Errors
     /// `Unknown`.
     pub fn statistics(&self, tenant: &str) -> Result<Vec<StatisticsRow>, Error> {
-        let handle = self.0.find_tenant(tenant)?;
-        let holder = self.0.tenant_holder(handle)?;
+        self.0.counted(self.0.find_tenant(tenant)?)
+    }
+}
+
+impl Inner {
+    /// The counters of a tenant, per day, kind and region, oldest first.
+    pub(crate) fn counted(&self, tenant: TenantHandle) -> Result<Vec<StatisticsRow>, Error> {
+        let holder = self.tenant_holder(tenant)?;
         let mut sums: BTreeMap<(Day, u32, String), (u64, f64, u64)> = BTreeMap::new();
         let mut add = |day: Day, counters: Vec<stored::Counter>| {
             for counter in counters {
@@ -206,7 +214,7 @@ impl Vault {
             }
         };
         let closed = values::read_all::<stored::DayCounters>(
-            &self.0.keys,
+            &self.keys,
             holder.row,
             envelope::Kind::ClosedCounters,
             &holder.secret,
@@ -214,9 +222,9 @@ impl Vault {
         for (_, row) in closed {
             add(Day(row.day), row.counters);
         }
-        for period in self.0.keys.periods(handle) {
+        for period in self.keys.periods(tenant) {
             if period.purpose == Purpose::Counters {
-                add(period.day, self.0.open_counters(handle, period.handle)?);
+                add(period.day, self.open_counters(tenant, period.handle)?);
             }
         }
         sums.into_iter()
@@ -226,9 +234,7 @@ impl Vault {
             })
             .collect()
     }
-}
 
-impl Inner {
     /// Every tenant but the reserved one, in no order.
     pub(crate) fn public_tenants(&self) -> Vec<(TenantHandle, String)> {
         let mut tenants = self.keys.tenants();
@@ -242,10 +248,20 @@ impl Inner {
         public.then(|| self.keys.find_tenant(name)).flatten().ok_or(Error::Unknown { what: "tenant" })
     }
 
+    /// The reserved tenant, where it was made already.
+    pub(crate) fn existing_group(&self) -> Option<TenantHandle> {
+        self.keys.find_tenant(GROUP)
+    }
+
+    /// The reserved tenant, where it is there already.
+    pub(crate) fn find_group(&self) -> Option<TenantHandle> {
+        self.keys.find_tenant(GROUP)
+    }
+
     /// The reserved tenant, made when it is missing.
     pub(crate) async fn group(&self) -> Result<TenantHandle, Error> {
         loop {
-            if let Some(group) = self.keys.find_tenant(GROUP) {
+            if let Some(group) = self.existing_group() {
                 return Ok(group);
             }
             let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());

@@ -188,12 +188,15 @@ impl House {
         let disk = root.path().join("disk-0");
         let vault = open_disk(&disk, objects.clone());
         vault
-            .create_tenant(NewTenant {
-                name: "acme".to_owned(),
-                home: "eu-west-2".to_owned(),
-                residency: Residency::Both,
-                policy: "circleloop".to_owned(),
-            })
+            .create_tenant(
+                &Actor::gateway(),
+                NewTenant {
+                    name: "acme".to_owned(),
+                    home: "eu-west-2".to_owned(),
+                    residency: Residency::Both,
+                    policy: "circleloop".to_owned(),
+                },
+            )
             .await
             .expect("tenant");
         Self {
@@ -254,7 +257,7 @@ impl House {
                 if let Some(known) = self.model.get_mut(&client) {
                     known.erased = true;
                     let target = Target::Recording(known.id, super::Part::Both);
-                    self.vault.erase(&Scope::All, target).await.expect("erases");
+                    self.vault.erase(&Actor::gateway(), target, None).await.expect("erases");
                     self.streams.remove(&client);
                 }
             }

@@ -20,10 +20,14 @@
 //! ticket. Cookies would not change that for somebody who has the URL first, and an element sends none to another origin. So
 //! the URL is short-lived, is never logged by the gateway, and is answered with `Referrer-Policy: no-referrer`.
 
-use super::{Actor, Error, Hearing, Inner, PlayRange, Playback, Vault};
+use super::{
+    Actor, Error, Hearing, Inner, PlayRange, Playback, Vault,
+    audit::{About, Detail, Event},
+};
 use crate::{
     crypto::random,
     domain::{
+        audit::{Action, Outcome},
         id::{PermissionId, RecordingId},
         time::Timestamp,
     },
@@ -150,8 +154,15 @@ impl Vault {
 
 impl Inner {
     /// Writes that a ticket was given out.
-    async fn log_ticket(&self, _actor: &Actor, _at: RecordingPath, _grant: Option<PermissionId>) -> Result<(), Error> {
-        Ok(())
+    async fn log_ticket(&self, actor: &Actor, at: RecordingPath, grant: Option<PermissionId>) -> Result<(), Error> {
+        let event = Event {
+            action: Action::TicketIssue,
+            about: About::Audio(at),
+            grant: grant.map(|grant| grant.0),
+            outcome: Outcome::Done,
+            detail: Detail::default(),
+        };
+        self.log_first(actor, event).await
     }
 }
 

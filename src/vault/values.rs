@@ -31,11 +31,19 @@ sealed! {
     Slice => Slice,
     Listening => Listening,
     TenantSettings => TenantSettings,
+    LogRef => LogRef,
     ClientEntry => Client,
     OpenEntry => Open,
     Permission => Permission,
     InboxItem => InboxItem,
     Webhook => Webhook,
+    SubscriberState => SubscriberState,
+    Parked => Parked,
+    Hold => Hold,
+    Transition => Transition,
+    Block => Block,
+    Cell => Cell,
+    PublishedCell => PublishedCell,
 }
 
 /// Names the one row of its kind that hangs on `row`.

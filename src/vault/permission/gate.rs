@@ -71,7 +71,7 @@ impl Inner {
         if !entry.audio_present {
             return Err(Error::Erased);
         }
-        self.not_restricted(at, &entry)?;
+        self.usable(at)?;
         match (actor.role, &actor.scope) {
             (ActorRole::Developer, _)
             | (ActorRole::Admin | ActorRole::ApiKey, Scope::Tenants(_))
@@ -134,12 +134,6 @@ impl Inner {
         best.ok_or_else(|| {
             missing("the customer's permission to hear this recording; ask with `quietus permission request`")
         })
-    }
-
-    /// Restricted: kept, and not played.
-    fn not_restricted(&self, at: RecordingPath, entry: &crate::keys::RecordingEntry) -> Result<(), Error> {
-        let (settings, _) = self.settings(at.tenant)?;
-        if entry.keeping.restricted || settings.restricted { Err(Error::Restricted) } else { Ok(()) }
     }
 }
 
