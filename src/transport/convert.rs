@@ -435,14 +435,14 @@ mod tests {
     fn a_part_from_the_future_is_not_read_as_everything() {
         let id = "0".repeat(52);
         let scope = v1::erase_request::Scope::Recording(v1::EraseRecording { id, part: 99 });
-        assert_eq!(field_of(target(v1::EraseRequest { scope: Some(scope) })), Some("part"));
+        assert_eq!(field_of(target(v1::EraseRequest { scope: Some(scope), ..Default::default() })), Some("part"));
     }
 
     #[test]
     fn a_tenant_must_be_named_twice() {
         let ask = |confirm: &str| {
             let scope = v1::EraseTenant { tenant: "acme".into(), confirm: confirm.into() };
-            target(v1::EraseRequest { scope: Some(v1::erase_request::Scope::Tenant(scope)) })
+            target(v1::EraseRequest { scope: Some(v1::erase_request::Scope::Tenant(scope)), ..Default::default() })
         };
         assert_eq!(field_of(ask("")), Some("confirm"));
         assert!(ask("acme").is_ok());

@@ -67,6 +67,10 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
         (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),
         (metric::JOURNAL_LIMIT, "Bytes at which new live calls are refused.", status.journal_limit_bytes),
         (metric::GENERATION, "Generation of the present root.", status.generation),
+        (metric::HOLDS, "Holds.", status.holds),
+        (metric::HOLDS_OVERDUE, "Holds past their review date.", status.holds_overdue),
+        (metric::PARKED, "Erasures and expiries that wait for a hold.", status.parked),
+        (metric::TRANSITIONS, "Closes and purges that wait.", status.transitions),
     ];
     let text: String = gauges
         .iter()
