@@ -1,5 +1,6 @@
 //! Identifiers, kinds, media types, retention, time: the words of the product, pure and without I/O.
 
+pub mod audit;
 pub mod id;
 pub mod media;
 pub mod party;

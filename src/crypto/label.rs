@@ -25,11 +25,13 @@ pub enum Label {
     BlockRow,
     /// Row name of what waits for a hold; under the hold's period key.
     ParkedRow,
+    /// What wraps the leaves of a recording that several subscribers are bound to; from the stable secrets of them all.
+    Parties,
 }
 
 impl Label {
     /// Every label, for the docs' table and its test.
-    pub const ALL: [Label; 11] = [
+    pub const ALL: [Label; 12] = [
         Label::Envelope,
         Label::SliceKey,
         Label::SliceCommitment,
@@ -41,6 +43,7 @@ impl Label {
         Label::ClientSecret,
         Label::BlockRow,
         Label::ParkedRow,
+        Label::Parties,
     ];
 
     /// The bytes that go into HKDF's `info`.
@@ -57,12 +60,14 @@ impl Label {
             Label::ClientSecret => "quietus/1 client secret",
             Label::BlockRow => "quietus/1 block row",
             Label::ParkedRow => "quietus/1 parked row",
+            Label::Parties => "quietus/1 parties",
         }
     }
 }
 
-/// `HKDF-SHA256(salt = none, ikm = secret, info = label ‖ 0x00 ‖ context…)`, `N` bytes (RFC 5869).
-pub fn derive<const N: usize>(secret: &[u8; 32], label: Label, context: &[&[u8]]) -> zeroize::Zeroizing<[u8; N]> {
+/// `HKDF-SHA256(salt = none, ikm = secret, info = label ‖ 0x00 ‖ context…)`, `N` bytes (RFC 5869). The secret is one of 32
+/// bytes, or several of them joined.
+pub fn derive<const N: usize>(secret: &[u8], label: Label, context: &[&[u8]]) -> zeroize::Zeroizing<[u8; N]> {
     struct Len(usize);
     impl ring::hkdf::KeyType for Len {
         fn len(&self) -> usize {

@@ -34,11 +34,11 @@ pub mod time;
 mod verdict;
 
 pub use parse::{MAX_RULES, MAX_TEXT, Outline, Parameter, Parameters};
-pub use time::{Event, Length, When};
+pub use time::{Event, Length, NotALength, When};
 pub use verdict::{CallEnd, Floor, Subject, Verdict};
 
 use crate::domain::time::Timestamp;
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// What is kept. The numbers are those of the wire and of what is sealed.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
@@ -261,13 +261,17 @@ impl Reach {
 
     /// Whether both can match the same at the same time.
     fn meets(&self, other: &Self) -> bool {
+        self.parts.iter().any(|part| other.parts.contains(part))
+            && self.beside(other)
+            && self.states.meets(other.states)
+    }
+
+    /// Whether both can match parts of one recording.
+    fn beside(&self, other: &Self) -> bool {
         fn meet<T: PartialEq>(a: &[T], b: &[T]) -> bool {
             a.is_empty() || b.is_empty() || a.iter().any(|item| b.contains(item))
         }
-        meet(&self.parts, &other.parts)
-            && meet(&self.categories, &other.categories)
-            && meet(&self.jurisdictions, &other.jurisdictions)
-            && self.states.meets(other.states)
+        meet(&self.categories, &other.categories) && meet(&self.jurisdictions, &other.jurisdictions)
     }
 }
 
@@ -373,16 +377,43 @@ impl Policy {
         self.keep.iter().flat_map(|rule| &rule.not_after).any(at_once)
     }
 
-    /// The grounds that its floors name, without repetition, in the order of the text.
-    pub fn grounds(&self) -> Vec<&str> {
-        let mut grounds = Vec::new();
-        for floor in &self.floors {
-            if !grounds.contains(&floor.ground.as_str()) {
-                grounds.push(floor.ground.as_str());
-            }
+    /// Every ground that the floors of one recording can have, joined where audio and facts have different ones.
+    pub fn grounds(&self) -> BTreeSet<String> {
+        let of = |part: Part| self.floors.iter().filter(move |floor| floor.reach.parts.contains(&part));
+        let mut grounds: BTreeSet<String> = self.floors.iter().map(|floor| floor.ground.clone()).collect();
+        for audio in of(Part::Audio) {
+            let together = |facts: &&FloorRule| facts.reach.beside(&audio.reach);
+            grounds.extend(of(Part::Facts).filter(together).map(|facts| joined(&audio.ground, &facts.ground)));
         }
         grounds
     }
+
+    /// The ground of a recording with these floors; one of [`Policy::grounds`].
+    pub fn joined_ground(audio: Option<&Floor>, facts: Option<&Floor>) -> Option<String> {
+        match (audio, facts) {
+            (Some(audio), Some(facts)) => Some(joined(&audio.ground, &facts.ground)),
+            (one, other) => one.or(other).map(|floor| floor.ground.clone()),
+        }
+    }
+
+    /// Something that another policy governs and this one does not.
+    pub fn lacks_of(&self, other: &Policy) -> Option<(Category, Part)> {
+        let rules = self.keep.iter().chain(&other.keep);
+        let named: BTreeSet<Jurisdiction> = rules.flat_map(|rule| rule.reach.jurisdictions.clone()).collect();
+        let jurisdictions = || [None].into_iter().chain(named.iter().copied().map(Some));
+        let governs = |policy: &Policy, category, part, jurisdiction| {
+            policy.keep.iter().any(|rule| rule.reach.covers(category, part, jurisdiction))
+        };
+        let all = Category::ALL.into_iter().flat_map(|category| Part::ALL.map(|part| (category, part)));
+        all.into_iter().find(|(category, part)| {
+            jurisdictions()
+                .any(|place| governs(other, *category, *part, place) && !governs(self, *category, *part, place))
+        })
+    }
+}
+
+fn joined(audio: &str, facts: &str) -> String {
+    if audio == facts { audio.to_owned() } else { format!("{audio} (audio), {facts} (facts)") }
 }
 
 /// The same rules; which lines they stand on does not matter.

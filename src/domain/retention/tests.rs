@@ -190,6 +190,33 @@ fn what_no_rule_names_is_not_governed() {
 }
 
 #[test]
+fn grounds_of_parts_are_joined_where_they_differ() {
+    let rules = "[[keep]]\nwhat = \"both\"\nnot_after = \"9y after end\"\n\
+                 [[floor]]\nwhat = \"audio\"\nkeep_at_least = \"2y after end\"\nground = \"a\"\n\
+                 [[floor]]\nwhat = \"both\"\nkeep_at_least = \"1y after end\"\nground = \"b\"\n\
+                 [[floor]]\nwhat = \"facts\"\ncategory = \"video\"\nkeep_at_least = \"3y after end\"\nground = \"c\"\n";
+    let policy = read(&with(rules)).expect("good");
+    for category in Category::ALL {
+        let floor = |part| policy.verdict(&Subject { category, ..call(part) }).expect("governed").floor;
+        let ground = Policy::joined_ground(floor(Part::Audio).as_ref(), floor(Part::Facts).as_ref());
+        assert!(policy.grounds().contains(&ground.expect("floors")), "{category:?}");
+    }
+    assert!(policy.grounds().contains("a (audio), c (facts)"));
+}
+
+#[test]
+fn a_policy_that_governs_less_is_told_apart() {
+    let rule = |reach: &str| {
+        read(&with(&format!("[[keep]]\nwhat = \"both\"\n{reach}not_after = \"9d after end\"\n"))).expect("good")
+    };
+    let (all, calls, german) = (rule(""), rule("category = \"call\"\n"), rule("jurisdiction = \"DE\"\n"));
+    assert_eq!((all.lacks_of(&calls), all.lacks_of(&german), all.lacks_of(&all)), (None, None, None));
+    assert_eq!(calls.lacks_of(&all), Some((Category::Voicemail, Part::Audio)));
+    assert_eq!(german.lacks_of(&calls), Some((Category::Call, Part::Audio)));
+    assert_eq!(calls.lacks_of(&german), Some((Category::Voicemail, Part::Audio)));
+}
+
+#[test]
 fn the_basis_of_a_jurisdiction_goes_before_the_general_one() {
     let rules = "[[basis]]\nrequired = \"contract\"\n[[basis]]\njurisdiction = [\"DE\", \"AT\"]\nrequired = \"consent\"\n\
                  evidence = \"all-parties\"\nannouncement = \"required\"\n\

@@ -1,0 +1,354 @@
+//! The runner: erases what is due, unattended.
+//!
+//! What is due is found by the due minutes in the entries of the key tree: there is no list of days, and no row's name
+//! tells a time. A look costs as much as there is due.
+//!
+//! # Never early
+//! - A run goes by one moment that a second clock has witnessed ([`super::witness`]).
+//! - A due minute only says where to look. The verdict is worked out anew from the policy and the states of now; what is
+//!   not due by it gets its due minute corrected, and stays.
+//! - Due minutes are rounded up, and the present one down.
+//! - Nothing is erased without a clearance, which restrictions, floors and holds refuse.
+//!
+//! # What stands in the way
+//! An expiry that meets a hold parks under it, and its due minute leaves the entry: it costs nothing more until the hold is
+//! lifted, which puts it back ([`super::parked`]). Where a bound party's restriction or the floor of a transcript stands in
+//! the way, the entry is looked at again a day later, or when the floor ends; restricted tenants and subscribers are passed
+//! over without a look at their entries.
+//!
+//! # Few rotations, of bounded size
+//! What is due is erased in batches of at most [`BATCH`] recordings of one tenant, each one command, one rotation of the
+//! root, one entry in the log, one receipt. Batches of several tenants are under way together and share a rotation where
+//! they can. Between two batches the writer takes whatever waits, so a create waits for one batch at most.
+//!
+//! # Lateness
+//! After each run, and when a run may not happen, what is still due and past its promise is counted: how much, and by how
+//! long. After a time away the runner simply finds more; the counters of what was erased late go up.
+
+use super::{
+    Error, Inner,
+    clearance::{Blocked, Wanted},
+    retention::Kept,
+    sessions::Cut,
+};
+use crate::{
+    domain::{
+        id::{SubscriberHandle, TenantHandle},
+        retention::Part,
+        time::{Minute, Timestamp},
+    },
+    keys::{Change, CommitError, Due, Mutation, Parts, RecordingPath},
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+/// How often the clock is looked at.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The same for a clock that somebody moves.
+const REHEARSAL: Duration = Duration::from_millis(250);
+/// Recordings in one rotation: at some 20 µs each, and a few pages, far below the 50 ms that a create may wait.
+const BATCH: usize = 128;
+/// What is taken up at one time.
+const ROUND: usize = 1024;
+/// How many that are late are looked at; more are as many.
+const MOST_LATE: usize = 10_000;
+/// When an entry is looked at again that something stands in the way of.
+const AGAIN_MS: i64 = 86_400_000;
+
+/// What the runner has done and what it could not do.
+#[derive(Default)]
+pub(crate) struct Expiry {
+    alone: tokio::sync::Mutex<()>,
+    expired: AtomicU64,
+    expired_late: AtomicU64,
+    late: AtomicU64,
+    late_seconds: AtomicU64,
+}
+
+/// The same, as it is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExpiryStatus {
+    /// Recordings of which a part expired since the start.
+    pub expired: u64,
+    /// Of these, after their promise.
+    pub expired_late: u64,
+    /// Recordings that should be gone by their promise and are not; holds and restrictions excepted.
+    pub late_recordings: u64,
+    /// By how long the latest of them.
+    pub late_seconds: u64,
+    /// Nothing expires because no second clock agrees with ours.
+    pub clock_disagrees: bool,
+}
+
+/// Runs until the vault stops.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let interval = if inner.clock.is_moved() { REHEARSAL } else { INTERVAL };
+    loop {
+        if let Err(error) = once(&inner).await {
+            tracing::error!(%error, "expiry waits");
+        }
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            () = inner.due_wake.notified() => {}
+            () = tokio::time::sleep(interval) => {}
+        }
+    }
+}
+
+/// Erases what is due now.
+pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
+    let _alone = inner.expiry.alone.lock().await;
+    inner.redue_wanted().await?;
+    if inner.keys.next_due(None) > Minute::begun(inner.clock.now()) {
+        inner.expiry.note(0, 0);
+        inner.look_at_the_clock().await;
+        return Ok(());
+    }
+    let run = match inner.witnessed().await {
+        Ok(now) => erase_due(inner, now).await,
+        // It is logged; what is late by our clock may not be.
+        Err(_) => return Ok(()),
+    };
+    let (late, seconds) = inner.count_late().await?;
+    inner.expiry.note(late, seconds);
+    run
+}
+
+async fn erase_due(inner: &Arc<Inner>, now: Timestamp) -> Result<(), Error> {
+    let mut seen = HashSet::new();
+    while !inner.stopping.is_cancelled() {
+        let mut due = inner.due(now, ROUND).await?;
+        due.retain(|due| seen.insert(due.at));
+        if due.is_empty() {
+            break;
+        }
+        let mut tenants: BTreeMap<TenantHandle, Vec<Due>> = BTreeMap::new();
+        for due in due {
+            tenants.entry(due.at.tenant).or_default().push(due);
+        }
+        let mut running = tokio::task::JoinSet::new();
+        for due in tenants.into_values() {
+            let inner = inner.clone();
+            running.spawn(async move {
+                for batch in due.chunks(BATCH) {
+                    inner.expire(batch, now).await?;
+                }
+                Ok::<(), Error>(())
+            });
+        }
+        let mut failed = None;
+        while let Some(done) = running.join_next().await {
+            match done.unwrap_or_else(|gone| Err(Error::Internal(gone.to_string()))) {
+                // Erased meanwhile.
+                Ok(()) | Err(Error::Unknown { .. } | Error::Erased) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// A recording of which something is to go.
+struct Expiring {
+    at: RecordingPath,
+    parts: Parts,
+    late: bool,
+}
+
+impl Inner {
+    /// What is due at a moment. What is restricted as a whole is passed over.
+    async fn due(self: &Arc<Self>, now: Timestamp, most: usize) -> Result<Vec<Due>, Error> {
+        let inner = self.clone();
+        let look = move || {
+            let known = std::cell::RefCell::new(HashMap::new());
+            let restricted = |tenant: TenantHandle, subscriber: Option<SubscriberHandle>| {
+                *known
+                    .borrow_mut()
+                    .entry((tenant, subscriber))
+                    .or_insert_with(|| inner.restricted_as_a_whole(tenant, subscriber))
+            };
+            inner.keys.due(Minute::begun(now), most, &restricted)
+        };
+        Ok(super::blocking(look).await??)
+    }
+
+    fn restricted_as_a_whole(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> bool {
+        match subscriber {
+            None => self.settings(tenant).is_ok_and(|(settings, _)| settings.restricted),
+            Some(subscriber) => {
+                self.subscriber_state(tenant, subscriber).ok().flatten().is_some_and(|state| state.restricted)
+            }
+        }
+    }
+
+    /// Erases one batch of one tenant, as far as it is due and free.
+    async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
+        let minute = Minute::begun(now);
+        let (mut expiring, mut corrected) = (Vec::new(), Vec::new());
+        for due in batch {
+            let keeping = self.renewed(due.at, &due.entry)?;
+            let parts = Parts {
+                audio: due.entry.audio_present && keeping.audio_due <= minute,
+                facts: due.entry.facts_present && keeping.facts_due <= minute,
+            };
+            if parts.audio || parts.facts {
+                let late = self.late_by(due, parts, now)?.is_some();
+                expiring.push(Expiring { at: due.at, parts, late });
+            } else {
+                corrected.push(due.at);
+            }
+        }
+        self.correct(&corrected).await?;
+        let blocked = self.erase_free(&expiring).await?;
+        self.set_aside(blocked, now).await
+    }
+
+    /// Writes due minutes anew that the rules of now do not bear out.
+    async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
+        if places.is_empty() {
+            return Ok(());
+        }
+        let _alone = self.keepings.alone().await;
+        let mut entries = Vec::new();
+        for at in places {
+            if let Some(entry) = self.keys.entry(*at)? {
+                entries.push((*at, entry));
+            }
+        }
+        let entries: Vec<_> = entries.iter().map(|(at, entry)| (*at, entry)).collect();
+        self.renew(&entries).await
+    }
+
+    /// Erases what is free in one rotation; gives what is not.
+    async fn erase_free(self: &Arc<Self>, expiring: &[Expiring]) -> Result<Vec<RecordingPath>, Error> {
+        let wanted: Vec<Wanted> = expiring.iter().map(|it| Wanted::Recording(it.at, it.parts)).collect();
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cleared = self.clear(wanted).await?;
+        let blocked: Vec<RecordingPath> = cleared
+            .blocked
+            .iter()
+            .filter_map(|(wanted, _)| match wanted {
+                Wanted::Recording(at, _) => Some(*at),
+                Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
+            })
+            .collect();
+        if let Some(clearance) = cleared.clearance {
+            let inner = self.clone();
+            self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await;
+            match inner.keys.commit(Mutation::new(clearance.changes())).await {
+                Ok(_) => {}
+                // Somebody erased a part of the batch, or the tenant: the next look finds what is left.
+                Err(CommitError::Gone) => return Ok(Vec::new()),
+                Err(error) => return Err(error.into()),
+            }
+            if !self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await {
+                tracing::error!("a session holds on to what has expired");
+            }
+            self.sweep_wake.notify_one();
+            let gone = expiring.iter().filter(|it| clearance.covers(&it.at));
+            let late = gone.clone().filter(|it| it.late).count() as u64;
+            self.expiry.expired.fetch_add(gone.count() as u64, Ordering::Relaxed);
+            self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
+        }
+        Ok(blocked)
+    }
+
+    /// Sees to it that the runner does not meet again and again what it may not erase.
+    async fn set_aside(self: &Arc<Self>, blocked: Vec<RecordingPath>, now: Timestamp) -> Result<(), Error> {
+        for at in blocked {
+            let Some(entry) = self.keys.entry(at)? else { continue };
+            let minute = Minute::begun(now);
+            let parts = Parts {
+                audio: entry.audio_present && entry.keeping.audio_due <= minute,
+                facts: entry.facts_present && entry.keeping.facts_due <= minute,
+            };
+            // Asked again under the lock that a lift needs, one at a time.
+            let cleared = self.clear(vec![Wanted::Recording(at, parts)]).await?;
+            let Some((standing, (_, stands))) = cleared.standing.zip(cleared.blocked.into_iter().next()) else {
+                // It is free by now.
+                continue;
+            };
+            let _alone = self.keepings.alone().await;
+            let Some(entry) = self.keys.entry(at)? else { continue };
+            if let Blocked::Hold(hold) = &stands {
+                self.park_expiry(&standing, hold, at, &entry, parts).await?;
+                continue;
+            }
+            let again = match stands {
+                Blocked::Floor { until, .. } => until,
+                Blocked::Restricted | Blocked::Hold(_) => now.plus_ms(AGAIN_MS),
+            };
+            let mut keeping = entry.keeping;
+            let later = |due: &mut Minute, part: bool| {
+                if part {
+                    *due = Minute::at_or_after(again);
+                }
+            };
+            later(&mut keeping.audio_due, parts.audio);
+            later(&mut keeping.facts_due, parts.facts);
+            match self.keys.commit(Mutation::new(vec![Change::SetKeeping { at, keeping }])).await {
+                Ok(_) | Err(CommitError::Gone) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// By how long parts of a recording are past their promise.
+    fn late_by(&self, due: &Due, parts: Parts, now: Timestamp) -> Result<Option<Duration>, Error> {
+        let rules = self.rules(due.at.tenant)?;
+        let kept = Kept::of(&due.entry, self.life(due.at.tenant, due.at.subscriber)?, now)?;
+        let asked = [(Part::Audio, parts.audio), (Part::Facts, parts.facts)];
+        let promises = asked.into_iter().filter(|(_, asked)| *asked);
+        let earliest = promises.filter_map(|(part, _)| rules.verdict(kept, part)?.not_after).min();
+        let late = earliest.map(|promise| now.0.saturating_sub(promise.0)).filter(|late| *late > 0);
+        Ok(late.map(|late| Duration::from_millis(late.unsigned_abs())))
+    }
+
+    /// How many are past their promise now, and by how many seconds the latest.
+    async fn count_late(self: &Arc<Self>) -> Result<(u64, u64), Error> {
+        let now = self.clock.now();
+        let (mut count, mut seconds) = (0, 0);
+        for due in self.due(now, MOST_LATE).await? {
+            let parts = Parts { audio: due.entry.audio_present, facts: due.entry.facts_present };
+            if let Some(late) = self.late_by(&due, parts, now)? {
+                count += 1;
+                seconds = seconds.max(late.as_secs());
+            }
+        }
+        Ok((count, seconds))
+    }
+
+    /// What the runner has done and could not do.
+    pub(crate) fn expiry_status(&self) -> ExpiryStatus {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ExpiryStatus {
+            expired: read(&self.expiry.expired),
+            expired_late: read(&self.expiry.expired_late),
+            late_recordings: read(&self.expiry.late),
+            late_seconds: read(&self.expiry.late_seconds),
+            clock_disagrees: self.clocks.disagree(),
+        }
+    }
+}
+
+impl Expiry {
+    fn note(&self, late: u64, seconds: u64) {
+        if late > 0 {
+            tracing::error!(recordings = late, seconds, "recordings are kept beyond their promise");
+        }
+        self.late.store(late, Ordering::Relaxed);
+        self.late_seconds.store(seconds, Ordering::Relaxed);
+    }
+}
