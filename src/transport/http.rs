@@ -36,6 +36,10 @@ mod metric {
     pub const JOURNAL: &str = "quietus_journal_bytes";
     pub const JOURNAL_LIMIT: &str = "quietus_journal_limit_bytes";
     pub const GENERATION: &str = "quietus_root_generation_count";
+    pub const HOLDS: &str = "quietus_holds_count";
+    pub const HOLDS_OVERDUE: &str = "quietus_holds_overdue_count";
+    pub const PARKED: &str = "quietus_erasures_parked_count";
+    pub const TRANSITIONS: &str = "quietus_transitions_waiting_count";
 }
 
 /// The routes.
