@@ -1,13 +1,17 @@
 //! Wire messages to the vault's types and back. Pure: what comes from outside is checked here, and a refusal names the
 //! field but never repeats its value.
 
+mod audit;
+
+pub use audit::*;
+
 use super::error::Problem;
 use crate::{
     domain::{id::RecordingId, time::Timestamp},
     proto::v1,
     vault::{
-        self, Erasure, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording,
-        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
+        self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording, Residency,
+        State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
 
@@ -209,21 +213,6 @@ pub fn target(request: v1::EraseRequest) -> Result<Target, Problem> {
         Some(Scope::Tenant(scope)) if scope.confirm == scope.tenant => Target::Tenant { tenant: scope.tenant },
         Some(Scope::Tenant(_)) => return Err(Problem::invalid("confirm", "repeat the tenant's name")),
     })
-}
-
-/// Writes what an erasure did.
-pub fn erasure(erasure: Erasure) -> v1::EraseResponse {
-    v1::EraseResponse {
-        outcome: match erasure.destroyed {
-            true => v1::Outcome::Erased,
-            false => v1::Outcome::AlreadyErased,
-        }
-        .into(),
-        generation_from: erasure.generation_from,
-        generation_to: erasure.generation_to,
-        slot_forgets: erasure.slot_forgets,
-        ..v1::EraseResponse::default()
-    }
 }
 
 /// Writes what an erasure would meet.

@@ -6,6 +6,7 @@
 //! reflection need no identity: they tell nothing but the public interface.
 
 mod apikey;
+mod audit;
 mod erasure;
 mod hold;
 mod playback;
@@ -20,10 +21,11 @@ use super::{
     auth::{Denied, Identity},
 };
 use crate::proto::v1::{
-    self, api_key_service_server::ApiKeyServiceServer, erasure_service_server::ErasureServiceServer,
-    hold_service_server::HoldServiceServer, playback_service_server::PlaybackServiceServer,
-    recording_service_server::RecordingServiceServer, subscriber_service_server::SubscriberServiceServer,
-    switch_service_server::SwitchServiceServer, tenant_service_server::TenantServiceServer,
+    self, api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
+    erasure_service_server::ErasureServiceServer, hold_service_server::HoldServiceServer,
+    playback_service_server::PlaybackServiceServer, recording_service_server::RecordingServiceServer,
+    subscriber_service_server::SubscriberServiceServer, switch_service_server::SwitchServiceServer,
+    tenant_service_server::TenantServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -34,7 +36,7 @@ pub const MAX_CONTENT: usize = 1 << 20;
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 9] = [
+const SERVICES: [&str; 10] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
@@ -42,6 +44,7 @@ const SERVICES: [&str; 9] = [
     "quietus.v1.TenantService",
     "quietus.v1.ApiKeyService",
     "quietus.v1.SwitchService",
+    "quietus.v1.AuditService",
     "quietus.v1.HoldService",
     "quietus.v1.SubscriberService",
 ];
@@ -58,6 +61,7 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(ErasureServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(AuditServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(HoldServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SubscriberServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SwitchServiceServer::new(gateway).max_decoding_message_size(MAX_REQUEST));
