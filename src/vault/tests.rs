@@ -5,7 +5,9 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
-use super::{Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig};
+use super::{
+    Actor, Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig,
+};
 use crate::{
     crypto::epoch::ledger,
     domain::{
@@ -247,7 +249,7 @@ impl House {
                 if let Some(known) = self.model.get_mut(&client) {
                     known.erased = true;
                     let target = Target::Recording(known.id, super::Part::Both);
-                    self.vault.erase(&Scope::All, target).await.expect("erases");
+                    self.vault.erase(&Actor::gateway(), target, None).await.expect("erases");
                     self.streams.remove(&client);
                 }
             }
