@@ -88,7 +88,28 @@ const ROWS: &[Row] = &[
     }),
     row("ErasureService/Erase", Action::Erase, Own::Untouched, |of| {
         let scope = erase_request::Scope::Recording(v1::EraseRecording { id: of.recording.clone(), part: 0 });
-        v1::EraseRequest { scope: Some(scope) }.encode_to_vec()
+        v1::EraseRequest { scope: Some(scope), ..Default::default() }.encode_to_vec()
+    }),
+    row("ErasureService/GetReceipt", Action::ReadReceipts, Own::Untouched, |_| {
+        v1::GetReceiptRequest { id: "0".repeat(32) }.encode_to_vec()
+    }),
+    row("ErasureService/ListReceipts", Action::ReadReceipts, Own::Reached, |of| {
+        v1::ListReceiptsRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("AuditService/Tail", Action::ReadAudit, Own::Reached, |of| {
+        v1::TailRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("AuditService/GetCheckpoint", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetCheckpointRequest {}.encode_to_vec()
+    }),
+    row("AuditService/GetInclusionProof", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetInclusionProofRequest { index: 0, size: 0 }.encode_to_vec()
+    }),
+    row("AuditService/GetConsistencyProof", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetConsistencyProofRequest { old_size: 0, new_size: 0 }.encode_to_vec()
+    }),
+    row("AuditService/GetVerifierKey", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetVerifierKeyRequest {}.encode_to_vec()
     }),
     row("TenantService/CreateTenant", Action::CreateTenant, Own::Reached, |of| {
         v1::CreateTenantRequest {

@@ -50,7 +50,7 @@ impl World {
             residency: Residency::HomeOnly,
             policy: "test".into(),
         };
-        world.vault().create_tenant(new).await.expect("created");
+        world.vault().create_tenant(&Actor::gateway(), new).await.expect("created");
         world
     }
 

@@ -183,12 +183,15 @@ impl House {
         let disk = root.path().join("disk-0");
         let vault = open_disk(&disk, objects.clone());
         vault
-            .create_tenant(NewTenant {
-                name: "acme".to_owned(),
-                home: "eu-west-2".to_owned(),
-                residency: Residency::Both,
-                policy: "circleloop".to_owned(),
-            })
+            .create_tenant(
+                &Actor::gateway(),
+                NewTenant {
+                    name: "acme".to_owned(),
+                    home: "eu-west-2".to_owned(),
+                    residency: Residency::Both,
+                    policy: "circleloop".to_owned(),
+                },
+            )
             .await
             .expect("tenant");
         Self {
@@ -342,7 +345,7 @@ impl House {
     async fn play(&mut self, client: u8) {
         let Some(known) = self.model.get(&client) else { return };
         let all = PlayRange::Bytes { start: 0, end: None };
-        let playback = self.vault.play(&Scope::All, known.id, all, "a test", "none").await;
+        let playback = self.vault.play(&Actor::gateway(), known.id, all, "none").await;
         if known.erased {
             assert!(matches!(playback, Err(Error::Erased)), "an erased recording plays");
             return;

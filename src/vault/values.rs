@@ -31,6 +31,7 @@ sealed! {
     Slice => Slice,
     Listening => Listening,
     TenantSettings => TenantSettings,
+    LogRef => LogRef,
     ClientEntry => Client,
     OpenEntry => Open,
     SubscriberState => SubscriberState,
