@@ -110,7 +110,7 @@ async fn store(link: Link, tenant: &str, mode: v1::Mode, content: &[u8]) -> Stri
 }
 
 async fn play(link: Link, id: &str, range: Option<v1::play_request::Range>) -> Result<Vec<u8>, Status> {
-    let request = v1::PlayRequest { id: id.into(), range };
+    let request = v1::PlayRequest { id: id.into(), range, ..Default::default() };
     let mut stream = PlaybackServiceClient::new(link).play(request).await?.into_inner();
     let mut heard = Vec::new();
     let mut info = None;

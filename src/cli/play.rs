@@ -129,7 +129,15 @@ mod tests {
     #[test]
     fn byte_ranges_are_inclusive_as_in_http() {
         let parse = |bytes: &str| {
-            range(&Play { id: String::new(), output: None, from: None, to: None, bytes: Some(bytes.into()) })
+            range(&Play {
+                id: String::new(),
+                output: None,
+                from: None,
+                to: None,
+                bytes: Some(bytes.into()),
+                download: false,
+                url: false,
+            })
         };
         let bytes = |start, end| Ok(Some(Range::Bytes(v1::ByteRange { start, end })));
         assert_eq!(parse("0-0"), bytes(0, 1));

@@ -168,7 +168,7 @@ pub async fn start_playing(
     id: &str,
     range: Option<play_request::Range>,
 ) -> Result<Streaming<v1::PlayResponse>, Status> {
-    let request = v1::PlayRequest { id: id.into(), range };
+    let request = v1::PlayRequest { id: id.into(), range, ..Default::default() };
     Ok(PlaybackServiceClient::new(link).play(request).await?.into_inner())
 }
 
@@ -214,7 +214,7 @@ pub async fn erase(link: Link, scope: erase_request::Scope) -> Result<v1::EraseR
 }
 
 pub async fn show(link: Link, id: &str) -> Result<v1::Recording, Status> {
-    let request = v1::GetRecordingRequest { id: id.into() };
+    let request = v1::GetRecordingRequest { id: id.into(), ..Default::default() };
     Ok(RecordingServiceClient::new(link).get(request).await?.into_inner())
 }
 
@@ -223,8 +223,7 @@ pub async fn list(link: Link, tenant: &str, page_size: u32) -> Vec<v1::Recording
     let mut client = RecordingServiceClient::new(link);
     let (mut all, mut page_token) = (Vec::new(), String::new());
     loop {
-        let request =
-            v1::ListRecordingsRequest { tenant: tenant.into(), subscriber: String::new(), page_size, page_token };
+        let request = v1::ListRecordingsRequest { tenant: tenant.into(), page_size, page_token, ..Default::default() };
         let page = client.list(request).await.expect("a page").into_inner();
         all.extend(page.recordings);
         page_token = page.next_page_token;

@@ -23,9 +23,8 @@ use crate::{
 };
 use std::{
     sync::{Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
-use tokio::time::Instant;
 
 /// That somebody may hear a recording. Fields are private to the gate's module: nobody else makes one.
 pub(crate) struct Grant {
@@ -158,51 +157,40 @@ const SLOWEST: f64 = 65_536.0;
 impl Pace {
     /// Waits until so many bytes of a recording may go.
     pub(crate) async fn wait(&self, bytes: usize, heard_per_second: Option<f64>) {
+        tokio::time::sleep(self.pay(Instant::now(), bytes, heard_per_second)).await;
+    }
+
+    /// Pays for so many bytes at a moment, and says how long they have to wait.
+    fn pay(&self, now: Instant, bytes: usize, heard_per_second: Option<f64>) -> Duration {
         let rate = heard_per_second.map_or(SLOWEST, |heard| (heard * FASTER).max(SLOWEST));
         let cost = Duration::from_secs_f64(bytes as f64 / rate);
-        let now = Instant::now();
-        let paid = {
-            let mut paid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let from = paid.map_or(now, |paid| paid.max(now)) + cost;
-            *paid = Some(from);
-            from
-        };
+        let mut paid = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = paid.map_or(now, |paid| paid.max(now)) + cost;
+        *paid = Some(until);
         // What is paid for ahead of now may be as much as `AHEAD`.
-        if let Some(wait) = paid.checked_duration_since(now + AHEAD) {
-            tokio::time::sleep(wait).await;
-        }
+        until.saturating_duration_since(now + AHEAD)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_listener_is_a_little_ahead_and_no_further_whatever_the_ranges() {
-        let (pace, began) = (Arc::new(Pace::default()), Instant::now());
-        pace.wait(1 << 20, Some(8000.0)).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "as much as is ahead goes at once");
+    #[test]
+    fn a_listener_is_a_little_ahead_and_no_further_whatever_the_ranges() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.pay(now, 1 << 20, Some(8000.0)), Duration::ZERO, "as much as is ahead goes at once");
         // Several listeners of one permission get no more together than one alone.
-        let listeners: Vec<_> = (0..4)
-            .map(|_| {
-                let pace = pace.clone();
-                tokio::spawn(async move { pace.wait(160 << 10, Some(8000.0)).await })
-            })
-            .collect();
-        for listener in listeners {
-            listener.await.expect("listened");
-        }
-        assert_eq!(began.elapsed().as_secs(), 10, "640 KiB at 64 KiB a second");
+        let waits: Vec<u64> = (0..4).map(|_| pace.pay(now, 128 << 10, Some(8000.0)).as_secs()).collect();
+        assert_eq!(waits, [2, 4, 6, 8], "128 KiB at 64 KiB a second");
+        // Who has listened for a while may be ahead again.
+        assert_eq!(pace.pay(now + Duration::from_secs(24), 1 << 20, Some(8000.0)), Duration::ZERO);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_sounds_faster_is_delivered_faster() {
-        let (pace, began) = (Pace::default(), Instant::now());
-        pace.wait(16 * 8 * 176_400, Some(176_400.0)).await;
-        assert_eq!(began.elapsed(), Duration::ZERO);
-        pace.wait(8 * 176_400, Some(176_400.0)).await;
-        assert_eq!(began.elapsed().as_secs(), 1);
+    #[test]
+    fn what_sounds_faster_is_delivered_faster() {
+        let (pace, now) = (Pace::default(), Instant::now());
+        assert_eq!(pace.pay(now, 16 * 8 * 176_400, Some(176_400.0)), Duration::ZERO);
+        assert_eq!(pace.pay(now, 8 * 176_400, Some(176_400.0)).as_secs(), 1);
     }
 }
