@@ -21,26 +21,35 @@ mod api_keys;
 mod audio;
 mod catalogue;
 mod claims;
+mod clearance;
 mod erasure;
+mod explain;
 mod housekeeping;
 mod ingest;
 mod opening;
 mod playback;
 mod recording_id;
 mod recover;
+mod redue;
 mod replicate;
+mod retention;
+mod runner;
 mod sessions;
 mod sweep;
 mod switches;
 mod tenants;
 mod track;
 mod values;
+mod witness;
 
 pub use crate::domain::id::ApiKeyId;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
+pub use explain::{DryRunRow, Explanation, PartExplanation};
 pub use ingest::Ingest;
 pub use playback::Playback;
+pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
+pub use runner::ExpiryStatus;
 pub use switches::{Enrolment, Switch};
 
 use crate::{
@@ -55,11 +64,14 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use retention::Policies;
+use runner::Expiry;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use switches::Switches;
-use tokio::sync::{Mutex, Notify, Semaphore};
+use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use witness::Clocks;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -118,6 +130,12 @@ pub(crate) struct Inner {
     period_lock: Mutex<()>,
     /// Whoever rewrites a tenant's settings holds it.
     settings_lock: Mutex<()>,
+    policies: Policies,
+    /// Who may write the keeping of an entry; see [`retention`].
+    keeping: RwLock<()>,
+    expiry: Expiry,
+    clocks: Clocks,
+    due_wake: Notify,
     sweep_wake: Notify,
     copy_wake: Notify,
     stopping: CancellationToken,
@@ -159,6 +177,11 @@ impl Vault {
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
+            policies: Policies::default(),
+            keeping: RwLock::new(()),
+            expiry: Expiry::default(),
+            clocks: Clocks::default(),
+            due_wake: Notify::new(),
             sweep_wake: Notify::new(),
             copy_wake: Notify::new(),
             stopping: CancellationToken::new(),
@@ -168,6 +191,7 @@ impl Vault {
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
+        inner.tasks.spawn(runner::run(inner.clone()));
         Ok(Self(inner))
     }
 
@@ -195,6 +219,7 @@ impl Vault {
             journal_limit_bytes: inner.journal.limit(),
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
+            expiry: inner.expiry_status(),
         }
     }
 
@@ -205,6 +230,14 @@ impl Vault {
     pub async fn housekeep(&self) -> Result<(), Error> {
         housekeeping::once(&self.0).await
     }
+
+    /// Erases what is due now. The background task does so by itself; tests with their own clock call this.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn expire(&self) -> Result<(), Error> {
+        runner::once(&self.0).await
+    }
 }
 
 /// A share must hold at least one slice.
@@ -213,6 +246,11 @@ const MIN_BUDGET: usize = 2 * crate::segment::MAX_SLICE;
 /// Grants that so much plaintext takes, sealed in place.
 fn grants(plaintext: u64) -> u32 {
     (crate::segment::object_len(plaintext) as usize).div_ceil(GRANT) as u32
+}
+
+/// Runs what reads many pages of the key store, where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|failed| Error::Internal(failed.to_string()))
 }
 
 /// A recording that an id leads to.

@@ -14,6 +14,11 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "journal_limit_bytes": status.journal_limit_bytes,
         "generation": status.generation,
         "slot_forgets": status.slot_forgets,
+        "expired": status.expired,
+        "expired_late": status.expired_late,
+        "retention_late_recordings": status.retention_late_recordings,
+        "retention_late_seconds": status.retention_late_seconds,
+        "clock_disagrees": status.clock_disagrees,
     });
     output.one(json, || {
         format!(

@@ -6,10 +6,12 @@ use crate::{
     domain::{id::RecordingId, time::Timestamp},
     proto::v1,
     vault::{
-        self, Erasure, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording,
-        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant,
+        self, Erasure, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, PolicySource, Progress,
+        Recording, Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant,
     },
 };
+
+pub mod policy;
 
 /// Bounds the parts of the facts, each on its own; a message as a whole is bounded by the transport.
 const MAX_TEXT: usize = 4096;
@@ -224,7 +226,8 @@ pub fn new_tenant(request: v1::CreateTenantRequest) -> Result<NewTenant, Problem
         v1::Residency::Both => Residency::Both,
         v1::Residency::Unspecified => return Err(Problem::invalid("residency", "say home-only or both")),
     };
-    Ok(NewTenant { residency, name: request.name, home: request.home, policy: request.policy })
+    let policy = PolicySource { policy: request.policy, keep: (!request.keep.is_empty()).then_some(request.keep) };
+    Ok(NewTenant { residency, name: request.name, home: request.home, policy })
 }
 
 /// Writes a tenant.
@@ -276,6 +279,11 @@ pub fn status(status: Status) -> v1::Status {
         journal_limit_bytes: status.journal_limit_bytes,
         generation: status.generation,
         slot_forgets: status.slot_forgets,
+        expired: status.expiry.expired,
+        expired_late: status.expiry.expired_late,
+        retention_late_recordings: status.expiry.late_recordings,
+        retention_late_seconds: status.expiry.late_seconds,
+        clock_disagrees: status.expiry.clock_disagrees,
     }
 }
 

@@ -36,6 +36,11 @@ mod metric {
     pub const JOURNAL: &str = "quietus_journal_bytes";
     pub const JOURNAL_LIMIT: &str = "quietus_journal_limit_bytes";
     pub const GENERATION: &str = "quietus_root_generation_count";
+    pub const LATE_RECORDINGS: &str = "quietus_retention_late_recordings";
+    pub const LATE_SECONDS: &str = "quietus_retention_late_seconds";
+    pub const EXPIRED: &str = "quietus_retention_expired_recordings";
+    pub const EXPIRED_LATE: &str = "quietus_retention_expired_late_recordings";
+    pub const CLOCK: &str = "quietus_clock_disagrees";
 }
 
 /// The routes.
@@ -67,6 +72,11 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
         (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),
         (metric::JOURNAL_LIMIT, "Bytes at which new live calls are refused.", status.journal_limit_bytes),
         (metric::GENERATION, "Generation of the present root.", status.generation),
+        (metric::LATE_RECORDINGS, "Recordings that are kept beyond their promise.", status.expiry.late_recordings),
+        (metric::LATE_SECONDS, "By how many seconds the latest of them.", status.expiry.late_seconds),
+        (metric::EXPIRED, "Recordings that expired since the start.", status.expiry.expired),
+        (metric::EXPIRED_LATE, "Recordings that expired after their promise.", status.expiry.expired_late),
+        (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
     ];
     let text: String = gauges
         .iter()

@@ -1,5 +1,6 @@
 //! What goes in and out of the vault: plain types, no transport, no storage.
 
+use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
     id::RecordingId,
     time::{Day, Timestamp},
@@ -109,8 +110,8 @@ pub struct NewTenant {
     pub home: String,
     /// Where copies go.
     pub residency: Residency,
-    /// Name of the retention policy.
-    pub policy: String,
+    /// The retention policy.
+    pub policy: PolicySource,
 }
 
 /// A tenant as it is shown.
@@ -437,6 +438,8 @@ pub struct Status {
     pub generation: u64,
     /// What the slot declares.
     pub slot_forgets: String,
+    /// What the runner has done, and what it could not do.
+    pub expiry: ExpiryStatus,
 }
 
 /// A date as a sentence ends with it.

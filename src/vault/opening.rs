@@ -32,7 +32,7 @@ use crate::{
         media,
         time::{Day, Timestamp},
     },
-    keys::{Change, CommitError, Keeping, Mutation, Owner, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
     proto::stored,
 };
 use ring::digest;
@@ -208,7 +208,10 @@ impl Inner {
             self.journal.admit().map_err(|_| Error::JournalFull)?;
         }
         let (settings, holder) = self.settings(tenant)?;
+        self.governed(tenant, open.kind, None)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
+        let _keeping = self.keeping.read().await;
+        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None)?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
@@ -255,7 +258,7 @@ impl Inner {
                 audio: audio.duplicate(),
                 facts: facts.duplicate(),
                 objects: vec![object],
-                keeping: Keeping::default(),
+                keeping,
                 parent: None,
                 parties: Vec::new(),
                 wrapped: false,

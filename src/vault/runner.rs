@@ -105,7 +105,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     let _alone = inner.expiry.alone.lock().await;
     inner.redue_wanted().await?;
-    if inner.keys.next_due(None) > Minute::begun(inner.clock.now()) {
+    if inner.keys.next_due(None)? > Minute::begun(inner.clock.now()) {
         inner.expiry.note(0, 0);
         inner.look_at_the_clock().await;
         return Ok(());
@@ -217,7 +217,7 @@ impl Inner {
         if places.is_empty() {
             return Ok(());
         }
-        let _alone = self.keepings.alone().await;
+        let _alone = self.keeping.write().await;
         let mut entries = Vec::new();
         for at in places {
             if let Some(entry) = self.keys.entry(*at)? {
@@ -279,7 +279,7 @@ impl Inner {
                 // It is free by now.
                 continue;
             };
-            let _alone = self.keepings.alone().await;
+            let _alone = self.keeping.write().await;
             let Some(entry) = self.keys.entry(at)? else { continue };
             if let Blocked::Hold(hold) = &stands {
                 self.park_expiry(&standing, hold, at, &entry, parts).await?;

@@ -7,9 +7,7 @@
 //! the log that are about no tenant. No public name can begin with `~`, and no name from outside is ever looked up among
 //! reserved ones: it can neither be shown nor listed, recorded into or erased.
 
-use super::{
-    Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values,
-};
+use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values};
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
@@ -39,7 +37,7 @@ pub(crate) struct Settings {
     pub policy: String,
     /// When it was created.
     pub created: Timestamp,
-    /// How often the policy was set.
+    /// How often the policy was set or a state changed that its rules go by.
     pub policy_revision: u64,
     /// What the due times of what is stored were last made from.
     pub due_revision: u64,
@@ -61,6 +59,18 @@ impl Settings {
             room.then(|| self.grounds.push(ground.to_owned())).map(|()| self.grounds.len() - 1)
         })?;
         u8::try_from(at + 1).ok()
+    }
+
+    /// The number of a ground that was added before; 0 where it was not.
+    pub fn ground_number(&self, ground: &str) -> u8 {
+        let at = self.grounds.iter().position(|known| known == ground);
+        at.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0)
+    }
+
+    /// Says that a rule, or a state that rules go by, is another from this command on: everything stored is to be made due
+    /// anew.
+    pub fn rules_changed(&mut self) {
+        self.policy_revision += 1;
     }
 
     /// The ground that a number in an entry stands for.
@@ -129,13 +139,13 @@ impl Vault {
         if new.residency == Residency::Both && regions.len() < 2 {
             return Err(invalid("residency", "`both` needs a group of two regions; send `home-only`".to_owned()));
         }
-        check_name("policy", &new.policy)?;
+        let chosen = new.policy.read()?;
 
         let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());
-        let settings = Settings {
+        let mut settings = Settings {
             home: new.home,
             residency: new.residency,
-            policy: new.policy,
+            policy: String::new(),
             created: self.0.clock.now(),
             policy_revision: 0,
             due_revision: 0,
@@ -144,6 +154,10 @@ impl Vault {
             restricted: false,
             ever_restricted: false,
         };
+        chosen.enter(&mut settings)?;
+        // Nothing is stored that would have to be made due by it.
+        settings.due_revision = settings.policy_revision;
+        let policy = chosen.change(tenant, row, &secret);
         let name = values::name(row, envelope::Kind::TenantSettings);
         let envelope = values::seal(&settings.to_stored(), &secret, &name);
         self.0
@@ -151,6 +165,7 @@ impl Vault {
             .commit(Mutation::new(vec![
                 Change::AddTenant { tenant, row, secret, name: new.name.clone() },
                 Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
+                policy,
             ]))
             .await?;
         self.tenant(&new.name)
