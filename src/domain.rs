@@ -1,7 +1,9 @@
 //! Identifiers, kinds, media types, retention, time: the words of the product, pure and without I/O.
 
+pub mod audit;
 pub mod id;
 pub mod media;
+pub mod party;
 pub mod reason;
 pub mod retention;
 pub mod time;

@@ -56,6 +56,7 @@ pub mod backing;
 pub mod command;
 pub mod index;
 pub mod keeping;
+pub mod log;
 pub mod page;
 pub mod plan;
 pub mod rocks;
@@ -65,6 +66,7 @@ pub mod store;
 pub mod sweep;
 pub mod tree;
 pub mod veil;
+pub mod wrap;
 mod writer;
 
 #[cfg(test)]
@@ -77,7 +79,7 @@ pub use store::KeyStore;
 pub use sweep::DoomedBatch;
 
 use crate::{
-    crypto::{envelope, secret::Secret},
+    crypto::{envelope, random, secret::Secret},
     domain::{
         id::{ObjectId, PeriodHandle, ReceiptId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
         time::Day,
@@ -200,12 +202,37 @@ pub struct ValueName {
 }
 
 impl ValueName {
+    /// A fresh name for a [`envelope::Kind::LogRef`] under this owner's row.
+    pub fn log_ref(owner: Owner, row: RowId) -> Self {
+        let mut suffix = vec![owner.part().map_or(0, |part| part as u8)];
+        suffix.extend_from_slice(&random::<8>());
+        Self { row, kind: envelope::Kind::LogRef, suffix }
+    }
+
     /// The row name; also the clear part of the envelope in the row.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = value_prefix(self.row, self.kind);
         bytes.extend_from_slice(&self.suffix);
         bytes
     }
+}
+
+/// Prefixes of the rows of values that lie under one leaf of a recording. Where a kind lies under both, the suffix begins
+/// with the leaf.
+fn leaf_prefixes(row: RowId, part: wrap::Part) -> Vec<Vec<u8>> {
+    let under = |part: wrap::Part, kind| match part {
+        wrap::Part::Audio => Owner::under_audio(kind),
+        wrap::Part::Facts => Owner::under_facts(kind),
+    };
+    let mut prefixes = Vec::new();
+    for kind in envelope::Kind::ALL.into_iter().filter(|kind| under(part, *kind)) {
+        let mut prefix = value_prefix(row, kind);
+        if Owner::under_audio(kind) && Owner::under_facts(kind) {
+            prefix.push(part as u8);
+        }
+        prefixes.push(prefix);
+    }
+    prefixes
 }
 
 fn value_prefix(row: RowId, kind: envelope::Kind) -> Vec<u8> {
@@ -246,6 +273,7 @@ impl Owner {
                     | Kind::PublishedCell
                     | Kind::LogRef
                     | Kind::Transition
+                    | Kind::Block
             ),
             Owner::Subscriber(..) => {
                 matches!(kind, Kind::SubscriberState | Kind::Permission | Kind::Parked | Kind::LogRef)
@@ -262,6 +290,15 @@ impl Owner {
             ),
             Owner::Audio(_) => Self::under_audio(kind),
             Owner::Facts(_) => Self::under_facts(kind),
+        }
+    }
+
+    /// Which leaf of a recording it is.
+    fn part(self) -> Option<wrap::Part> {
+        match self {
+            Owner::Audio(_) => Some(wrap::Part::Audio),
+            Owner::Facts(_) => Some(wrap::Part::Facts),
+            Owner::Tenant(_) | Owner::Subscriber(..) | Owner::Period(..) => None,
         }
     }
 

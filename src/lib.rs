@@ -7,7 +7,7 @@
 //! - [`crypto`]: secrets, key derivation, the sealed envelope. The one table of labels.
 //! - [`segment`]: the sealed slice, one object in S3.
 //! - [`keys`]: the erasable key tree and its root slot; [`journal`]: live audio on its way to S3;
-//!   [`object`]: the S3 side. These three never use one another.
+//!   [`object`]: the S3 side; [`audit`]: the log that shows what was done, and receipts. These four never use one another.
 //! - [`vault`]: composes them: ingest, playback, erasure, sweeping. What the transports call.
 //! - [`transport`]: gRPC and HTTP over TLS and QUIC; who is calling; errors as status codes.
 //! - [`server`]: configuration, start, drain; the all-in-one `dev` form.
@@ -15,6 +15,7 @@
 //! - [`forensics`]: the attacker, for the second binary. Of the gateway it uses the formats alone.
 #![forbid(unsafe_code)]
 
+pub mod audit;
 pub mod cli;
 pub mod crypto;
 pub mod domain;

@@ -16,6 +16,7 @@
 //!   never waits for S3.
 //! - A *live call* never waits for S3 before it is acknowledged.
 
+mod anonymous;
 pub mod api;
 mod api_keys;
 mod audio;
@@ -24,9 +25,11 @@ mod claims;
 mod clearance;
 mod erasure;
 mod explain;
+mod holds;
 mod housekeeping;
 mod ingest;
 mod opening;
+mod parked;
 mod playback;
 mod recording_id;
 mod recover;
@@ -35,22 +38,29 @@ mod replicate;
 mod retention;
 mod runner;
 mod sessions;
+mod states;
 mod sweep;
 mod switches;
 mod tenants;
 mod track;
+mod transition;
 mod values;
 mod witness;
 
 pub use crate::domain::id::ApiKeyId;
+pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use explain::{DryRunRow, Explanation, PartExplanation};
+pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use ingest::Ingest;
+pub use parked::{Ran, Waiting};
 pub use playback::Playback;
 pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
 pub use runner::ExpiryStatus;
+pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
+pub use transition::Settled;
 
 use crate::{
     domain::{
@@ -64,6 +74,7 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use holds::Holds;
 use retention::Policies;
 use runner::Expiry;
 use sessions::{Cut, Sessions};
@@ -86,6 +97,8 @@ pub struct VaultConfig {
     pub sender_timeout: Duration,
     /// Days for which client ids are remembered, and for which a start may lie back.
     pub client_window_days: u32,
+    /// Purged tenants that an anonymous sum must be of before it may be seen.
+    pub min_tenants: u32,
 }
 
 impl Default for VaultConfig {
@@ -96,6 +109,7 @@ impl Default for VaultConfig {
             max_unstored: Duration::from_secs(60),
             sender_timeout: Duration::from_secs(60),
             client_window_days: 14,
+            min_tenants: 10,
         }
     }
 }
@@ -128,14 +142,23 @@ pub(crate) struct Inner {
     playbacks: Arc<Semaphore>,
     client_locks: Vec<Mutex<()>>,
     period_lock: Mutex<()>,
-    /// Whoever rewrites a tenant's settings holds it.
+    /// Whoever rewrites a tenant's settings, or a subscriber's state, holds it.
     settings_lock: Mutex<()>,
     policies: Policies,
-    /// Who may write the keeping of an entry; see [`retention`].
-    keeping: RwLock<()>,
     expiry: Expiry,
     clocks: Clocks,
     due_wake: Notify,
+    /// A new recording holds it shared, a change of what takes recordings alone.
+    gate: RwLock<()>,
+    /// Whoever rewrites what an entry says about keeping holds it alone; see [`retention`].
+    keeping: RwLock<()>,
+    holds: Holds,
+    /// Closes and purges, one step at a time.
+    transitions: Mutex<()>,
+    /// When a purge that something keeps is looked at again.
+    purge_looks: Mutex<HashMap<TenantHandle, Timestamp>>,
+    /// Additions to the cell of anonymous sums, one at a time.
+    cell_lock: Mutex<()>,
     sweep_wake: Notify,
     copy_wake: Notify,
     stopping: CancellationToken,
@@ -178,15 +201,21 @@ impl Vault {
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
             policies: Policies::default(),
-            keeping: RwLock::new(()),
             expiry: Expiry::default(),
             clocks: Clocks::default(),
             due_wake: Notify::new(),
+            gate: RwLock::new(()),
+            keeping: RwLock::new(()),
+            holds: Holds::default(),
+            transitions: Mutex::new(()),
+            purge_looks: Mutex::new(HashMap::new()),
+            cell_lock: Mutex::new(()),
             sweep_wake: Notify::new(),
             copy_wake: Notify::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
         });
+        inner.read_holds()?;
         recover::take_up(&inner, recovered)?;
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
@@ -211,7 +240,12 @@ impl Vault {
     /// What waits and how much room is left.
     pub fn status(&self) -> Status {
         let inner = &self.0;
+        let (holds, holds_overdue) = inner.count_holds();
         Status {
+            holds,
+            holds_overdue,
+            parked: inner.count_parked().unwrap_or_default(),
+            transitions: inner.count_transitions().unwrap_or_default(),
             sweeps_pending: inner.keys.doomed_count(),
             replications_pending: inner.keys.copies_count(),
             recordings_open: inner.sessions.feeding(),

@@ -20,12 +20,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("keys", &["segment", "crypto", "domain", "proto"]),
     ("journal", &["segment", "crypto", "domain", "proto"]),
     ("object", &["segment", "crypto", "domain", "proto"]),
-    ("vault", &["keys", "journal", "object", "segment", "crypto", "domain", "proto"]),
+    ("audit", &["segment", "crypto", "domain", "proto"]),
+    ("vault", &["keys", "journal", "object", "audit", "segment", "crypto", "domain", "proto"]),
     ("transport", &["vault", "crypto", "domain", "proto"]),
     // Composes the parts.
-    ("server", &["transport", "vault", "keys", "journal", "object", "segment", "crypto", "domain", "proto"]),
-    // Client commands know the wire only; `dev` and `serve`, which src/cli.rs dispatches, are the server's.
-    ("cli", &["domain", "proto", "crypto", "server"]),
+    ("server", &["transport", "vault", "keys", "journal", "object", "audit", "segment", "crypto", "domain", "proto"]),
+    // Client commands know the wire, and what is verified offline; `dev` and `serve`, which src/cli.rs dispatches, are the
+    // server's.
+    ("cli", &["domain", "proto", "crypto", "audit", "server"]),
     // The attacker shares definitions of formats with the gateway, and nothing that the gateway does.
     ("forensics", &["segment", "crypto", "domain", "proto"]),
 ];

@@ -275,12 +275,25 @@ pub enum EraseCommand {
     Subscriber {
         /// TENANT/NAME.
         name: String,
+        /// Calls of this name that come later: `continue` takes them under fresh keys, `block` refuses them and remembers a
+        /// keyed hash of the name.
+        #[arg(long, value_enum, default_value = "continue")]
+        future: Future,
     },
     /// A tenant and everything below.
     Tenant {
         /// Its name.
         name: String,
     },
+}
+
+/// What happens to later calls of an erased subscriber's name.
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Future {
+    /// They are taken, and nothing remembers that there was such a subscriber.
+    Continue,
+    /// They are refused.
+    Block,
 }
 
 /// A part of a recording.

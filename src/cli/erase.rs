@@ -1,7 +1,7 @@
 //! `quietus erase`: the answer comes after the previous root has been destroyed.
 
 use super::{
-    args::{EraseCommand, Part},
+    args::{EraseCommand, Future, Part},
     connect::Link,
     failure::Failure,
     names,
@@ -23,9 +23,22 @@ pub async fn run(link: Link, command: EraseCommand, output: Output) -> Result<()
             };
             Scope::Recording(EraseRecording { id: names::resolve(&id)?, part: part.into() })
         }
-        EraseCommand::Subscriber { name } => {
+        EraseCommand::Subscriber { name, future } => {
             let (tenant, subscriber) = names::resolve_subscriber(&name)?;
-            Scope::Subscriber(EraseSubscriber { tenant, subscriber })
+            let future = match future {
+                Future::Continue => v1::Future::Continue,
+                Future::Block => {
+                    // The reader may be a script: it goes where messages go, and nothing waits for it.
+                    use std::io::Write as _;
+                    let _ = writeln!(
+                        std::io::stderr(),
+                        "quietus: --future block keeps a keyed hash of the name in the tenant, so that whoever can open the \
+                         living tenant can test whether a name was blocked; `continue` remembers nothing"
+                    );
+                    v1::Future::Block
+                }
+            };
+            Scope::Subscriber(EraseSubscriber { tenant, subscriber, future: future.into() })
         }
         EraseCommand::Tenant { name } => {
             let tenant = names::resolve(&name)?;

@@ -94,11 +94,13 @@ pub enum Kind {
     Transition = 28,
     /// A leaf's secret inside a page, under what follows from the secrets of everybody it is bound to.
     Wrapped = 29,
+    /// The name of an erased subscriber is refused, under the tenant's stable secret.
+    Block = 30,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 29] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -128,6 +130,7 @@ impl Kind {
         Kind::Timeline,
         Kind::Transition,
         Kind::Wrapped,
+        Kind::Block,
     ];
 
     /// From the byte in a header.

@@ -21,11 +21,17 @@ pub enum Label {
     ClientRow,
     /// Secret of a client id's row, from the period key and the client id.
     ClientSecret,
+    /// Row name of a blocked name; under the tenant's stable secret.
+    BlockRow,
+    /// Row name of what waits for a hold; under the hold's period key.
+    ParkedRow,
+    /// What wraps the leaves of a recording that several subscribers are bound to; from the stable secrets of them all.
+    Parties,
 }
 
 impl Label {
     /// Every label, for the docs' table and its test.
-    pub const ALL: [Label; 9] = [
+    pub const ALL: [Label; 12] = [
         Label::Envelope,
         Label::SliceKey,
         Label::SliceCommitment,
@@ -35,6 +41,9 @@ impl Label {
         Label::RecordingIdCheck,
         Label::ClientRow,
         Label::ClientSecret,
+        Label::BlockRow,
+        Label::ParkedRow,
+        Label::Parties,
     ];
 
     /// The bytes that go into HKDF's `info`.
@@ -49,12 +58,16 @@ impl Label {
             Label::RecordingIdCheck => "quietus/1 recording id check",
             Label::ClientRow => "quietus/1 client row",
             Label::ClientSecret => "quietus/1 client secret",
+            Label::BlockRow => "quietus/1 block row",
+            Label::ParkedRow => "quietus/1 parked row",
+            Label::Parties => "quietus/1 parties",
         }
     }
 }
 
-/// `HKDF-SHA256(salt = none, ikm = secret, info = label ‖ 0x00 ‖ context…)`, `N` bytes (RFC 5869).
-pub fn derive<const N: usize>(secret: &[u8; 32], label: Label, context: &[&[u8]]) -> zeroize::Zeroizing<[u8; N]> {
+/// `HKDF-SHA256(salt = none, ikm = secret, info = label ‖ 0x00 ‖ context…)`, `N` bytes (RFC 5869). The secret is one of 32
+/// bytes, or several of them joined.
+pub fn derive<const N: usize>(secret: &[u8], label: Label, context: &[&[u8]]) -> zeroize::Zeroizing<[u8; N]> {
     struct Len(usize);
     impl ring::hkdf::KeyType for Len {
         fn len(&self) -> usize {

@@ -82,11 +82,29 @@ random_id!(
     /// Names a root without telling it.
     RootId, 16
 );
+random_id!(
+    /// A hold, as people name it.
+    HoldId, 16
+);
 
 random_id!(
     /// Names an API key of a tenant. Stands in clear; worth nothing without the key's secret.
     ApiKeyId, 12
 );
+
+impl FromStr for HoldId {
+    type Err = NotAHoldId;
+
+    fn from_str(text: &str) -> Result<Self, NotAHoldId> {
+        let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.trim().as_bytes()).ok();
+        bytes.and_then(|bytes| Self::from_slice(&bytes)).ok_or(NotAHoldId)
+    }
+}
+
+/// The text is not a hold's id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a hold's id has 32 hexadecimal digits")]
+pub struct NotAHoldId;
 
 /// What clients hold of a recording.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -169,6 +187,7 @@ mod tests {
         #[test]
         fn hostile_text_never_panics(text: String) {
             let _ = text.parse::<RecordingId>();
+            let _ = text.parse::<HoldId>();
         }
     }
 }

@@ -224,12 +224,22 @@ impl Closure {
 
     fn values(&mut self, carved: &Carved, exhaustive: bool, needles: &mut Needles) -> Result<(), Error> {
         let every: Vec<Key> = if exhaustive { self.secrets().map(|known| known.secret).collect() } else { Vec::new() };
+        // The parts of an audit entry name no row: each is tried with every secret that it may lie under.
+        let of_periods = |periods: bool| -> Vec<Key> {
+            self.secrets().filter(|known| (known.role == Role::Period) == periods).map(|known| known.secret).collect()
+        };
+        let (evidence, subjects) = (of_periods(true), of_periods(false));
         for sealed in &carved.sealed {
             if matches!(sealed.kind, Kind::Top | Kind::Page | Kind::Append) || self.opened.contains(&sealed.salt) {
                 continue;
             }
-            let secrets: Vec<Key> =
-                self.secrets_of(&sealed.id).iter().map(|known| known.secret).chain(every.iter().copied()).collect();
+            let named: Vec<Key> = self.secrets_of(&sealed.id).iter().map(|known| known.secret).collect();
+            let unnamed = match sealed.kind {
+                Kind::AuditEvidence => &evidence,
+                Kind::AuditSubject => &subjects,
+                _ => &every,
+            };
+            let secrets: Vec<Key> = named.into_iter().chain(unnamed.iter().copied()).collect();
             if secrets.is_empty() {
                 continue;
             }
@@ -309,6 +319,7 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Timeline => "time line",
         Kind::Transition => "transition",
         Kind::Wrapped => "wrapped secret",
+        Kind::Block => "blocked name",
     }
 }
 

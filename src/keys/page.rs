@@ -3,21 +3,18 @@
 //! The tables are in docs/format.md, section 3. What stands in clear beside a sealed page (child pages, rows, objects) is
 //! the sweeper's map for the day when the key is gone. It repeats ids that lie in the body too; decoding insists that both
 //! say the same, in the same order, so there is one reading of every page.
-//!
-//! Entries are immutable and shared ([`Arc`]): an old and a new version of a page hold the same secrets, and a secret is
-//! wiped when the last page that holds it is dropped.
 
-use super::{
-    MAX_NAME, Period, Purpose,
-    veil::{Veil, Veiled},
-};
+mod entry;
+
+use super::veil::Veil;
 use crate::{
     crypto::secret::{SECRET_LEN, Secret},
     domain::{
-        id::{ObjectId, PageId, PeriodHandle, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle},
-        time::Day,
+        id::{ObjectId, PageId, RootId, RowId, SubscriberHandle, TenantHandle},
+        time::Minute,
     },
 };
+pub use entry::{Account, Bound, Entry, Leaf, Recording, Ties};
 use std::{borrow::Borrow, sync::Arc};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -106,150 +103,6 @@ pub struct Link {
     pub id: PageId,
     /// Its key.
     pub key: Arc<Secret>,
-}
-
-/// A tenant or a subscriber.
-#[derive(Clone)]
-pub struct Account {
-    /// Its handle.
-    pub handle: [u8; 8],
-    /// Its rows.
-    pub row: RowId,
-    /// Its stable secret.
-    pub secret: Arc<Secret>,
-    /// What lies below it.
-    pub subtree: Link,
-    /// Its name.
-    pub name: Arc<Name>,
-}
-
-/// A recording.
-#[derive(Clone)]
-pub struct Recording {
-    /// Its handle.
-    pub handle: RecordingHandle,
-    /// Its rows.
-    pub row: RowId,
-    /// What it is; the vault's number.
-    pub kind: u8,
-    /// None once erased.
-    pub audio: Option<Veiled>,
-    /// None once erased.
-    pub facts: Option<Veiled>,
-    /// Its objects, in the clear part.
-    pub objects: Vec<ObjectId>,
-}
-
-/// One entry of a page.
-pub enum Entry {
-    /// A page of the same subtree, with everything from `low` up to the next entry's.
-    Branch {
-        /// Where it begins.
-        low: Place,
-        /// The page.
-        child: Link,
-    },
-    /// A tenant.
-    Tenant(Account),
-    /// A subscriber.
-    Subscriber(Account),
-    /// A period and its secret.
-    Period(Period, Arc<Secret>),
-    /// A recording.
-    Recording(Recording),
-}
-
-impl Entry {
-    /// Where it stands in its page.
-    pub fn place(&self) -> Place {
-        match self {
-            Entry::Branch { low, .. } => *low,
-            Entry::Tenant(account) | Entry::Subscriber(account) => place(&account.handle),
-            Entry::Period(period, _) => place(&period.handle.0),
-            Entry::Recording(recording) => recording.handle.0,
-        }
-    }
-
-    /// The page below it.
-    pub fn child(&self) -> Option<&Link> {
-        match self {
-            Entry::Branch { child, .. } => Some(child),
-            Entry::Tenant(account) | Entry::Subscriber(account) => Some(&account.subtree),
-            Entry::Period(..) | Entry::Recording(_) => None,
-        }
-    }
-
-    /// Its items in the clear part.
-    pub fn push_items(&self, items: &mut Vec<Item>) {
-        match self {
-            Entry::Branch { child, .. } => items.push(Item::Page(child.id)),
-            Entry::Tenant(account) | Entry::Subscriber(account) => {
-                items.extend([Item::Page(account.subtree.id), Item::Row(account.row)]);
-            }
-            Entry::Period(period, _) => items.push(Item::Row(period.row)),
-            Entry::Recording(recording) => {
-                items.push(Item::Row(recording.row));
-                items.extend(recording.objects.iter().copied().map(Item::Object));
-            }
-        }
-    }
-
-    /// Bytes it takes, in the body and in the clear part.
-    pub fn size(&self) -> usize {
-        match self {
-            Entry::Branch { .. } => 64 + 17,
-            Entry::Tenant(account) | Entry::Subscriber(account) => 107 + account.name.as_str().len() + 34,
-            Entry::Period(..) => 62 + 17,
-            Entry::Recording(recording) => 35 + 64 + 17 * (1 + recording.objects.len()),
-        }
-    }
-
-    fn encode(&self, out: &mut Vec<u8>) -> Result<(), BadPage> {
-        match self {
-            Entry::Branch { low, child } => {
-                out.extend_from_slice(low);
-                encode_link(child, out);
-            }
-            Entry::Tenant(account) => encode_account(1, account, out),
-            Entry::Subscriber(account) => encode_account(2, account, out),
-            Entry::Period(period, secret) => {
-                out.push(3);
-                out.extend_from_slice(&period.handle.0);
-                out.extend_from_slice(&period.row.0);
-                out.extend_from_slice(secret.expose());
-                out.push(period.purpose as u8);
-                out.extend_from_slice(&period.day.0.to_be_bytes());
-            }
-            Entry::Recording(recording) => {
-                out.push(4);
-                out.extend_from_slice(&recording.handle.0);
-                out.extend_from_slice(&recording.row.0);
-                out.push(recording.kind);
-                out.push(u8::from(recording.audio.is_some()) | u8::from(recording.facts.is_some()) << 1);
-                for secret in [&recording.audio, &recording.facts].into_iter().flatten() {
-                    out.extend_from_slice(secret.open().ok_or(BadPage)?.expose());
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn encode_link(link: &Link, out: &mut Vec<u8>) {
-    out.extend_from_slice(&link.id.0);
-    out.extend_from_slice(link.key.expose());
-}
-
-fn encode_account(tag: u8, account: &Account, out: &mut Vec<u8>) {
-    out.push(tag);
-    out.extend_from_slice(&account.handle);
-    out.extend_from_slice(&account.row.0);
-    out.extend_from_slice(account.secret.expose());
-    encode_link(&account.subtree, out);
-    let name = account.name.as_str().as_bytes();
-    debug_assert!(name.len() <= MAX_NAME, "the planner bounds names");
-    out.extend_from_slice(&(name.len() as u16).to_be_bytes());
-    out.extend_from_slice(name);
 }
 
 /// An id in clear, and what it is of. In a page: `Page`, `Row`, `Object`; the last two only in doomed rows.
@@ -372,7 +225,7 @@ pub fn decode_body(body: &[u8], items: &[Item], veil: Option<&Arc<Veil>>) -> Res
     let mut items = Items(items);
     let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(count.min(body.len() / 48));
     for _ in 0..count {
-        let entry = decode_entry(level, &mut reader, &mut items, veil)?;
+        let entry = Entry::decode(level, &mut reader, &mut items, veil)?;
         if entries.last().is_some_and(|last| last.place() >= entry.place()) {
             return Err(BadPage);
         }
@@ -387,11 +240,16 @@ pub enum Append {
     Insert(Arc<Entry>),
     /// More objects of a recording that is there.
     Objects(RowId, Vec<ObjectId>),
+    /// An entry takes the place of an older version of itself, which holds no secret that this one lacks.
+    Replace(Arc<Entry>),
 }
 
 /// The sealed part of an appended row and its items; fails like [`encode_body`].
 pub fn encode_appends(appends: &[Append]) -> Result<Encoded, BadPage> {
-    let size = appends.iter().map(|append| if let Append::Insert(entry) = append { 1 + entry.size() } else { 17 });
+    let size = appends.iter().map(|append| match append {
+        Append::Insert(entry) | Append::Replace(entry) => 1 + entry.size(),
+        Append::Objects(..) => 17,
+    });
     let mut body = Zeroizing::new(Vec::with_capacity(size.sum()));
     let mut items = Vec::new();
     for append in appends {
@@ -406,6 +264,12 @@ pub fn encode_appends(appends: &[Append]) -> Result<Encoded, BadPage> {
                 body.extend_from_slice(&row.0);
                 items.push(Item::Row(*row));
                 items.extend(objects.iter().copied().map(Item::Object));
+            }
+            Append::Replace(entry) => {
+                // Entries of branches have no tag of their own.
+                body.push(if matches!(**entry, Entry::Branch { .. }) { 4 } else { 3 });
+                entry.encode(&mut body)?;
+                entry.push_items(&mut items);
             }
         }
     }
@@ -423,17 +287,31 @@ pub fn decode_appends(
     let mut items = Items(items);
     let mut appends = Vec::new();
     while !reader.0.is_empty() {
-        appends.push(match reader.byte()? {
-            1 => Append::Insert(Arc::new(decode_entry(level, &mut reader, &mut items, veil)?)),
-            2 => {
+        appends.push(match (reader.byte()?, level) {
+            (1, Level::Branch) => return Err(BadPage),
+            (1, _) => Append::Insert(Arc::new(Entry::decode(level, &mut reader, &mut items, veil)?)),
+            (2, _) => {
                 let row = RowId(reader.array()?);
                 items.expect(Item::Row(row))?;
                 Append::Objects(row, items.objects())
+            }
+            (4, Level::Branch) => replace(level, &mut reader, &mut items, veil)?,
+            (3, Level::Tenants | Level::Subscribers | Level::Recordings) => {
+                replace(level, &mut reader, &mut items, veil)?
             }
             _ => return Err(BadPage),
         });
     }
     if items.0.is_empty() { Ok(appends) } else { Err(BadPage) }
+}
+
+fn replace(
+    level: Level,
+    reader: &mut Reader<'_>,
+    items: &mut Items<'_>,
+    veil: Option<&Arc<Veil>>,
+) -> Result<Append, BadPage> {
+    Entry::decode(level, reader, items, veil).map(|entry| Append::Replace(Arc::new(entry)))
 }
 
 /// Applies an appended row to a page's entries.
@@ -444,74 +322,39 @@ pub fn apply_append(entries: &mut Vec<Arc<Entry>>, append: Append) -> Result<(),
             Err(index) => entries.insert(index, entry),
         },
         Append::Objects(row, objects) => {
-            let found = entries.iter_mut().find_map(|entry| match &**entry {
-                Entry::Recording(recording) if recording.row == row => Some((recording.clone(), entry)),
+            let with_objects = |entry: &Entry| match entry {
+                Entry::Recording(recording) if recording.row == row => {
+                    let mut recording = recording.clone();
+                    recording.objects.extend(&objects);
+                    Some(Entry::Recording(recording))
+                }
+                Entry::Bound(bound) if bound.row == row => {
+                    let mut bound = bound.clone();
+                    bound.objects.extend(&objects);
+                    Some(Entry::Bound(bound))
+                }
                 _ => None,
-            });
-            let (mut recording, entry) = found.ok_or(BadPage)?;
-            recording.objects.extend(objects);
-            *entry = Arc::new(Entry::Recording(recording));
+            };
+            let found = entries.iter_mut().find_map(|entry| with_objects(entry).map(|new| (entry, new)));
+            let (entry, new) = found.ok_or(BadPage)?;
+            *entry = Arc::new(new);
         }
+        Append::Replace(entry) => match find(entries, &entry.place()) {
+            Ok(index) => entries[index] = entry,
+            Err(_) => return Err(BadPage),
+        },
     }
     Ok(())
+}
+
+/// When the first of these entries, or what lies below them, is due.
+pub fn due(entries: &[Arc<Entry>]) -> Minute {
+    entries.iter().map(|entry| entry.due()).min().unwrap_or(Minute::NEVER)
 }
 
 /// Where a place is among ordered entries, or would be.
 pub fn find(entries: &[Arc<Entry>], place: &Place) -> Result<usize, usize> {
     entries.binary_search_by(|entry| entry.place().cmp(place))
-}
-
-fn decode_entry(
-    level: Level,
-    reader: &mut Reader<'_>,
-    items: &mut Items<'_>,
-    veil: Option<&Arc<Veil>>,
-) -> Result<Entry, BadPage> {
-    if level == Level::Branch {
-        let low = reader.array()?;
-        let child = decode_link(reader)?;
-        items.expect(Item::Page(child.id))?;
-        return Ok(Entry::Branch { low, child });
-    }
-    match (reader.byte()?, level) {
-        (1, Level::Tenants) => decode_account(reader, items).map(Entry::Tenant),
-        (2, Level::Subscribers) => decode_account(reader, items).map(Entry::Subscriber),
-        (3, Level::Subscribers) => {
-            let (handle, row) = (PeriodHandle(reader.array()?), RowId(reader.array()?));
-            let secret = decode_secret(reader)?;
-            let purpose = Purpose::from_byte(reader.byte()?).ok_or(BadPage)?;
-            let day = Day(u32::from_be_bytes(reader.array()?));
-            items.expect(Item::Row(row))?;
-            Ok(Entry::Period(Period { handle, row, purpose, day }, secret))
-        }
-        (4, Level::Recordings) => {
-            let (handle, row) = (RecordingHandle(reader.array()?), RowId(reader.array()?));
-            let (kind, flags) = (reader.byte()?, reader.byte()?);
-            if flags > 3 {
-                return Err(BadPage);
-            }
-            let veil = veil.ok_or(BadPage)?;
-            let mut leaf = |flag| match flags & flag {
-                0 => Ok(None),
-                _ => decode_secret(reader).map(|secret| Some(Veiled::new(veil, &secret))),
-            };
-            let (audio, facts) = (leaf(1)?, leaf(2)?);
-            items.expect(Item::Row(row))?;
-            Ok(Entry::Recording(Recording { handle, row, kind, audio, facts, objects: items.objects() }))
-        }
-        _ => Err(BadPage),
-    }
-}
-
-fn decode_account(reader: &mut Reader<'_>, items: &mut Items<'_>) -> Result<Account, BadPage> {
-    let (handle, row) = (reader.array()?, RowId(reader.array()?));
-    let secret = decode_secret(reader)?;
-    let subtree = decode_link(reader)?;
-    let len = u16::from_be_bytes(reader.array()?);
-    let name = std::str::from_utf8(reader.take(usize::from(len))?).map_err(|_| BadPage)?;
-    items.expect(Item::Page(subtree.id))?;
-    items.expect(Item::Row(row))?;
-    Ok(Account { handle, row, secret, subtree, name: Arc::new(Name::new(name.to_owned())) })
 }
 
 fn decode_link(reader: &mut Reader<'_>) -> Result<Link, BadPage> {

@@ -7,25 +7,31 @@
 //!
 //! During planning only leaf pages change; branches and links follow in `settle`. So paths stay valid while a batch grows.
 
+mod recordings;
 mod settle;
 
 use super::{
-    Change, CommitError, MAX_NAME, MAX_OBJECTS, MAX_SUFFIX, Mutation, Owner, Parts, Period, ReadError, RecordingPath,
-    ValueName,
+    Change, CommitError, MAX_LEAF, MAX_NAME, MAX_RECEIPT, MAX_SUFFIX, Mutation, Owner, Period, ReadError, ValueName,
     backing::{Family, Row},
     index::{Index, NameChange},
-    page::{self, Account, Append, Entry, Item, Level, Link, Name, Page, Place, Recording, TOP, Under, place},
+    leaf_prefixes, log,
+    page::{self, Account, Append, Entry, Item, Level, Link, Name, Page, Place, TOP, Under, place},
     sweep::DoomedBatch,
     tree::{self, Search, Source, Step},
-    veil::{Veil, Veiled},
+    veil::Veil,
 };
 use crate::{
     crypto::{envelope::Envelope, random, secret::Secret},
-    domain::id::{ObjectId, PageId, RowId, SubscriberHandle, TenantHandle},
+    domain::{
+        id::{ObjectId, PageId, ReceiptId, RowId, SubscriberHandle, TenantHandle},
+        time::Minute,
+    },
 };
+use recordings::NewRecording;
 pub use settle::{Published, RootKey};
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
@@ -52,6 +58,8 @@ pub trait Store {
     fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError>;
     /// A row as it is now.
     fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
+    /// The names of the rows with this prefix as they are now.
+    fn rows(&self, family: Family, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ReadError>;
 }
 
 /// A page that this plan touches.
@@ -89,6 +97,15 @@ impl<S: Store> Source for Overlay<'_, S> {
 struct Doom {
     items: Vec<Item>,
     subtree: Option<PageId>,
+    receipt: Option<ReceiptId>,
+}
+
+/// A mutation that is part of the batch.
+pub struct Taken {
+    /// Whether it erased anything.
+    pub erased: bool,
+    /// The leaves of the audit log that it appends.
+    pub log: Range<u64>,
 }
 
 enum Undo {
@@ -103,6 +120,7 @@ struct Mark {
     dooms: usize,
     copies: usize,
     scopes: usize,
+    log: usize,
     erased: bool,
 }
 
@@ -118,14 +136,19 @@ pub struct Planner<'a, S> {
     names: Vec<NameChange>,
     dooms: Vec<Doom>,
     copies: Vec<(ObjectId, bool)>,
+    /// Leaves of the audit log that the store has.
+    log_size: u64,
+    log: Vec<log::Leaf>,
+    /// That of the mutation which is being taken in.
+    receipt: Option<ReceiptId>,
     undo: Vec<Undo>,
     erased: bool,
     published: Published,
 }
 
 impl<'a, S: Store> Planner<'a, S> {
-    /// Starts a batch on the state that `store` and `index` show; `root` opens the top.
-    pub fn new(store: &'a S, index: &'a Index, root: RootKey, limits: Limits) -> Self {
+    /// Starts a batch on the state that `store` and `index` show; `root` opens the top, the audit log has `log_size` leaves.
+    pub fn new(store: &'a S, index: &'a Index, root: RootKey, log_size: u64, limits: Limits) -> Self {
         Self {
             index,
             limits,
@@ -137,6 +160,9 @@ impl<'a, S: Store> Planner<'a, S> {
             names: Vec::new(),
             dooms: Vec::new(),
             copies: Vec::new(),
+            log_size,
+            log: Vec::new(),
+            receipt: None,
             undo: Vec::new(),
             erased: false,
             published: Published::default(),
@@ -148,8 +174,8 @@ impl<'a, S: Store> Planner<'a, S> {
         self.erased
     }
 
-    /// Takes a mutation into the batch and says whether it erased anything; or refuses it and leaves the batch as it was.
-    pub fn mutate(&mut self, mutation: Mutation) -> Result<bool, CommitError> {
+    /// Takes a mutation into the batch, or refuses it and leaves the batch as it was.
+    pub fn mutate(&mut self, mutation: Mutation) -> Result<Taken, CommitError> {
         let mark = Mark {
             undo: self.undo.len(),
             rows: self.rows.len(),
@@ -157,9 +183,12 @@ impl<'a, S: Store> Planner<'a, S> {
             dooms: self.dooms.len(),
             copies: self.copies.len(),
             scopes: self.published.scopes.len(),
+            log: self.log.len(),
             erased: self.erased,
         };
         self.erased = false;
+        self.receipt = mutation.receipt;
+        let before = self.log.len() as u64;
         for change in mutation.changes {
             if let Err(error) = self.change(change) {
                 self.roll_back(mark);
@@ -168,7 +197,7 @@ impl<'a, S: Store> Planner<'a, S> {
         }
         let erased = self.erased;
         self.erased |= mark.erased;
-        Ok(erased)
+        Ok(Taken { erased, log: self.log_size + before..self.log_size + self.log.len() as u64 })
     }
 
     /// Takes the sweeper's step in. A step that was taken before, or planned on another state, changes nothing.
@@ -198,6 +227,7 @@ impl<'a, S: Store> Planner<'a, S> {
         self.dooms.truncate(mark.dooms);
         self.copies.truncate(mark.copies);
         self.published.scopes.truncate(mark.scopes);
+        self.log.truncate(mark.log);
         self.erased = mark.erased;
     }
 
@@ -226,31 +256,14 @@ impl<'a, S: Store> Planner<'a, S> {
                 self.names.push(NameChange::AddPeriod(tenant, period));
                 self.insert(&path, Entry::Period(period, Arc::new(secret)))
             }
-            Change::AddRecording { at, row, kind, audio, facts, objects, .. } => {
-                if objects.len() > MAX_OBJECTS {
-                    return Err(CommitError::Malformed("a recording has too many objects"));
-                }
-                vacant(tree::recording(&self.overlay, &self.top, at, &mut path)?)?;
-                let veil = self.veil(at.tenant, at.subscriber).ok_or(CommitError::Gone)?;
-                let (audio, facts) = (Some(Veiled::new(&veil, &audio)), Some(Veiled::new(&veil, &facts)));
-                let recording = Recording { handle: at.recording, row, kind, audio, facts, objects };
-                self.insert(&path, Entry::Recording(recording))
+            Change::AddRecording { at, row, kind, audio, facts, objects, keeping, parent, parties, wrapped } => {
+                let new = NewRecording { row, kind, audio, facts, objects, keeping, parent, parties, wrapped };
+                self.add_recording(at, new)
             }
-            Change::AddObject { at, object } => {
-                let mut recording = self.living_recording(at, &mut path)?;
-                if recording.audio.is_none() {
-                    return Err(CommitError::Gone);
-                }
-                if recording.objects.contains(&object) {
-                    return Err(CommitError::Exists);
-                }
-                if recording.objects.len() >= MAX_OBJECTS {
-                    return Err(CommitError::Malformed("a recording has too many objects"));
-                }
-                recording.objects.push(object);
-                let append = Append::Objects(recording.row, vec![object]);
-                self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Append(append))
-            }
+            Change::SetKeeping { at, keeping } => self.set_keeping(at, keeping),
+            Change::BindParties { at, parties, wrapped } => self.bind_parties(at, parties, wrapped),
+            Change::RenewFacts { at, facts } => self.renew_facts(at, &facts),
+            Change::AddObject { at, object } => self.add_object(at, object),
             Change::PutValue { owner, name, envelope } => self.put_value(owner, &name, envelope),
             Change::DropValue { name } => {
                 self.rows.push(Row::delete(Family::Values, name.to_bytes()));
@@ -268,16 +281,24 @@ impl<'a, S: Store> Planner<'a, S> {
                 self.drop_copy(object);
                 Ok(())
             }
-            Change::DoomObject { at, object } => {
-                let mut recording = self.living_recording(at, &mut path)?;
-                let before = recording.objects.len();
-                recording.objects.retain(|own| *own != object);
-                if recording.objects.len() == before {
-                    return Err(CommitError::Gone);
+            Change::DoomObject { at, object } => self.doom_object(at, object),
+            Change::Log { leaf, under } => {
+                if leaf.len() > MAX_LEAF {
+                    return Err(CommitError::Malformed("a leaf of the audit log is too long"));
                 }
-                self.drop_copy(object);
-                self.dooms.push(Doom { items: vec![Item::Object(object)], subtree: None });
-                self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Rewrite)
+                self.log.push(log::Leaf { bytes: leaf, under });
+                Ok(())
+            }
+            Change::PutReceipt { id, body } => {
+                if body.len() > MAX_RECEIPT {
+                    return Err(CommitError::Malformed("a receipt is too long"));
+                }
+                self.rows.push(Row::put(Family::Receipts, id.0, body));
+                Ok(())
+            }
+            Change::DropReceipt { id } => {
+                self.rows.push(Row::delete(Family::Receipts, id.0));
+                Ok(())
             }
             Change::EraseTenant(tenant) => {
                 let found = tree::tenant(&self.overlay, &self.top, tenant, &mut path)?;
@@ -293,19 +314,13 @@ impl<'a, S: Store> Planner<'a, S> {
                 match found.found().as_deref() {
                     Some(Entry::Period(period, _)) => {
                         self.names.push(NameChange::DropPeriod(tenant, period.handle));
-                        self.dooms.push(Doom { items: vec![Item::Row(period.row)], subtree: None });
+                        self.fell(vec![Item::Row(period.row)], None);
                         self.edit(&path, place(&period.handle.0), None, Edit::Erase)
                     }
                     _ => Ok(()),
                 }
             }
             Change::EraseRecording { at, parts } => self.erase_recording(at, parts),
-            Change::SetKeeping { .. }
-            | Change::BindParties { .. }
-            | Change::RenewFacts { .. }
-            | Change::Log { .. }
-            | Change::PutReceipt { .. }
-            | Change::DropReceipt { .. } => Ok(()),
         }
     }
 
@@ -324,7 +339,8 @@ impl<'a, S: Store> Planner<'a, S> {
         };
         self.overlay.nodes.insert(link.id, node);
         self.undo.push(Undo::NewNode(link.id));
-        Account { handle, row, secret: Arc::new(secret), subtree: link, name: Arc::new(Name::new(name)) }
+        let (secret, name) = (Arc::new(secret), Arc::new(Name::new(name)));
+        Account { handle, row, secret, subtree: link, due: Minute::NEVER, name }
     }
 
     fn insert(&mut self, path: &[Step], entry: Entry) -> Result<(), CommitError> {
@@ -348,49 +364,14 @@ impl<'a, S: Store> Planner<'a, S> {
         let Some(entry) = found.found() else { return Ok(()) };
         let Some(account) = tree::account(&entry) else { return Ok(()) };
         self.names.push(dropped);
-        self.dooms.push(Doom { items: vec![Item::Row(account.row)], subtree: Some(account.subtree.id) });
+        self.fell(vec![Item::Row(account.row)], Some(account.subtree.id));
         self.published.scopes.push(scope);
         self.edit(path, entry.place(), None, Edit::Erase)
     }
 
-    fn erase_recording(&mut self, at: RecordingPath, parts: Parts) -> Result<(), CommitError> {
-        let mut path = Vec::new();
-        let found = tree::recording(&self.overlay, &self.top, at, &mut path)?.found();
-        let Some(Entry::Recording(recording)) = found.as_deref() else { return Ok(()) };
-        let (audio, facts) = (parts.audio && recording.audio.is_some(), parts.facts && recording.facts.is_some());
-        if !audio && !facts {
-            return Ok(());
-        }
-        let mut left = recording.clone();
-        let mut items = Vec::new();
-        if audio {
-            left.audio = None;
-            items.push(Item::AudioValues(left.row));
-            for object in left.objects.drain(..) {
-                self.drop_copy(object);
-                items.push(Item::Object(object));
-            }
-        }
-        if facts {
-            left.facts = None;
-            items.push(Item::FactsValues(left.row));
-        }
-        let left = if left.audio.is_none() && left.facts.is_none() {
-            items.retain(|item| matches!(item, Item::Object(_)));
-            items.insert(0, Item::Row(left.row));
-            None
-        } else {
-            Some(Arc::new(Entry::Recording(left)))
-        };
-        self.dooms.push(Doom { items, subtree: None });
-        self.edit(&path, at.recording.0, left, Edit::Erase)
-    }
-
-    fn living_recording(&mut self, at: RecordingPath, path: &mut Vec<Step>) -> Result<Recording, CommitError> {
-        match tree::recording(&self.overlay, &self.top, at, path)?.found().as_deref() {
-            Some(Entry::Recording(recording)) => Ok(recording.clone()),
-            _ => Err(CommitError::Gone),
-        }
+    /// Notes what the sweeper has to do.
+    fn fell(&mut self, items: Vec<Item>, subtree: Option<PageId>) {
+        self.dooms.push(Doom { items, subtree, receipt: self.receipt });
     }
 
     fn put_value(&mut self, owner: Owner, name: &ValueName, envelope: Vec<u8>) -> Result<(), CommitError> {
@@ -401,6 +382,11 @@ impl<'a, S: Store> Planner<'a, S> {
             return Err(CommitError::Malformed("a value's suffix is too long"));
         }
         let key = name.to_bytes();
+        if let Some(part) = owner.part()
+            && !leaf_prefixes(name.row, part).iter().any(|prefix| key.starts_with(prefix))
+        {
+            return Err(CommitError::Malformed("a value's suffix does not begin with its leaf"));
+        }
         let parsed = Envelope::parse(&envelope).map_err(|_| CommitError::Malformed("a value is not an envelope"))?;
         if parsed.kind != name.kind || parsed.clear != key {
             return Err(CommitError::Malformed("a value's envelope belongs in another row"));
@@ -417,8 +403,12 @@ impl<'a, S: Store> Planner<'a, S> {
             (Some(Entry::Tenant(account)), Owner::Tenant(_)) => Some(account.row),
             (Some(Entry::Subscriber(account)), Owner::Subscriber(..)) => Some(account.row),
             (Some(Entry::Period(period, _)), Owner::Period(..)) => Some(period.row),
-            (Some(Entry::Recording(recording)), Owner::Audio(_)) => recording.audio.as_ref().map(|_| recording.row),
-            (Some(Entry::Recording(recording)), Owner::Facts(_)) => recording.facts.as_ref().map(|_| recording.row),
+            (Some(Entry::Recording(recording)), Owner::Audio(at)) => {
+                self.leaf_row(at.tenant, recording, &recording.audio)?
+            }
+            (Some(Entry::Recording(recording)), Owner::Facts(at)) => {
+                self.leaf_row(at.tenant, recording, &recording.facts)?
+            }
             _ => None,
         };
         match row {

@@ -9,8 +9,7 @@ mod entries;
 mod log;
 
 use super::{
-    AudioLeaf, CommitError, Committed, DoomedBatch, FactsLeaf, Forgets, Holder, Mutation, OpenError, Period, ReadError,
-    RecordingPath, Slot, ValueName,
+    CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Slot, ValueName,
     backing::{Backing, Family, KeyValue, Row},
     command::{self, Command, State},
     index::{Index, NameChange},
@@ -20,7 +19,7 @@ use super::{
     start, sweep,
     tree::{self, Source},
     value_prefix,
-    veil::{Veil, Veiled},
+    veil::Veil,
     writer::{OnFailure, Work, Writer},
 };
 use crate::{
@@ -28,9 +27,7 @@ use crate::{
         envelope::{self, Envelope, Kind},
         secret::Secret,
     },
-    domain::id::{
-        ObjectId, PageId, PeriodHandle, ReceiptId, RecordingHandle, RootId, RowId, SubscriberHandle, TenantHandle,
-    },
+    domain::id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
 };
 use quick_cache::{Weighter, sync::Cache};
 use std::{
@@ -38,7 +35,7 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -64,12 +61,16 @@ pub(super) struct Shared {
     present: RwLock<Present>,
     doomed: AtomicU64,
     copies: AtomicU64,
+    /// The doomed row that a step was last drawn up from.
+    sweeps_behind: Mutex<Vec<u8>>,
 }
 
 /// The state that readers see.
 pub(super) struct Present {
     pub(super) root: RootKey,
     pub(super) last_number: u64,
+    /// Leaves of the audit log.
+    pub(super) log_size: u64,
     pub(super) index: Index,
 }
 
@@ -107,7 +108,9 @@ impl KeyStore {
         settings: Settings,
     ) -> Result<KeyStore, OpenError> {
         let settled = start::settle(&*backing, &mut *slot)?;
-        let present = Present { root: settled.root.clone(), last_number: settled.last_number, index: Index::default() };
+        let log_size = super::log::size(&*backing)?;
+        let (root, last_number) = (settled.root.clone(), settled.last_number);
+        let present = Present { root, last_number, log_size, index: Index::default() };
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let shared = Shared {
@@ -117,6 +120,7 @@ impl KeyStore {
             backing,
             doomed,
             copies,
+            sweeps_behind: Mutex::new(Vec::new()),
         };
         shared.rebuild_index()?;
         settled.commit(&*shared.backing, &mut *slot)?;
@@ -197,50 +201,6 @@ impl KeyStore {
         }))
     }
 
-    /// A recording, with its audio secret; none when neither leaf lives.
-    pub fn audio_leaf(&self, at: RecordingPath) -> Result<Option<AudioLeaf>, ReadError> {
-        let reading = self.read();
-        let found = tree::recording(&reading, &reading.top(), at, &mut Vec::new())?.found();
-        Ok(found.as_deref().and_then(|entry| match entry {
-            Entry::Recording(recording) => Some(AudioLeaf {
-                row: recording.row,
-                kind: recording.kind,
-                audio: recording.audio.as_ref().and_then(Veiled::open),
-                objects: recording.objects.clone(),
-            }),
-            _ => None,
-        }))
-    }
-
-    /// A recording, with its facts secret and never its audio secret; none when neither leaf lives.
-    pub fn facts_leaf(&self, at: RecordingPath) -> Result<Option<FactsLeaf>, ReadError> {
-        let reading = self.read();
-        let found = tree::recording(&reading, &reading.top(), at, &mut Vec::new())?.found();
-        Ok(found.as_deref().and_then(facts_leaf))
-    }
-
-    /// The recordings of a subscriber behind `after`, ascending by handle. Empty when the subscriber does not live.
-    pub fn facts_leaves(
-        &self,
-        tenant: TenantHandle,
-        subscriber: SubscriberHandle,
-        after: Option<RecordingHandle>,
-        limit: usize,
-    ) -> Result<Vec<FactsLeaf>, ReadError> {
-        let reading = self.read();
-        let mut leaves = Vec::new();
-        let account = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())?;
-        if let Some(account) = account.filter(|_| limit > 0) {
-            let under = Under::Subscriber(tenant, subscriber);
-            let mut visit = |entry: &Arc<Entry>| {
-                leaves.extend(facts_leaf(entry));
-                if leaves.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            tree::walk(&reading, &account.subtree, under, after.map(|handle| handle.0), &mut visit)?;
-        }
-        Ok(leaves)
-    }
-
     /// A value's envelope.
     pub fn value(&self, name: &ValueName) -> Result<Option<Vec<u8>>, ReadError> {
         let key = name.to_bytes();
@@ -288,15 +248,26 @@ impl KeyStore {
     }
 
     /// The sweeper's next step, with at most so many objects; none when nothing is left. Every version of the objects must
-    /// be gone from every region before the step is handed to [`KeyStore::swept`].
+    /// be gone from every region before the step is handed to [`KeyStore::swept`]. What was erased takes turns: a step that is
+    /// not ended does not hold up the others.
     pub fn next_doomed(&self, max_objects: usize) -> Result<Option<DoomedBatch>, ReadError> {
-        sweep::next(&*self.0.shared.backing, max_objects)
+        let mut behind = self.0.shared.sweeps_behind.lock().unwrap_or_else(PoisonError::into_inner);
+        let step = sweep::next(&*self.0.shared.backing, &behind, max_objects)?;
+        if let Some(step) = &step {
+            behind.clone_from(&step.id);
+        }
+        Ok(step)
     }
 
     /// Ends a step of the sweeper. A step that was ended before changes nothing. Gives the receipt that the step was for
     /// when nothing doomed under it is left.
     pub async fn swept(&self, batch: DoomedBatch) -> Result<Option<ReceiptId>, CommitError> {
-        self.0.writer.submit(Work::Swept(batch)).await.map(|_| None)
+        let receipt = batch.receipt();
+        self.0.writer.submit(Work::Swept(batch)).await?;
+        match receipt {
+            Some(receipt) if !self.doomed_under(receipt)? => Ok(Some(receipt)),
+            _ => Ok(None),
+        }
     }
 
     /// Whether the sweeper has work left for a receipt.
@@ -323,7 +294,13 @@ impl KeyStore {
     #[cfg(test)]
     pub(super) fn cached_secrets(&self) -> usize {
         let count = |entry: &Entry| match entry {
-            Entry::Recording(leaf) => [&leaf.audio, &leaf.facts].into_iter().flatten().filter_map(Veiled::open).count(),
+            Entry::Recording(recording) => {
+                let leaves = [&recording.audio, &recording.facts].into_iter().flatten();
+                leaves
+                    .filter(|leaf| matches!(leaf, super::page::Leaf::Plain(secret) if secret.open().is_some()))
+                    .count()
+            }
+            Entry::Bound(_) => 0,
             Entry::Branch { .. } | Entry::Period(..) => 1,
             Entry::Tenant(_) | Entry::Subscriber(_) => 2,
         };
@@ -333,19 +310,6 @@ impl KeyStore {
     /// How many copies wait.
     pub fn copies_count(&self) -> u64 {
         self.0.shared.copies.load(Ordering::Relaxed)
-    }
-}
-
-fn facts_leaf(entry: &Entry) -> Option<FactsLeaf> {
-    match entry {
-        Entry::Recording(recording) => Some(FactsLeaf {
-            recording: recording.handle,
-            row: recording.row,
-            kind: recording.kind,
-            facts: recording.facts.as_ref().and_then(Veiled::open),
-            audio_present: recording.audio.is_some(),
-        }),
-        _ => None,
     }
 }
 
@@ -390,6 +354,11 @@ impl Store for Reading<'_> {
 
     fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(self.shared.backing.get(family, key)?)
+    }
+
+    fn rows(&self, family: Family, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ReadError> {
+        let rows = self.shared.backing.scan(family, prefix, None, usize::MAX)?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
     }
 }
 
@@ -452,6 +421,7 @@ impl Shared {
         let mut present = self.write();
         command.apply(&*self.backing, &Checked { shared: self, present: &present })?;
         present.last_number = command.number;
+        present.log_size += published.log;
         for page in published.pages {
             self.cache.insert(page.id, page);
         }

@@ -2,25 +2,29 @@
 //!
 //! A doomed row is a clear list of items. A step takes items from its end: either it replaces pages by what their clear
 //! parts lead to (and takes the objects met there off the copy queue, so that a copy which comes late finds itself
-//! unwanted), or it hands out objects and removes values. Each step ends as one small command that also shortens the list, so
+//! unwanted), or it hands out objects and removes values. Rows take turns. Each step ends as one small command that also shortens the list, so
 //! a kill anywhere leaves a list that still leads to everything that is left. Nothing is ever found by looking for what is
 //! *not referenced*.
+//!
+//! The name of a doomed row is random; that of an erasure with a receipt begins with the receipt's id, so that it can be told
+//! when nothing is left of it.
 
 use super::{
-    Owner, ReadError,
+    ReadError,
     backing::{Backing, Family, Row},
     command::clear_of,
+    log,
     page::Item,
+    wrap::Part,
 };
-use crate::{
-    crypto::envelope::Kind,
-    domain::id::{ObjectId, RowId},
-};
+use crate::domain::id::{ObjectId, ReceiptId, RowId};
 
 /// Most pages that one step takes apart.
 const PAGES: usize = 16;
 /// Most value rows that one step removes.
 const VALUES: usize = 1024;
+/// Bytes in the name of a doomed row, behind the receipt's id where there is one.
+pub const NAME: usize = 16;
 
 /// One step of the sweeper: delete these objects, then hand it to [`super::KeyStore::swept`].
 pub struct DoomedBatch {
@@ -34,9 +38,21 @@ pub struct DoomedBatch {
     pub(super) rows: Vec<Row>,
 }
 
-/// Draws up the next step; none when nothing is doomed.
-pub fn next(backing: &dyn Backing, max_objects: usize) -> Result<Option<DoomedBatch>, ReadError> {
-    let Some((id, before)) = backing.scan(Family::Doomed, &[], None, 1)?.pop() else { return Ok(None) };
+impl DoomedBatch {
+    /// The receipt of the erasure that this is a step of.
+    pub fn receipt(&self) -> Option<ReceiptId> {
+        if self.id.len() > NAME { ReceiptId::from_slice(&self.id[..ReceiptId::LEN]) } else { None }
+    }
+}
+
+/// Draws up the next step, from the first doomed row behind `behind` or else from the first of all; none when nothing is
+/// doomed.
+pub fn next(backing: &dyn Backing, behind: &[u8], max_objects: usize) -> Result<Option<DoomedBatch>, ReadError> {
+    let mut found = backing.scan(Family::Doomed, &[], Some(behind), 1)?;
+    if found.is_empty() {
+        found = backing.scan(Family::Doomed, &[], None, 1)?;
+    }
+    let Some((id, before)) = found.pop() else { return Ok(None) };
     let mut items = Item::decode_list(&before).map_err(|_| ReadError::Damaged("a doomed row"))?;
     let (mut objects, mut rows) = (Vec::new(), Vec::new());
     if matches!(items.last(), Some(Item::Page(_))) {
@@ -91,9 +107,12 @@ fn consume(
                 }
                 room
             }
-            Item::Row(row) => remove_values(backing, &row.0, rows, &mut budget)?,
-            Item::AudioValues(row) => remove_kinds(backing, row, Owner::under_audio, rows, &mut budget)?,
-            Item::FactsValues(row) => remove_kinds(backing, row, Owner::under_facts, rows, &mut budget)?,
+            Item::Row(row) => {
+                remove(backing, Family::Values, &row.0, rows, &mut budget)?
+                    && remove(backing, Family::Log, &log::under_prefix(row), rows, &mut budget)?
+            }
+            Item::AudioValues(row) => remove_leaf(backing, row, Part::Audio, rows, &mut budget)?,
+            Item::FactsValues(row) => remove_leaf(backing, row, Part::Facts, rows, &mut budget)?,
         };
         if !done {
             return Ok(());
@@ -104,31 +123,32 @@ fn consume(
 }
 
 /// Removes the values of a row that lie under one of its leaves.
-fn remove_kinds(
+fn remove_leaf(
     backing: &dyn Backing,
     row: RowId,
-    under: fn(Kind) -> bool,
+    part: Part,
     rows: &mut Vec<Row>,
     budget: &mut usize,
 ) -> Result<bool, ReadError> {
     let mut done = true;
-    for kind in Kind::ALL.into_iter().filter(|kind| under(*kind)) {
-        done &= remove_values(backing, &super::value_prefix(row, kind), rows, budget)?;
+    for prefix in super::leaf_prefixes(row, part) {
+        done &= remove(backing, Family::Values, &prefix, rows, budget)?;
     }
     Ok(done)
 }
 
-/// Removes the values under a prefix as far as the budget goes; says whether that was all of them.
-fn remove_values(
+/// Removes the rows under a prefix as far as the budget goes; says whether that was all of them.
+fn remove(
     backing: &dyn Backing,
+    family: Family,
     prefix: &[u8],
     rows: &mut Vec<Row>,
     budget: &mut usize,
 ) -> Result<bool, ReadError> {
-    let found = backing.scan(Family::Values, prefix, None, *budget + 1)?;
+    let found = backing.scan(family, prefix, None, *budget + 1)?;
     let all = found.len() <= *budget;
     for (key, _) in found.into_iter().take(*budget) {
-        rows.push(Row::delete(Family::Values, key));
+        rows.push(Row::delete(family, key));
         *budget -= 1;
     }
     Ok(all)

@@ -9,7 +9,7 @@ use crate::domain::id::{SubscriberHandle, TenantHandle};
 use std::{ops::ControlFlow, sync::Arc};
 
 /// No subtree is deeper: at the least fill that splitting leaves, this is far beyond any number of entries. Bounds loops.
-const MAX_DEPTH: usize = 24;
+pub const MAX_DEPTH: usize = 24;
 
 /// Gives pages to read.
 pub trait Source {

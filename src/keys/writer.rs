@@ -14,7 +14,7 @@
 use super::{
     CommitError, Committed, DoomedBatch, Mutation, ReadError, Slot,
     command::{ApplyError, Command},
-    plan::{Planner, RootKey},
+    plan::{Planner, RootKey, Taken},
     slot::root_id,
     store::Shared,
 };
@@ -248,18 +248,21 @@ impl Thread {
     fn write(
         &self,
         requests: Vec<Request>,
-        accepted: &mut Vec<(oneshot::Sender<Answer>, bool)>,
+        accepted: &mut Vec<(oneshot::Sender<Answer>, Taken)>,
     ) -> Result<(), Refused> {
         let reading = self.shared.read();
         let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
-        let mut planner = Planner::new(&reading, &reading.present.index, root.clone(), self.shared.limits);
+        let log_size = reading.present.log_size;
+        let mut planner = Planner::new(&reading, &reading.present.index, root.clone(), log_size, self.shared.limits);
         for Request { work, reply, .. } in requests {
             let taken = match work {
                 Work::Mutate(mutation) => planner.mutate(mutation),
-                Work::Swept(step) => planner.sweep(&step).map(|()| false).map_err(CommitError::from),
+                Work::Swept(step) => {
+                    planner.sweep(&step).map(|()| Taken { erased: false, log: 0..0 }).map_err(CommitError::from)
+                }
             };
             match taken {
-                Ok(erased) => accepted.push((reply, erased)),
+                Ok(taken) => accepted.push((reply, taken)),
                 Err(error) => answer(reply, Err(error)),
             }
         }
@@ -279,9 +282,9 @@ impl Thread {
         }
         // The backup's delta will go out here, before the slot commits.
         let to = next.as_ref().map_or(root.generation, |next| next.generation);
-        let replies = accepted.drain(..).map(|(reply, erased)| {
+        let replies = accepted.drain(..).map(|(reply, Taken { erased, log })| {
             let from = if erased { root.generation } else { to };
-            (reply, Committed { erased, generation_from: from, generation_to: to, log: 0..0 })
+            (reply, Committed { erased, generation_from: from, generation_to: to, log })
         });
         match next {
             Some(next) => {

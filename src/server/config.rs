@@ -189,6 +189,7 @@ struct RawLimits {
     memory_mib: Option<Spanned<u64>>,
     sender_timeout_seconds: Option<Spanned<u64>>,
     client_window_days: Option<Spanned<u64>>,
+    anonymous_min_tenants: Option<Spanned<u64>>,
     connections: Option<Spanned<u64>>,
     streams_per_connection: Option<Spanned<u64>>,
     max_connection_age_seconds: Option<Spanned<u64>>,
@@ -290,6 +291,12 @@ impl Config {
                     &raw.limits.client_window_days,
                     1..=365,
                     vault.client_window_days.into(),
+                )? as u32,
+                min_tenants: check.number(
+                    "limits.anonymous_min_tenants",
+                    &raw.limits.anonymous_min_tenants,
+                    2..=10_000,
+                    vault.min_tenants.into(),
                 )? as u32,
             },
             limits: Limits {

@@ -199,7 +199,15 @@ pub fn target(request: v1::EraseRequest) -> Result<Target, Problem> {
             };
             Target::Recording(recording_id(&scope.id)?, part)
         }
-        Some(Scope::Subscriber(scope)) => Target::Subscriber { tenant: scope.tenant, subscriber: scope.subscriber },
+        Some(Scope::Subscriber(scope)) => Target::Subscriber {
+            block: match v1::Future::try_from(scope.future) {
+                Ok(v1::Future::Continue) => false,
+                Ok(v1::Future::Block) => true,
+                Err(_) => return Err(Problem::invalid("future", "continue or block")),
+            },
+            tenant: scope.tenant,
+            subscriber: scope.subscriber,
+        },
         Some(Scope::Tenant(scope)) if scope.confirm == scope.tenant => Target::Tenant { tenant: scope.tenant },
         Some(Scope::Tenant(_)) => return Err(Problem::invalid("confirm", "repeat the tenant's name")),
     })

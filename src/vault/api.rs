@@ -115,6 +115,7 @@ pub struct NewTenant {
 }
 
 /// A tenant as it is shown.
+#[derive(Debug)]
 pub struct Tenant {
     /// Its name.
     pub name: String,
@@ -384,8 +385,10 @@ pub enum Target {
         tenant: String,
         /// Subscriber, by name.
         subscriber: String,
+        /// Refuse future recordings of this name; see `vault::states` for what that remembers.
+        block: bool,
     },
-    /// A tenant and everything below.
+    /// A tenant and everything below. The caller has repeated its name.
     Tenant {
         /// By name.
         tenant: String,
@@ -440,6 +443,14 @@ pub struct Status {
     pub slot_forgets: String,
     /// What the runner has done, and what it could not do.
     pub expiry: ExpiryStatus,
+    /// Holds.
+    pub holds: u64,
+    /// Holds past their review date.
+    pub holds_overdue: u64,
+    /// Erasures and expiries that wait for a hold.
+    pub parked: u64,
+    /// Closes and purges that wait.
+    pub transitions: u64,
 }
 
 /// A date as a sentence ends with it.

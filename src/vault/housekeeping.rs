@@ -37,7 +37,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 /// Does what is due.
-pub(crate) async fn once(inner: &Inner) -> Result<(), Error> {
+pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
+    inner.run_all_lifted().await?;
+    inner.go_on_with_all().await?;
+    inner.drop_old_cells().await?;
     // A recording that finished just before midnight may still be on its way to its day's counters.
     let today = inner.clock.now().plus_ms(-SETTLE_MS).day();
     for (tenant, _) in inner.keys.tenants() {

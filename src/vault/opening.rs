@@ -207,8 +207,11 @@ impl Inner {
         if open.mode == Mode::Live {
             self.journal.admit().map_err(|_| Error::JournalFull)?;
         }
+        // Until the create is durable, no account is closed and no subscriber deactivated.
+        let _gate = self.gate.read().await;
         let (settings, holder) = self.settings(tenant)?;
         self.governed(tenant, open.kind, None)?;
+        self.admits(tenant, &settings, &holder, &open.subscriber)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
         let _keeping = self.keeping.read().await;
         let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None)?;

@@ -227,6 +227,7 @@ impl Streaming {
             biased;
             cut = guard.cut() => Err(match cut {
                 Cut::Erased | Cut::TakenOver => Error::Erased,
+                Cut::Restricted => Error::Restricted,
                 Cut::Stopping => Error::Stopping,
             }),
             outcome = self.deliver() => outcome,

@@ -33,8 +33,8 @@ const PAGE: usize = 256;
 const ATTEMPTS: usize = 16;
 
 impl Inner {
-    /// Has everything of a tenant made due anew, in the background. For whoever changed something that rules go by
-    /// without [`super::tenants::Settings::rules_changed`].
+    /// Has everything of a tenant looked at anew, in the background: for whoever took something out of the way that the
+    /// runner has met. Rules and states say so in their own command.
     pub(crate) async fn redue(&self, tenant: TenantHandle) -> Result<(), Error> {
         self.change_settings(tenant, |settings| {
             settings.rules_changed();

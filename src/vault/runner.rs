@@ -279,12 +279,12 @@ impl Inner {
                 // It is free by now.
                 continue;
             };
-            let _alone = self.keeping.write().await;
-            let Some(entry) = self.keys.entry(at)? else { continue };
             if let Blocked::Hold(hold) = &stands {
-                self.park_expiry(&standing, hold, at, &entry, parts).await?;
+                self.park_expiry(&standing, hold, at, parts).await?;
                 continue;
             }
+            let _alone = self.keeping.write().await;
+            let Some(entry) = self.keys.entry(at)? else { continue };
             let again = match stands {
                 Blocked::Floor { until, .. } => until,
                 Blocked::Restricted | Blocked::Hold(_) => now.plus_ms(AGAIN_MS),

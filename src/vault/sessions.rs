@@ -18,6 +18,8 @@ use tokio::sync::{Notify, watch};
 pub enum Cut {
     /// What it touches was erased.
     Erased,
+    /// What it touches was restricted.
+    Restricted,
     /// Another stream feeds the same recording now.
     TakenOver,
     /// The gateway stops.

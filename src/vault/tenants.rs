@@ -187,7 +187,7 @@ impl Vault {
             subscribers: self.0.keys.subscriber_count(tenant) as u64,
             state: settings.state,
             restricted: settings.restricted,
-            transition: None,
+            transition: self.0.transition(tenant)?.as_ref().map(super::transition::shown),
         })
     }
 
@@ -211,8 +211,14 @@ impl Vault {
     /// # Errors
     /// `Unknown`.
     pub fn statistics(&self, tenant: &str) -> Result<Vec<StatisticsRow>, Error> {
-        let handle = self.0.find_tenant(tenant)?;
-        let holder = self.0.tenant_holder(handle)?;
+        self.0.counted(self.0.find_tenant(tenant)?)
+    }
+}
+
+impl Inner {
+    /// The counters of a tenant, per day, kind and region, oldest first.
+    pub(crate) fn counted(&self, tenant: TenantHandle) -> Result<Vec<StatisticsRow>, Error> {
+        let holder = self.tenant_holder(tenant)?;
         let mut sums: BTreeMap<(Day, u32, String), (u64, f64, u64)> = BTreeMap::new();
         let mut add = |day: Day, counters: Vec<stored::Counter>| {
             for counter in counters {
@@ -223,7 +229,7 @@ impl Vault {
             }
         };
         let closed = values::read_all::<stored::DayCounters>(
-            &self.0.keys,
+            &self.keys,
             holder.row,
             envelope::Kind::ClosedCounters,
             &holder.secret,
@@ -231,9 +237,9 @@ impl Vault {
         for (_, row) in closed {
             add(Day(row.day), row.counters);
         }
-        for period in self.0.keys.periods(handle) {
+        for period in self.keys.periods(tenant) {
             if period.purpose == Purpose::Counters {
-                add(period.day, self.0.open_counters(handle, period.handle)?);
+                add(period.day, self.open_counters(tenant, period.handle)?);
             }
         }
         sums.into_iter()
@@ -243,9 +249,7 @@ impl Vault {
             })
             .collect()
     }
-}
 
-impl Inner {
     /// Every tenant but the reserved one, in no order.
     pub(crate) fn public_tenants(&self) -> Vec<(TenantHandle, String)> {
         let mut tenants = self.keys.tenants();
@@ -259,10 +263,15 @@ impl Inner {
         public.then(|| self.keys.find_tenant(name)).flatten().ok_or(Error::Unknown { what: "tenant" })
     }
 
+    /// The reserved tenant, where it was made already.
+    pub(crate) fn existing_group(&self) -> Option<TenantHandle> {
+        self.keys.find_tenant(GROUP)
+    }
+
     /// The reserved tenant, made when it is missing.
     pub(crate) async fn group(&self) -> Result<TenantHandle, Error> {
         loop {
-            if let Some(group) = self.keys.find_tenant(GROUP) {
+            if let Some(group) = self.existing_group() {
                 return Ok(group);
             }
             let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());
@@ -287,6 +296,16 @@ impl Inner {
         let stored: stored::TenantSettings = values::read(&self.keys, holder.row, &holder.secret)?
             .ok_or_else(|| Error::Corrupt("a tenant's settings are missing".to_owned()))?;
         Ok((Settings::from_stored(stored), holder))
+    }
+
+    /// The change that has everything of a tenant made due anew, for a command that changes something else that rules go by.
+    /// The caller holds `settings_lock`.
+    pub(crate) fn rules_changed(&self, tenant: TenantHandle) -> Result<Change, Error> {
+        let (mut settings, holder) = self.settings(tenant)?;
+        settings.rules_changed();
+        let name = values::name(holder.row, envelope::Kind::TenantSettings);
+        let envelope = values::seal(&settings.to_stored(), &holder.secret, &name);
+        Ok(Change::PutValue { owner: Owner::Tenant(tenant), name, envelope })
     }
 
     /// Changes a tenant's settings: the only way to. `change` sees them as they are and may refuse; what it returns goes

@@ -17,8 +17,10 @@
 //! and leaves its guard last.
 
 use super::{
-    Error, Finished, Inner, Progress, Residency,
+    Actor, Error, Finished, Inner, Progress, Residency,
     audio::{self, Source},
+    clearance::{Blocked, Clearance, Wanted},
+    erasure::Order,
     ingest::{Filling, SharedDesk},
     sessions::{Cut, Guard},
     tenants::Settings,
@@ -82,6 +84,8 @@ pub(crate) enum Ended {
     Discarded {
         forget_client: bool,
     },
+    /// A Discard that something stands in the way of: what arrived is kept, and parked where it is held.
+    Kept(Blocked),
     /// Its caller did not come back.
     Partial,
     Cut(Cut),
@@ -95,6 +99,8 @@ impl Ended {
             Ended::Cut(Cut::TakenOver) | Ended::Partial => Error::TakenOver,
             Ended::Cut(Cut::Stopping) => Error::Stopping,
             Ended::Cut(Cut::Erased) | Ended::Discarded { .. } => Error::Erased,
+            Ended::Cut(Cut::Restricted) => Error::Restricted,
+            Ended::Kept(stands) => stands.into_error(),
             Ended::Storage(why) => Error::Storage(why),
             Ended::Failed(why) => Error::Internal(why),
             Ended::Finished => super::tenants::invalid("finish", "the recording is finished".to_owned()),
@@ -279,14 +285,14 @@ impl Track {
             Ended::Discarded { forget_client } => self
                 .destroy(forget_client)
                 .await
-                .map_or_else(Ended::from_error, |()| Ended::Discarded { forget_client }),
+                .map_or_else(Ended::from_error, |kept| kept.map_or(Ended::Discarded { forget_client }, Ended::Kept)),
             other => other,
         };
         // Only now may another stream take the recording up: it must find it gone, not see it go.
         let Self { inner, path, row, open_row, guard, .. } = self;
         drop(guard);
         // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
-        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Storage(_) | Ended::Failed(_)) {
+        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Kept(_) | Ended::Storage(_) | Ended::Failed(_)) {
             let later = super::recover::adopt_later(inner.clone(), path, row, open_row.1);
             inner.tasks.spawn(later);
         }
@@ -579,19 +585,35 @@ impl Track {
     }
 
     /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
-    /// command, so that a crash leaves both or neither.
-    async fn destroy(&self, forget_client: bool) -> Result<(), Error> {
-        let mut changes = vec![
-            Change::DropValue { name: self.open_row.0.clone() },
-            Change::EraseRecording { at: self.path, parts: Parts::BOTH },
-        ];
+    /// command, so that a crash leaves both or neither. Gives what stands in the way of a Discard.
+    async fn destroy(&self, forget_client: bool) -> Result<Option<Blocked>, Error> {
+        let wanted = Wanted::Recording(self.path, Parts::BOTH);
+        let clearance = if forget_client {
+            Clearance::of_a_refused_take(self.path)
+        } else {
+            let cleared = self.inner.clear(vec![wanted]).await?;
+            match (cleared.clearance, cleared.standing, cleared.blocked.into_iter().next()) {
+                (Some(clearance), ..) => clearance,
+                (None, Some(standing), Some((_, stands))) => {
+                    if let Blocked::Hold(hold) = &stands {
+                        let order = Order { actor: Actor::gateway(), opening: None };
+                        self.inner.park(&standing, hold, wanted, &order, Vec::new()).await?;
+                    }
+                    return Ok(Some(stands));
+                }
+                (None, ..) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
+            }
+        };
+        let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];
+        changes.extend(clearance.changes());
         if forget_client {
             changes.push(Change::DropValue { name: self.client_row.clone() });
         }
         self.inner.keys.commit(Mutation::new(changes)).await?;
+        drop(clearance);
         self.inner.journal.forget(self.row);
         self.inner.sweep_wake.notify_one();
-        Ok(())
+        Ok(None)
     }
 }
 

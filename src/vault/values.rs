@@ -34,6 +34,13 @@ sealed! {
     TenantPolicy => TenantPolicy,
     ClientEntry => Client,
     OpenEntry => Open,
+    SubscriberState => SubscriberState,
+    Parked => Parked,
+    Hold => Hold,
+    Transition => Transition,
+    Block => Block,
+    Cell => Cell,
+    PublishedCell => PublishedCell,
 }
 
 /// Names the one row of its kind that hangs on `row`.

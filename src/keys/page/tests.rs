@@ -1,14 +1,25 @@
 //! Pages read back as they were written, and nothing else is a page.
 
 use super::*;
-use crate::crypto::random;
+use crate::{
+    crypto::random,
+    domain::{
+        id::{PeriodHandle, RecordingHandle},
+        time::Day,
+    },
+    keys::{Keeping, Period, Purpose, veil::Veiled, wrap},
+};
 
 fn secret() -> Arc<Secret> {
     Arc::new(Secret::random())
 }
 
-fn veiled() -> Veiled {
-    Veiled::new(&Veil::new(), &Secret::random())
+fn plain() -> Leaf {
+    Leaf::Plain(Veiled::new(&Veil::new(), &Secret::random()))
+}
+
+fn wrapped() -> Leaf {
+    Leaf::Wrapped(Arc::new([7; wrap::LEN]))
 }
 
 fn link() -> Link {
@@ -21,6 +32,7 @@ fn account(handle: u8) -> Account {
         row: RowId(random()),
         secret: secret(),
         subtree: link(),
+        due: Minute(77),
         name: Arc::new(Name::new("Ada".to_owned())),
     }
 }
@@ -30,10 +42,47 @@ fn recording(handle: u8, audio: bool, facts: bool, objects: usize) -> Entry {
         handle: RecordingHandle([handle; 16]),
         row: RowId(random()),
         kind: 2,
-        audio: audio.then(veiled),
-        facts: facts.then(veiled),
+        audio: audio.then(plain),
+        facts: facts.then(plain),
         objects: (0..objects).map(|_| ObjectId(random())).collect(),
+        keeping: Keeping::default(),
+        ties: None,
     })
+}
+
+/// One that says everything an entry can say.
+fn full(handle: u8) -> Recording {
+    let ties = Ties {
+        parent: Some(RecordingHandle([9; 16])),
+        children: vec![RecordingHandle([8; 16]), RecordingHandle([7; 16])],
+        parties: vec![SubscriberHandle([1; 8]), SubscriberHandle([2; 8])],
+        wrapped: true,
+    };
+    Recording {
+        handle: RecordingHandle([handle; 16]),
+        row: RowId(random()),
+        kind: 2,
+        audio: Some(wrapped()),
+        facts: Some(wrapped()),
+        objects: vec![ObjectId(random())],
+        keeping: Keeping {
+            ended: Minute(1),
+            audio_due: Minute(2),
+            facts_due: Minute(3),
+            audio_floor: Minute(4),
+            facts_floor: Minute(5),
+            ground: 6,
+            jurisdiction: *b"DE",
+            restricted: true,
+            basis: 7,
+        },
+        ties: ties.boxed(),
+    }
+}
+
+fn bound(handle: u8) -> Entry {
+    let (handle, row) = (RecordingHandle([handle; 16]), RowId(random()));
+    Entry::Bound(Bound { handle, row, owner: SubscriberHandle([5; 8]), objects: vec![ObjectId(random())] })
 }
 
 fn samples() -> Vec<(Level, Vec<Arc<Entry>>)> {
@@ -42,7 +91,10 @@ fn samples() -> Vec<(Level, Vec<Arc<Entry>>)> {
     vec![
         (
             Level::Branch,
-            arcs(vec![Entry::Branch { low: [0; 16], child: link() }, Entry::Branch { low: [9; 16], child: link() }]),
+            arcs(vec![
+                Entry::Branch { low: [0; 16], child: link(), due: Minute::NEVER },
+                Entry::Branch { low: [9; 16], child: link(), due: Minute(3) },
+            ]),
         ),
         (Level::Tenants, arcs(vec![Entry::Tenant(account(1)), Entry::Tenant(account(2))])),
         (
@@ -56,6 +108,8 @@ fn samples() -> Vec<(Level, Vec<Arc<Entry>>)> {
                 recording(2, true, false, 0),
                 recording(3, false, true, 1),
                 recording(4, false, false, 0),
+                Entry::Recording(full(5)),
+                bound(6),
             ]),
         ),
         (Level::Recordings, vec![]),
@@ -70,12 +124,73 @@ fn a_page_reads_back_as_it_was_written_and_is_as_large_as_it_says() {
         let (body_again, items_again) = encode_body(again, &decoded).expect("encodes");
         assert!(body[..] == body_again[..] && items == items_again && level == again);
         let said: usize = entries.iter().map(|entry| entry.size()).sum();
-        let missing = entries.iter().filter_map(|entry| match &**entry {
-            Entry::Recording(r) => Some(32 * (usize::from(r.audio.is_none()) + usize::from(r.facts.is_none()))),
-            _ => None,
-        });
-        assert_eq!(said - missing.sum::<usize>(), body.len() - 5 + items.len() * Item::LEN);
+        assert_eq!(said, body.len() - 5 + items.len() * Item::LEN);
     }
+}
+
+#[test]
+fn what_an_entry_says_of_keeping_reads_back_field_by_field() {
+    let all = full(1);
+    let fields: [fn(&mut Keeping, Keeping); 9] = [
+        |to, from| to.ended = from.ended,
+        |to, from| to.audio_due = from.audio_due,
+        |to, from| to.facts_due = from.facts_due,
+        |to, from| to.audio_floor = from.audio_floor,
+        |to, from| to.facts_floor = from.facts_floor,
+        |to, from| to.ground = from.ground,
+        |to, from| to.jurisdiction = from.jurisdiction,
+        |to, from| to.restricted = from.restricted,
+        |to, from| to.basis = from.basis,
+    ];
+    for chosen in 0..1_u32 << fields.len() {
+        let mut keeping = Keeping::default();
+        for (bit, field) in fields.iter().enumerate() {
+            if chosen >> bit & 1 == 1 {
+                field(&mut keeping, all.keeping);
+            }
+        }
+        let entry = Arc::new(Entry::Recording(Recording { keeping, ..all.clone() }));
+        let (body, items) = encode_body(Level::Recordings, &[entry]).expect("encodes");
+        let (_, read) = decode_body(&body, &items, Some(&Veil::new())).expect("reads back");
+        let Entry::Recording(read) = &*read[0] else { unreachable!() };
+        assert_eq!((read.keeping, &read.ties), (keeping, &all.ties));
+    }
+}
+
+#[test]
+fn an_entry_takes_what_it_says_and_no_more() {
+    let mut ordinary = recording(1, true, true, 1);
+    let Entry::Recording(inner) = &mut ordinary else { unreachable!() };
+    inner.keeping = Keeping {
+        ended: Minute(1),
+        audio_due: Minute(2),
+        facts_due: Minute(3),
+        jurisdiction: *b"DE",
+        basis: 2,
+        ..Keeping::default()
+    };
+    // The budget is 160 bytes a recording, with its share of the page's own bytes.
+    assert_eq!(ordinary.size(), 149);
+    assert_eq!(recording(1, true, true, 1).size(), 134);
+}
+
+#[test]
+fn an_entry_has_one_spelling() {
+    // A due minute that says never, a list of nobody, wrapped for nobody, a flag that nobody knows.
+    let head = |flags: u16| [&[4][..], &[1; 16], &[2; 16], &[7], &flags.to_be_bytes()].concat();
+    let page = |entry: Vec<u8>| [&[4, 0, 0, 0, 1][..], &entry].concat();
+    let reads = |entry: Vec<u8>| decode_body(&page(entry), &[Item::Row(RowId([2; 16]))], Some(&Veil::new())).is_ok();
+    assert!(reads(head(0)));
+    assert!(reads([head(1 << 8), vec![0, 0, 0, 9]].concat()));
+    assert!(!reads([head(1 << 8), vec![255; 4]].concat()));
+    assert!(!reads([head(1 << 7), vec![0; 4]].concat()));
+    assert!(!reads([head(1 << 3), vec![0]].concat()));
+    assert!(!reads(head(1 << 2)));
+    assert!(!reads(head(1 << 15)));
+    // Parties out of order.
+    assert!(reads([head(1 << 3), vec![2], vec![1; 8], vec![2; 8]].concat()));
+    assert!(!reads([head(1 << 3), vec![2], vec![2; 8], vec![1; 8]].concat()));
+    assert!(!reads([head(1 << 3), vec![9], (0..72).collect()].concat()), "too many parties");
 }
 
 #[test]
@@ -110,16 +225,37 @@ fn appended_rows_read_back_and_apply_in_order() {
         Append::Insert(first.clone()),
         Append::Objects(inner.row, objects.clone()),
         Append::Insert(Arc::new(recording(0, true, true, 0))),
+        Append::Insert(Arc::new(bound(2))),
+        Append::Replace(Arc::new(Entry::Recording(Recording { kind: 9, ..full(0) }))),
     ];
     let (body, items) = encode_appends(&appends).expect("encodes");
     let mut entries = vec![];
     for append in decode_appends(Level::Recordings, &body, &items, Some(&Veil::new())).expect("reads back") {
         apply_append(&mut entries, append).expect("applies");
     }
-    assert_eq!(entries.len(), 2);
+    assert_eq!(entries.len(), 3);
+    let Entry::Recording(replaced) = &*entries[0] else { unreachable!() };
+    assert_eq!(replaced.kind, 9);
     let Entry::Recording(second) = &*entries[1] else { unreachable!() };
     assert_eq!(second.objects[1..], objects);
     assert!(decode_appends(Level::Tenants, &body, &items, Some(&Veil::new())).is_err());
+    // What replaces nothing.
+    assert!(apply_append(&mut entries, Append::Replace(Arc::new(recording(9, true, true, 0)))).is_err());
+}
+
+#[test]
+fn a_branch_entry_is_replaced_in_a_branch_page_only() {
+    let (low, child) = ([3; 16], link());
+    let entry = |due| Arc::new(Entry::Branch { low, child: child.clone(), due });
+    let (body, items) = encode_appends(&[Append::Replace(entry(Minute(5)))]).expect("encodes");
+    let mut entries = vec![entry(Minute::NEVER)];
+    for append in decode_appends(Level::Branch, &body, &items, None).expect("reads back") {
+        apply_append(&mut entries, append).expect("applies");
+    }
+    assert_eq!((due(&entries), entries.len()), (Minute(5), 1));
+    for level in [Level::Tenants, Level::Subscribers, Level::Recordings] {
+        assert!(decode_appends(level, &body, &items, Some(&Veil::new())).is_err());
+    }
 }
 
 proptest::proptest! {

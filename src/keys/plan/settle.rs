@@ -3,6 +3,9 @@
 //! The rules, each of which a named test in `keys::tests` holds:
 //! - A page that erases, or under which something was erased, is replaced by pages with fresh keys, up to the top.
 //! - A page that splits is replaced by pages with fresh keys, all of them; so is a root of a subtree that grows.
+//! - What a page's owner (a branch, an account) says of when something below is due is exact: it is set in the same command
+//!   as whatever changes it. That takes out no secret, so an appended row is enough, and no row at all where the first to be
+//!   due stays the same, as it does when what comes is due later than what is there.
 //! - A page that vanishes takes its parent's entry with it; the root of a subtree stays, empty, while its owner lives.
 //! - Two neighbours merge only under a branch that this erasure rewrites.
 //! - Any other page keeps its key, and is written as one appended row where that is enough.
@@ -14,13 +17,21 @@ use crate::{
         random,
         secret::Secret,
     },
-    domain::id::{PageId, RootId},
+    domain::{
+        id::{PageId, RootId},
+        time::Minute,
+    },
     keys::{
         ReadError,
         backing::{Family, Row},
         command::{Command, Rotation},
         index::NameChange,
-        page::{Account, BadPage, Clear, Entry, Item, Level, Link, Page, TOP, Under, encode_appends, encode_body},
+        log,
+        page::{
+            Account, Append, BadPage, Clear, Entry, Item, Level, Link, Page, TOP, Under, due, encode_appends,
+            encode_body,
+        },
+        sweep::NAME,
     },
 };
 use std::sync::Arc;
@@ -47,13 +58,24 @@ pub struct Published {
     pub scopes: Vec<Under>,
     /// Names that came and went.
     pub names: Vec<NameChange>,
+    /// How many leaves came to the audit log.
+    pub log: u64,
 }
 
 /// What became of a page.
 struct Settled {
     was: Option<Arc<Page>>,
     erased: bool,
+    /// When the first of what lies in it or below is due.
+    due: Minute,
     pieces: Pieces,
+}
+
+/// What became of the root page of a subtree.
+struct Rooted {
+    link: Link,
+    erased: bool,
+    due: Minute,
 }
 
 enum Pieces {
@@ -99,6 +121,8 @@ impl<S: Store> Planner<'_, S> {
                 self.write(TOP, draft, Under::Top, &root.key, Some(root.id))?;
             }
         }
+        self.published.log = self.log.len() as u64;
+        log::append(self.log_size, std::mem::take(&mut self.log), self.overlay.store, &mut self.rows)?;
         self.published.names = self.names;
         let rotation = rotation.map(|(_, rotation)| rotation);
         let expects = self.expects.into_iter().collect();
@@ -111,14 +135,16 @@ impl<S: Store> Planner<'_, S> {
         let mut items = doom.items;
         if let Some(subtree) = doom.subtree {
             let root = match self.overlay.nodes.get(&subtree).map(|node| node.under) {
-                Some(under) => self.settle_root(subtree, under)?.0.id,
+                Some(under) => self.settle_root(subtree, under)?.link.id,
                 None => subtree,
             };
             items.push(Item::Page(root));
         }
         let mut list = Vec::with_capacity(items.len() * Item::LEN);
         Item::encode_list(&items, &mut list);
-        self.rows.push(Row::put(Family::Doomed, random::<16>(), list));
+        let mut name = doom.receipt.map_or_else(Vec::new, |receipt| receipt.0.to_vec());
+        name.extend_from_slice(&random::<{ NAME }>());
+        self.rows.push(Row::put(Family::Doomed, name, list));
         Ok(())
     }
 
@@ -132,18 +158,21 @@ impl<S: Store> Planner<'_, S> {
         } else if !node.children.is_empty() {
             for entry in &mut node.entries {
                 let Some(child) = entry.child().filter(|child| node.children.contains(&child.id)) else { continue };
-                let (link, below) = self.settle_root(child.id, under_of(node.under, entry))?;
-                erased |= below;
-                if link.id != child.id || !Arc::ptr_eq(&link.key, &child.key) {
-                    *entry = Arc::new(with_subtree(entry, link)?);
+                let below = self.settle_root(child.id, under_of(node.under, entry))?;
+                erased |= below.erased;
+                if below.link.id != child.id || !Arc::ptr_eq(&below.link.key, &child.key) {
+                    *entry = Arc::new(with_subtree(entry, below.link, below.due)?);
                     node.rewrite = true;
+                } else {
+                    set_due(entry, below.due, &mut node.appends);
                 }
             }
         }
         let Node { was, link, under, level, entries, appends, rewrite, .. } = node;
+        let due = due(&entries);
         if erased || !self.fits(&entries) {
             let pieces = Pieces::Fresh(self.chunk(was.clone().filter(|page| page.id != TOP), level, entries));
-            return Ok(Settled { was, erased, pieces });
+            return Ok(Settled { was, erased, due, pieces });
         }
         let top = (id == TOP).then_some(self.root.id);
         match &was {
@@ -158,7 +187,7 @@ impl<S: Store> Planner<'_, S> {
             }
             _ => self.write(id, Draft { was: was.clone(), level, entries }, under, &link.key, top)?,
         }
-        Ok(Settled { was, erased, pieces: Pieces::Kept(link) })
+        Ok(Settled { was, erased, due, pieces: Pieces::Kept(link) })
     }
 
     /// Settles the touched children of a branch and gives it its new entries; says whether anything below was erased.
@@ -176,7 +205,11 @@ impl<S: Store> Planner<'_, S> {
             let settled = self.settle(touched)?;
             any_erased |= settled.erased;
             match settled.pieces {
-                Pieces::Kept(_) => parts.push(Part::Entry(entry)),
+                Pieces::Kept(_) => {
+                    let mut entry = entry;
+                    set_due(&mut entry, settled.due, &mut node.appends);
+                    parts.push(Part::Entry(entry));
+                }
                 Pieces::Fresh(drafts) => {
                     node.rewrite = true;
                     if drafts.is_empty() {
@@ -199,8 +232,9 @@ impl<S: Store> Planner<'_, S> {
             node.entries.push(match part {
                 Part::Entry(entry) => entry,
                 Part::Fresh { low, draft, .. } => {
+                    let due = due(&draft.entries);
                     let child = self.write_fresh(draft, node.under)?;
-                    Arc::new(Entry::Branch { low, child })
+                    Arc::new(Entry::Branch { low, child, due })
                 }
             });
         }
@@ -279,7 +313,7 @@ impl<S: Store> Planner<'_, S> {
     }
 
     /// Settles the root page of a subtree, which stays while its owner lives; says whether anything below was erased.
-    fn settle_root(&mut self, id: PageId, under: Under) -> Result<(Link, bool), ReadError> {
+    fn settle_root(&mut self, id: PageId, under: Under) -> Result<Rooted, ReadError> {
         let settled = self.settle(id)?;
         let link = match settled.pieces {
             Pieces::Kept(link) => link,
@@ -299,7 +333,7 @@ impl<S: Store> Planner<'_, S> {
                 }
             }
         };
-        Ok((link, settled.erased))
+        Ok(Rooted { link, erased: settled.erased, due: settled.due })
     }
 
     /// Puts branches above several pages until one is left, which the caller writes.
@@ -315,8 +349,9 @@ impl<S: Store> Planner<'_, S> {
                     Some(first) if !entries.is_empty() => first.place(),
                     _ => [0; 16],
                 };
+                let due = due(&draft.entries);
                 let child = self.write_fresh(draft, under)?;
-                entries.push(Arc::new(Entry::Branch { low, child }));
+                entries.push(Arc::new(Entry::Branch { low, child, due }));
             }
             drafts = self.chunk(None, Level::Branch, entries);
         }
@@ -396,10 +431,20 @@ impl<S: Store> Planner<'_, S> {
 /// of another needs the true place back, which its parent knows.
 fn begin_at(entries: &mut [Arc<Entry>], begin: [u8; 16]) {
     if let Some(first) = entries.first_mut()
-        && let Entry::Branch { low, child } = &**first
+        && let Entry::Branch { low, child, due } = &**first
         && *low != begin
     {
-        *first = Arc::new(Entry::Branch { low: begin, child: child.clone() });
+        *first = Arc::new(Entry::Branch { low: begin, child: child.clone(), due: *due });
+    }
+}
+
+/// Has a page's owner say when the first of what lies below is due, where it says something else.
+fn set_due(entry: &mut Arc<Entry>, due: Minute, appends: &mut Vec<Append>) {
+    if entry.due() != due
+        && let Some(exact) = entry.due_from(due)
+    {
+        *entry = Arc::new(exact);
+        appends.push(Append::Replace(entry.clone()));
     }
 }
 
@@ -424,10 +469,10 @@ fn under_of(under: Under, entry: &Entry) -> Under {
     }
 }
 
-fn with_subtree(entry: &Entry, subtree: Link) -> Result<Entry, ReadError> {
+fn with_subtree(entry: &Entry, subtree: Link, due: Minute) -> Result<Entry, ReadError> {
     match entry {
-        Entry::Tenant(account) => Ok(Entry::Tenant(Account { subtree, ..account.clone() })),
-        Entry::Subscriber(account) => Ok(Entry::Subscriber(Account { subtree, ..account.clone() })),
+        Entry::Tenant(account) => Ok(Entry::Tenant(Account { subtree, due, ..account.clone() })),
+        Entry::Subscriber(account) => Ok(Entry::Subscriber(Account { subtree, due, ..account.clone() })),
         _ => Err(ReadError::Damaged("an entry that owns no subtree")),
     }
 }

@@ -1,28 +1,71 @@
-//! Entries of recordings without their secrets: one, many, those that are due.
+//! Recordings as readers see them: their secrets, leaf by leaf; their entries without secrets; those that are due.
+//!
+//! What is due is found from the top: a page's owner says when the first of what lies below is due, so a walk enters no page
+//! that it need not. Neither the names of rows nor any index outside the sealed pages tells a time.
 
 use super::{
     super::{
-        Due, ReadError, RecordingEntry, RecordingPath,
-        page::{self, Entry, Under},
-        tree,
+        AudioLeaf, Due, FactsLeaf, ReadError, RecordingEntry, RecordingPath,
+        page::{self, Entry, Leaf, Link, Recording, Under},
+        tree::{self, Source as _},
+        wrap::{Bond, Part},
     },
-    KeyStore,
+    KeyStore, Reading,
 };
-use crate::domain::{
-    id::{RecordingHandle, SubscriberHandle, TenantHandle},
-    time::Minute,
+use crate::{
+    crypto::secret::Secret,
+    domain::{
+        id::{RecordingHandle, SubscriberHandle, TenantHandle},
+        time::Minute,
+    },
 };
 use std::{ops::ControlFlow, sync::Arc};
 
 impl KeyStore {
+    /// A recording, with its audio secret; none when neither leaf lives.
+    pub fn audio_leaf(&self, at: RecordingPath) -> Result<Option<AudioLeaf>, ReadError> {
+        let reading = self.read();
+        let Some(recording) = reading.living(at)? else { return Ok(None) };
+        let audio = reading.open(at, &recording, Part::Audio)?;
+        let Recording { row, kind, objects, .. } = recording;
+        Ok(Some(AudioLeaf { row, kind, audio, objects }))
+    }
+
+    /// A recording, with its facts secret and never its audio secret; none when neither leaf lives.
+    pub fn facts_leaf(&self, at: RecordingPath) -> Result<Option<FactsLeaf>, ReadError> {
+        let reading = self.read();
+        match reading.living(at)? {
+            Some(recording) => reading.facts_leaf(at, &recording).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The recordings of a subscriber behind `after` of which a leaf lives, ascending by handle. Empty when the subscriber
+    /// does not live.
+    pub fn facts_leaves(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        after: Option<RecordingHandle>,
+        limit: usize,
+    ) -> Result<Vec<FactsLeaf>, ReadError> {
+        let reading = self.read();
+        let mut leaves = Vec::new();
+        for recording in reading.recordings(tenant, subscriber, after, limit, |found| reading.lives(tenant, found))? {
+            let at = RecordingPath { tenant, subscriber, recording: recording.handle };
+            leaves.push(reading.facts_leaf(at, &recording)?);
+        }
+        Ok(leaves)
+    }
+
     /// A recording's entry; none when it is not there. No secret is opened.
     pub fn entry(&self, at: RecordingPath) -> Result<Option<RecordingEntry>, ReadError> {
         let reading = self.read();
-        let found = tree::recording(&reading, &reading.top(), at, &mut Vec::new())?.found();
-        Ok(found.as_deref().and_then(entry))
+        Ok(reading.recording(at)?.map(|recording| reading.entry(at.tenant, &recording)))
     }
 
-    /// The entries of a subscriber behind `after`, ascending by handle. Empty when the subscriber does not live.
+    /// The entries of a subscriber behind `after`, ascending by handle, also of what is dead and not removed yet. Empty when
+    /// the subscriber does not live.
     pub fn entries(
         &self,
         tenant: TenantHandle,
@@ -31,59 +74,189 @@ impl KeyStore {
         limit: usize,
     ) -> Result<Vec<(RecordingHandle, RecordingEntry)>, ReadError> {
         let reading = self.read();
-        let mut entries = Vec::new();
-        let account = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())?;
-        if let Some(account) = account.filter(|_| limit > 0) {
-            let under = Under::Subscriber(tenant, subscriber);
-            let mut visit = |found: &Arc<Entry>| {
-                if let (Entry::Recording(recording), Some(entry)) = (&**found, entry(found)) {
-                    entries.push((recording.handle, entry));
-                }
-                if entries.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            tree::walk(&reading, &account.subtree, under, after.map(|handle| handle.0), &mut visit)?;
-        }
-        Ok(entries)
+        let found = reading.recordings(tenant, subscriber, after, limit, |_| true)?;
+        Ok(found.into_iter().map(|recording| (recording.handle, reading.entry(tenant, &recording))).collect())
     }
 
-    /// Up to `limit` recordings that are due by now, without those of tenants and subscribers that `skip` names.
+    /// Up to `limit` recordings that are due by now, in no order of time, without those of tenants and subscribers that
+    /// `skip` names. A restricted recording is never due.
     pub fn due(
         &self,
         now: Minute,
         limit: usize,
         skip: &dyn Fn(TenantHandle, Option<SubscriberHandle>) -> bool,
     ) -> Result<Vec<Due>, ReadError> {
-        let _ = (now, limit, skip);
-        Ok(Vec::new())
+        let reading = self.read();
+        let mut search = DueSearch { reading: &reading, now, limit, skip, found: Vec::new() };
+        search.below(&reading.top(), Under::Top, tree::MAX_DEPTH)?;
+        Ok(search.found)
     }
 
     /// When the first recording of a tenant, or of all, is due.
     pub fn next_due(&self, tenant: Option<TenantHandle>) -> Result<Minute, ReadError> {
-        let _ = tenant;
-        Ok(Minute::NEVER)
+        let reading = self.read();
+        match tenant {
+            None => reading.view(&reading.top(), Under::Top, |_, entries| page::due(entries)),
+            Some(tenant) => {
+                let found = tree::tenant(&reading, &reading.top(), tenant, &mut Vec::new())?.found();
+                Ok(found.map_or(Minute::NEVER, |entry| entry.due()))
+            }
+        }
     }
 
     /// Recordings of others that a subscriber is bound to, so that they die with it (the wrapped ones).
     pub fn bound(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<Vec<RecordingPath>, ReadError> {
-        let _ = (tenant, subscriber);
-        Ok(Vec::new())
+        let reading = self.read();
+        let mut named = Vec::new();
+        if let Some(account) = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())? {
+            let under = Under::Subscriber(tenant, subscriber);
+            tree::walk(&reading, &account.subtree, under, None, &mut |entry| {
+                if let Entry::Bound(bound) = &**entry {
+                    named.push(RecordingPath { tenant, subscriber: bound.owner, recording: bound.handle });
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        // An entry stays behind when the owner was erased.
+        let mut living = Vec::with_capacity(named.len());
+        for at in named {
+            if reading.living(at)?.is_some() {
+                living.push(at);
+            }
+        }
+        Ok(living)
     }
 }
 
-fn entry(entry: &Entry) -> Option<RecordingEntry> {
-    match entry {
-        Entry::Recording(page::Recording { row, kind, audio, facts, objects, .. }) => Some(RecordingEntry {
-            row: *row,
-            kind: *kind,
-            keeping: super::super::Keeping::default(),
-            parties: Vec::new(),
-            wrapped: false,
-            parent: None,
-            children: Vec::new(),
-            audio_present: audio.is_some(),
-            facts_present: facts.is_some(),
-            objects: objects.len(),
-        }),
-        _ => None,
+impl Reading<'_> {
+    fn recording(&self, at: RecordingPath) -> Result<Option<Recording>, ReadError> {
+        let found = tree::recording(self, &self.top(), at, &mut Vec::new())?.found();
+        Ok(found.and_then(|entry| match &*entry {
+            Entry::Recording(recording) => Some(recording.clone()),
+            _ => None,
+        }))
+    }
+
+    fn living(&self, at: RecordingPath) -> Result<Option<Recording>, ReadError> {
+        Ok(self.recording(at)?.filter(|recording| self.lives(at.tenant, recording)))
+    }
+
+    /// Whether everybody lives whom a wrapped recording is bound to.
+    fn lives(&self, tenant: TenantHandle, recording: &Recording) -> bool {
+        let ties = recording.ties();
+        !ties.wrapped || ties.parties.iter().all(|party| self.present.index.veil(tenant, *party).is_some())
+    }
+
+    fn recordings(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        after: Option<RecordingHandle>,
+        limit: usize,
+        wanted: impl Fn(&Recording) -> bool,
+    ) -> Result<Vec<Recording>, ReadError> {
+        let mut found = Vec::new();
+        let account = tree::subscriber(self, &self.top(), tenant, subscriber, &mut Vec::new())?;
+        if let Some(account) = account.filter(|_| limit > 0) {
+            let under = Under::Subscriber(tenant, subscriber);
+            let mut visit = |entry: &Arc<Entry>| {
+                if let Entry::Recording(recording) = &**entry
+                    && wanted(recording)
+                {
+                    found.push(recording.clone());
+                }
+                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            tree::walk(self, &account.subtree, under, after.map(|handle| handle.0), &mut visit)?;
+        }
+        Ok(found)
+    }
+
+    /// A leaf's secret.
+    fn open(&self, at: RecordingPath, recording: &Recording, part: Part) -> Result<Option<Secret>, ReadError> {
+        let leaf = match part {
+            Part::Audio => &recording.audio,
+            Part::Facts => &recording.facts,
+        };
+        match leaf {
+            None => Ok(None),
+            Some(Leaf::Plain(secret)) => Ok(secret.open()),
+            Some(Leaf::Wrapped(wrapped)) => {
+                let bound = (at.subscriber, &recording.ties().parties[..]);
+                let bond = Bond::of(self, &self.top(), at.tenant, bound, recording.row)?;
+                Ok(bond.and_then(|bond| bond.unwrap(part, wrapped)))
+            }
+        }
+    }
+
+    fn facts_leaf(&self, at: RecordingPath, recording: &Recording) -> Result<FactsLeaf, ReadError> {
+        Ok(FactsLeaf {
+            recording: recording.handle,
+            row: recording.row,
+            kind: recording.kind,
+            facts: self.open(at, recording, Part::Facts)?,
+            audio_present: recording.audio.is_some(),
+        })
+    }
+
+    fn entry(&self, tenant: TenantHandle, recording: &Recording) -> RecordingEntry {
+        let (ties, lives) = (recording.ties().clone(), self.lives(tenant, recording));
+        RecordingEntry {
+            row: recording.row,
+            kind: recording.kind,
+            keeping: recording.keeping,
+            parties: ties.parties,
+            wrapped: ties.wrapped,
+            parent: ties.parent,
+            children: ties.children,
+            audio_present: lives && recording.audio.is_some(),
+            facts_present: lives && recording.facts.is_some(),
+            objects: recording.objects.len(),
+        }
+    }
+}
+
+struct DueSearch<'a> {
+    reading: &'a Reading<'a>,
+    now: Minute,
+    limit: usize,
+    skip: &'a dyn Fn(TenantHandle, Option<SubscriberHandle>) -> bool,
+    found: Vec<Due>,
+}
+
+impl DueSearch<'_> {
+    fn below(&mut self, link: &Link, under: Under, depth: usize) -> Result<(), ReadError> {
+        if depth == 0 {
+            return Err(ReadError::Damaged("the tree is too deep"));
+        }
+        let due: Vec<Arc<Entry>> = self.reading.view(link, under, |_, entries| {
+            entries.iter().filter(|entry| entry.due() <= self.now).cloned().collect()
+        })?;
+        for entry in due {
+            if self.found.len() >= self.limit {
+                return Ok(());
+            }
+            match (&*entry, under) {
+                (Entry::Branch { child, .. }, _) => self.below(child, under, depth - 1)?,
+                (Entry::Tenant(account), _) => {
+                    let tenant = TenantHandle(account.handle);
+                    if !(self.skip)(tenant, None) {
+                        self.below(&account.subtree, Under::Tenant(tenant), tree::MAX_DEPTH)?;
+                    }
+                }
+                (Entry::Subscriber(account), Under::Tenant(tenant)) => {
+                    let subscriber = SubscriberHandle(account.handle);
+                    if !(self.skip)(tenant, Some(subscriber)) {
+                        self.below(&account.subtree, Under::Subscriber(tenant, subscriber), tree::MAX_DEPTH)?;
+                    }
+                }
+                (Entry::Recording(recording), Under::Subscriber(tenant, subscriber)) => {
+                    let at = RecordingPath { tenant, subscriber, recording: recording.handle };
+                    self.found.push(Due { at, entry: self.reading.entry(tenant, recording) });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

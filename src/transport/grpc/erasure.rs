@@ -20,7 +20,7 @@ impl ErasureService for Gateway {
         };
         identity.authorize(Action::Erase, tenant).map_err(refuse)?;
         let vault = self.vault.clone();
-        let erasure = tokio::spawn(async move { vault.erase(&identity.scope, target).await });
+        let erasure = tokio::spawn(async move { vault.erase(&identity.actor(), target, None).await });
         Ok(Response::new(convert::erasure(erasure.await.map_err(refuse)?.map_err(refuse)?)))
     }
 }

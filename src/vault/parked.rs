@@ -1,0 +1,331 @@
+//! Erasures and expiries that wait for a hold.
+//!
+//! What waits is one row under the secret of a hold that stands in its way, so that a start finds all of it by the holds
+//! alone, and the wish to erase dies with the hold. It never waits under two: when its hold is lifted and another one
+//! stands, the row moves there.
+//!
+//! I10: such a row names what it waits for by handles, and is sealed under a secret that must not outlive it. It cannot be
+//! outlived by much: what is held can be forgotten in no other way than by running this row, which happens after the hold
+//! was lifted, and the hold's secret is destroyed right behind.
+//!
+//! # Who parks
+//! - An *erasure* that somebody asked for. It is parked under the same lock under which it was found to be held, so that
+//!   the hold cannot be lifted in between and leave it behind. Whoever asked is told so, and it runs by itself through the
+//!   same path as any other, with a receipt.
+//! - An *expiry*. The due minute leaves the entry, so that the runner does not meet it again at every look, and waits here;
+//!   the lift puts it back, and the runner decides anew.
+//! - A purge or close of a tenant waits in its own row ([`super::transition`]).
+//!
+//! A floor or a restriction that came meanwhile makes a parked erasure wait on, under its lifted hold.
+
+use super::{
+    Actor, ActorRole, Error, Inner, Part, Scope, Vault,
+    clearance::{Blocked, Standing, Wanted},
+    erasure::{Forgot, Order},
+    holds::Placed,
+    values,
+};
+use crate::{
+    crypto::{
+        envelope::Kind,
+        label::{Label, derive},
+        secret::Secret,
+    },
+    domain::{
+        id::{HoldId, RecordingHandle, RecordingId, SubscriberHandle},
+        time::{Minute, Timestamp},
+    },
+    keys::{Change, Keeping, Mutation, Owner, Parts, RecordingPath, ValueName},
+    proto::stored,
+};
+use std::sync::Arc;
+
+/// Erasures of one lift that are under way together: they share rotations.
+const TOGETHER: usize = 32;
+
+/// What came of what waited.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ran {
+    /// Erasures that were done.
+    pub erased: u64,
+    /// Expiries that the runner has back.
+    pub expiries: u64,
+    /// What waits for another hold now.
+    pub moved: u64,
+    /// What a floor or a restriction keeps.
+    pub left: u64,
+}
+
+/// Something that waits, as it is shown.
+pub struct Waiting {
+    /// The hold it waits for.
+    pub hold: HoldId,
+    /// The tenant's name.
+    pub tenant: String,
+    /// The subscriber's name.
+    pub subscriber: String,
+    /// The recording; none where it is the whole subscriber.
+    pub recording: Option<RecordingId>,
+    /// Which leaves an erasure would forget; none where only an expiry waits.
+    pub part: Option<Part>,
+    /// An expiry waits, of one leaf or both.
+    pub expiry: bool,
+    /// Who asked for the erasure; empty for an expiry.
+    pub asked_by: String,
+    /// When it was parked.
+    pub asked: Timestamp,
+}
+
+impl Vault {
+    /// What waits for holds, of a tenant or of all within reach.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn parked(&self, actor: &Actor, tenant: Option<&str>) -> Result<Vec<Waiting>, Error> {
+        let inner = &self.0;
+        let of = tenant.map(|tenant| inner.find_in(&actor.scope, tenant)).transpose()?;
+        let mut waiting = Vec::new();
+        for hold in inner.holds.all() {
+            let Some(name) = inner.keys.tenant_name(hold.tenant) else { continue };
+            if !actor.scope.contains(&name) || of.is_some_and(|of| of != hold.tenant) {
+                continue;
+            }
+            let holder = inner.tenant_holder(hold.tenant)?;
+            for (_, row) in inner.parked_under(&hold)? {
+                let wanted = place(&hold, &row)?;
+                let (subscriber, recording) = match wanted {
+                    Wanted::Recording(at, _) => {
+                        (at.subscriber, Some(super::recording_id::issue(&holder.secret, at.subscriber, at.recording)))
+                    }
+                    Wanted::Subscriber(_, subscriber) => (subscriber, None),
+                    Wanted::Tenant(_) => continue,
+                };
+                waiting.push(Waiting {
+                    hold: hold.id,
+                    tenant: name.clone(),
+                    subscriber: inner.keys.subscriber_name(hold.tenant, subscriber).unwrap_or_default(),
+                    recording,
+                    part: part(row.parts),
+                    expiry: row.audio_due != 0 || row.facts_due != 0,
+                    asked_by: row.asked_by,
+                    asked: Timestamp(row.asked_ms),
+                });
+            }
+        }
+        Ok(waiting)
+    }
+}
+
+fn part(parts: u32) -> Option<Part> {
+    match parts {
+        1 => Some(Part::Audio),
+        2 => Some(Part::Facts),
+        3 => Some(Part::Both),
+        _ => None,
+    }
+}
+
+fn number(parts: Parts) -> u32 {
+    u32::from(parts.audio) + 2 * u32::from(parts.facts)
+}
+
+/// What a row waits for.
+fn place(hold: &Placed, row: &stored::Parked) -> Result<Wanted, Error> {
+    let corrupt = || Error::Corrupt("a parked erasure's row".to_owned());
+    let subscriber = SubscriberHandle::from_slice(&row.subscriber).ok_or_else(corrupt)?;
+    if row.recording.is_empty() {
+        return Ok(Wanted::Subscriber(hold.tenant, subscriber));
+    }
+    let recording = RecordingHandle::from_slice(&row.recording).ok_or_else(corrupt)?;
+    let at = RecordingPath { tenant: hold.tenant, subscriber, recording };
+    Ok(Wanted::Recording(at, Parts { audio: row.parts & 1 != 0, facts: row.parts & 2 != 0 }))
+}
+
+impl Inner {
+    /// Parks an erasure that somebody asked for.
+    pub(crate) async fn park(
+        &self,
+        _standing: &Standing,
+        hold: &Placed,
+        wanted: Wanted,
+        order: &Order,
+        and: Vec<Change>,
+    ) -> Result<(), Error> {
+        let (subscriber, recording, parts) = match wanted {
+            Wanted::Recording(at, parts) => (at.subscriber, Some(at.recording), number(parts)),
+            Wanted::Subscriber(_, subscriber) => (subscriber, None, 3),
+            Wanted::Tenant(_) => return Err(Error::Internal("a tenant's purge waits in a row of its own".to_owned())),
+        };
+        let row = stored::Parked {
+            subscriber: subscriber.0.to_vec(),
+            recording: recording.map_or_else(Vec::new, |recording| recording.0.to_vec()),
+            parts,
+            audio_due: 0,
+            facts_due: 0,
+            asked_by: order.actor.name.clone(),
+            asked_for: order.actor.on_behalf_of.clone().unwrap_or_default(),
+            asked_ms: self.clock.now().0,
+            opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
+        };
+        let mut changes = and;
+        changes.push(self.parked_row(hold, row)?);
+        self.keys.commit(Mutation::new(changes)).await?;
+        Ok(())
+    }
+
+    /// Parks the expiry of parts of a recording: their due minutes wait with it, and leave the entry in the same command.
+    pub(crate) async fn park_expiry(
+        &self,
+        _standing: &Standing,
+        hold: &Placed,
+        at: RecordingPath,
+        parts: Parts,
+    ) -> Result<(), Error> {
+        let _alone = self.keeping.write().await;
+        let Some(entry) = self.keys.entry(at)? else { return Ok(()) };
+        let mut keeping = entry.keeping;
+        let take = |asked: bool, due: &mut Minute| match asked && *due != Minute::NEVER {
+            true => std::mem::replace(due, Minute::NEVER).0,
+            false => 0,
+        };
+        let row = stored::Parked {
+            subscriber: at.subscriber.0.to_vec(),
+            recording: at.recording.0.to_vec(),
+            parts: 0,
+            audio_due: take(parts.audio, &mut keeping.audio_due),
+            facts_due: take(parts.facts, &mut keeping.facts_due),
+            asked_by: String::new(),
+            asked_for: String::new(),
+            asked_ms: self.clock.now().0,
+            opening: Vec::new(),
+        };
+        let changes = vec![self.parked_row(hold, row)?, Change::SetKeeping { at, keeping }];
+        self.keys.commit(Mutation::new(changes)).await?;
+        Ok(())
+    }
+
+    /// The row under a hold, joined with what waits there for the same thing.
+    fn parked_row(&self, hold: &Placed, mut row: stored::Parked) -> Result<Change, Error> {
+        let secret = self.hold_secret(hold)?;
+        let name = parked_name(hold, &secret, &row.subscriber, &row.recording);
+        if let Some(bytes) = self.keys.value(&name)? {
+            let before: stored::Parked = values::open(&bytes, &secret, &name)?;
+            row.parts |= before.parts;
+            row.audio_due = if row.audio_due == 0 { before.audio_due } else { row.audio_due };
+            row.facts_due = if row.facts_due == 0 { before.facts_due } else { row.facts_due };
+            // The first who asked stays: the erasure is theirs, and so is what opens its receipt.
+            if before.parts != 0 {
+                row.asked_by = before.asked_by;
+                row.asked_for = before.asked_for;
+                row.asked_ms = before.asked_ms;
+                row.opening = before.opening;
+            }
+        }
+        let envelope = values::seal(&row, &secret, &name);
+        Ok(Change::PutValue { owner: Owner::Period(hold.tenant, hold.period), name, envelope })
+    }
+
+    fn parked_under(&self, hold: &Placed) -> Result<Vec<(Vec<u8>, stored::Parked)>, Error> {
+        values::read_all(&self.keys, hold.row, Kind::Parked, &self.hold_secret(hold)?)
+    }
+
+    /// How many erasures and expiries wait.
+    pub(crate) fn count_parked(&self) -> Result<u64, Error> {
+        let mut parked = 0;
+        for hold in self.holds.all() {
+            parked += self.keys.values(hold.row, Kind::Parked)?.len() as u64;
+        }
+        Ok(parked)
+    }
+
+    /// Does what waited for a hold that was lifted.
+    pub(crate) async fn run_parked(self: &Arc<Self>, hold: &Placed) -> Result<Ran, Error> {
+        let mut ran = Ran::default();
+        let mut rows = self.parked_under(hold)?.into_iter();
+        loop {
+            let together: Vec<_> = rows.by_ref().take(TOGETHER).collect();
+            if together.is_empty() {
+                return Ok(ran);
+            }
+            let mut running = tokio::task::JoinSet::new();
+            for (suffix, row) in together {
+                let (inner, wanted) = (self.clone(), place(hold, &row)?);
+                let name = values::name_with(hold.row, Kind::Parked, &suffix);
+                running.spawn(async move { inner.run_one(wanted, row, name).await });
+            }
+            while let Some(done) = running.join_next().await {
+                let done = match done.map_err(|failed| Error::Internal(failed.to_string()))? {
+                    // It went in another way since its row was read; the next look drops the row.
+                    Err(Error::Erased) => Ran { left: 1, ..Ran::default() },
+                    done => done?,
+                };
+                ran.erased += done.erased;
+                ran.expiries += done.expiries;
+                ran.moved += done.moved;
+                ran.left += done.left;
+            }
+        }
+    }
+
+    /// Runs one row: erases, or moves it, and gives back the due minutes of what stays.
+    async fn run_one(self: Arc<Self>, wanted: Wanted, row: stored::Parked, name: ValueName) -> Result<Ran, Error> {
+        let drop_row = || Change::DropValue { name: name.clone() };
+        let erased = match wanted {
+            Wanted::Recording(_, parts) => parts,
+            Wanted::Subscriber(..) | Wanted::Tenant(_) => Parts::BOTH,
+        };
+        {
+            let _alone = self.keeping.write().await;
+            let again = self.due_again(wanted, &row, erased)?;
+            if !again.is_empty() {
+                self.keys.commit(Mutation::new(again)).await?;
+            }
+        }
+        if row.parts == 0 {
+            self.keys.commit(Mutation::new(vec![drop_row()])).await?;
+            return Ok(Ran { expiries: 1, ..Ran::default() });
+        }
+        let order = Order {
+            actor: Actor {
+                name: row.asked_by.clone(),
+                on_behalf_of: (!row.asked_for.is_empty()).then(|| row.asked_for.clone()),
+                role: ActorRole::Gateway,
+                scope: Scope::All,
+                subscriber: None,
+            },
+            opening: row.opening.as_slice().try_into().ok(),
+        };
+        match self.forget(&order, wanted, vec![drop_row()]).await? {
+            Forgot::Done(_) => Ok(Ran { erased: 1, ..Ran::default() }),
+            Forgot::Blocked(Blocked::Hold(other), standing) => {
+                let changes = vec![self.parked_row(&other, row)?, drop_row()];
+                self.keys.commit(Mutation::new(changes)).await?;
+                drop(standing);
+                Ok(Ran { moved: 1, ..Ran::default() })
+            }
+            Forgot::Blocked(..) => Ok(Ran { left: 1, ..Ran::default() }),
+        }
+    }
+
+    /// The change that gives an entry back the due minutes that waited, but for what is being erased.
+    fn due_again(&self, wanted: Wanted, row: &stored::Parked, erased: Parts) -> Result<Vec<Change>, Error> {
+        let Wanted::Recording(at, _) = wanted else { return Ok(Vec::new()) };
+        let Some(entry) = self.keys.entry(at)? else { return Ok(Vec::new()) };
+        let back = |waits: u32, present: bool, erased: bool, due: Minute| {
+            let wanted = waits != 0 && present && !erased && due == Minute::NEVER;
+            if wanted { Minute(waits) } else { due }
+        };
+        let keeping = Keeping {
+            audio_due: back(row.audio_due, entry.audio_present, erased.audio, entry.keeping.audio_due),
+            facts_due: back(row.facts_due, entry.facts_present, erased.facts, entry.keeping.facts_due),
+            ..entry.keeping
+        };
+        Ok(if keeping == entry.keeping { Vec::new() } else { vec![Change::SetKeeping { at, keeping }] })
+    }
+}
+
+/// One row for one thing under one hold, however often it is asked for.
+fn parked_name(hold: &Placed, secret: &Secret, subscriber: &[u8], recording: &[u8]) -> ValueName {
+    let suffix = derive::<16>(secret.expose(), Label::ParkedRow, &[subscriber, recording]);
+    values::name_with(hold.row, Kind::Parked, suffix.as_slice())
+}

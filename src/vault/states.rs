@@ -1,0 +1,303 @@
+//! What an account and a subscriber are in, and restriction.
+//!
+//! - A tenant is *open*, *closed* (no new recording is taken; its people read, play and export as before, and the policy's
+//!   grace runs), on its way to being *purged*, or gone. A close that makes anything due at once, and a purge, are
+//!   [`super::transition`]'s.
+//! - A subscriber is *active* or *deactivated*: the policy's rules for that fire, and no new recording is taken.
+//! - A recording, subscriber or tenant may be *restricted*: kept, and neither played nor exported nor expired nor erased,
+//!   until the restriction is lifted. New recordings are still taken; they are restricted like the rest.
+//! - The name of an erased subscriber may be *blocked*, if whoever erases asks for it.
+//!
+//! What began before a close or a deactivation may be finished: its sender has the promise that what was acknowledged is
+//! kept.
+//!
+//! # No recording begins behind a close
+//! A new recording holds the gate shared from the look at the states until its create is durable. A change of state holds
+//! it alone. So when a close is answered, everything that it did not see has been refused.
+//!
+//! # What a block remembers
+//! Nobody may confirm from the name of an erased subscriber that it was ever there. A block must recognise the name, so
+//! it breaks that, and is therefore asked for by name and never the default. It is a row named by a keyed hash of the name,
+//! under the tenant's secret: without that secret it is noise, and the tenant's purge makes it noise for good. But whoever
+//! can open the living tenant can test a name, and numbers are few enough to test all of them. The other choice,
+//! `continue`, remembers nothing: the next call makes a subscriber with fresh keys.
+
+use super::{
+    Actor, Error, Inner, Scope, TenantState, Vault,
+    sessions::{Cut, Role},
+    tenants::{Settings, invalid},
+    values,
+};
+use crate::{
+    crypto::{
+        envelope::Kind,
+        label::{Label, derive},
+    },
+    domain::{
+        id::{RecordingId, SubscriberHandle, TenantHandle},
+        party,
+        time::Timestamp,
+    },
+    keys::{Change, CommitError, Holder, Keeping, Mutation, Owner, RecordingPath, ValueName},
+    proto::stored,
+};
+
+/// A subscriber as it is shown.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Subscriber {
+    /// The tenant's name.
+    pub tenant: String,
+    /// Its name.
+    pub name: String,
+    /// Since when it is deactivated; none while it is active.
+    pub deactivated: Option<Timestamp>,
+    /// Kept, and not used.
+    pub restricted: bool,
+}
+
+/// What to restrict.
+pub enum Restrict {
+    /// A tenant, by name.
+    Tenant(String),
+    /// A subscriber.
+    Subscriber {
+        /// Tenant, by name.
+        tenant: String,
+        /// Subscriber, by name.
+        subscriber: String,
+    },
+    /// A recording.
+    Recording(RecordingId),
+}
+
+impl Vault {
+    /// A subscriber and what it is in.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn subscriber(&self, actor: &Actor, tenant: &str, name: &str) -> Result<Subscriber, Error> {
+        let (tenant_handle, subscriber) = self.0.find_subscriber_in(&actor.scope, tenant, name)?;
+        let state = self.0.subscriber_state(tenant_handle, subscriber)?.unwrap_or_default();
+        Ok(Subscriber {
+            tenant: tenant.to_owned(),
+            name: name.to_owned(),
+            deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
+            restricted: state.restricted,
+        })
+    }
+
+    /// Deactivates a subscriber. Idempotent: the first moment stands.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub async fn deactivate_subscriber(&self, actor: &Actor, tenant: &str, name: &str) -> Result<Subscriber, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let (handle, subscriber) = inner.find_subscriber_in(&actor.scope, tenant, name)?;
+        // Times of the policy count from it.
+        let now = inner.witnessed_now().await?;
+        {
+            let _alone = inner.gate.write().await;
+            inner
+                .change_subscriber_state(handle, subscriber, |state| {
+                    if state.deactivated_ms == 0 {
+                        state.deactivated_ms = now.0;
+                    }
+                    Ok(vec![inner.rules_changed(handle)?])
+                })
+                .await?;
+        }
+        inner.due_wake.notify_one();
+        self.subscriber(actor, tenant, name)
+    }
+
+    /// Restricts, or lifts a restriction. Playbacks that run are cut.
+    ///
+    /// # Errors
+    /// `Unknown`, `Erased`.
+    pub async fn restrict(&self, actor: &Actor, what: Restrict, restricted: bool) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let (tenant, subscriber) = match what {
+            Restrict::Tenant(name) => {
+                let tenant = inner.find_in(&actor.scope, &name)?;
+                let _alone = inner.holds.alone().await;
+                inner
+                    .change_settings(tenant, |settings| {
+                        settings.restricted = restricted;
+                        Ok(Vec::new())
+                    })
+                    .await?;
+                (tenant, None)
+            }
+            Restrict::Subscriber { tenant, subscriber } => {
+                let (tenant, subscriber) = inner.find_subscriber_in(&actor.scope, &tenant, &subscriber)?;
+                let _alone = inner.holds.alone().await;
+                inner.note_restriction(tenant).await?;
+                inner
+                    .change_subscriber_state(tenant, subscriber, |state| {
+                        state.restricted = restricted;
+                        Ok(Vec::new())
+                    })
+                    .await?;
+                (tenant, Some(subscriber))
+            }
+            Restrict::Recording(id) => {
+                let at = inner.locate(&actor.scope, id)?.path;
+                let _alone = inner.holds.alone().await;
+                inner.note_restriction(at.tenant).await?;
+                let _keeping = inner.keeping.write().await;
+                let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;
+                let keeping = Keeping { restricted, ..entry.keeping };
+                inner.keys.commit(Mutation::new(vec![Change::SetKeeping { at, keeping }])).await?;
+                (at.tenant, Some(at.subscriber))
+            }
+        };
+        if restricted {
+            inner.cut_restricted(tenant, subscriber).await?;
+        }
+        inner.redue(tenant).await?;
+        if !restricted {
+            inner.run_all_lifted().await?;
+            inner.go_on_with(tenant).await?;
+        }
+        Ok(())
+    }
+
+    /// Lets recordings of an erased subscriber's name come again.
+    ///
+    /// # Errors
+    /// `Unknown` tenant, or a name that is not blocked.
+    pub async fn unblock(&self, actor: &Actor, tenant: &str, name: &str) -> Result<(), Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let tenant = inner.find_in(&actor.scope, tenant)?;
+        let row = block_name(&inner.tenant_holder(tenant)?, name);
+        inner.keys.value(&row)?.ok_or(Error::Unknown { what: "blocked name" })?;
+        inner.keys.commit(Mutation::new(vec![Change::DropValue { name: row }])).await?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Whether a new recording is taken for a subscriber of this name. Asked while the gate is held.
+    pub(crate) fn admits(
+        &self,
+        tenant: TenantHandle,
+        settings: &Settings,
+        holder: &Holder,
+        subscriber: &str,
+    ) -> Result<(), Error> {
+        let refused = |why: &str| Err(Error::Refused { why: why.to_owned() });
+        match settings.state {
+            TenantState::Open => {}
+            TenantState::Closed { .. } => return refused("the tenant's account is closed; it takes no new recording"),
+            TenantState::Purging { .. } => return refused("the tenant is being purged; it takes no new recording"),
+        }
+        if self.keys.value(&block_name(holder, subscriber))?.is_some() {
+            return refused(
+                "this subscriber was erased and its future calls are blocked; `subscriber unblock` ends that",
+            );
+        }
+        let Some(found) = self.keys.find_subscriber(tenant, subscriber) else { return Ok(()) };
+        match self.subscriber_state(tenant, found)? {
+            Some(state) if state.deactivated_ms != 0 => {
+                refused("the subscriber is deactivated; no new recording of it is taken")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A subscriber of a tenant within reach.
+    pub(crate) fn find_subscriber_in(
+        &self,
+        scope: &Scope,
+        tenant: &str,
+        name: &str,
+    ) -> Result<(TenantHandle, SubscriberHandle), Error> {
+        let handle = self.find_in(scope, tenant)?;
+        let unknown = Error::Unknown { what: "subscriber" };
+        if !scope.reaches(tenant, name) {
+            return Err(unknown);
+        }
+        self.keys.find_subscriber(handle, name).map(|subscriber| (handle, subscriber)).ok_or(unknown)
+    }
+
+    /// What a subscriber is in; none where nothing was ever changed, or it is gone.
+    pub(crate) fn subscriber_state(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+    ) -> Result<Option<stored::SubscriberState>, Error> {
+        let Some(holder) = self.keys.subscriber(tenant, subscriber)? else { return Ok(None) };
+        values::read(&self.keys, holder.row, &holder.secret)
+    }
+
+    /// Changes what a subscriber is in: the only way to. What `change` returns goes into the same command.
+    pub(crate) async fn change_subscriber_state(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        change: impl FnOnce(&mut stored::SubscriberState) -> Result<Vec<Change>, Error>,
+    ) -> Result<stored::SubscriberState, Error> {
+        let unknown = Error::Unknown { what: "subscriber" };
+        let _alone = self.settings_lock.lock().await;
+        let Some(holder) = self.keys.subscriber(tenant, subscriber)? else { return Err(unknown) };
+        let mut state: stored::SubscriberState =
+            values::read(&self.keys, holder.row, &holder.secret)?.unwrap_or_default();
+        let mut changes = change(&mut state)?;
+        let name = values::name(holder.row, Kind::SubscriberState);
+        let envelope = values::seal(&state, &holder.secret, &name);
+        changes.push(Change::PutValue { owner: Owner::Subscriber(tenant, subscriber), name, envelope });
+        match self.keys.commit(Mutation::new(changes)).await {
+            Ok(_) => Ok(state),
+            Err(CommitError::Gone) => Err(unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Makes erasures of this tenant look at entries from now on.
+    async fn note_restriction(&self, tenant: TenantHandle) -> Result<(), Error> {
+        if !self.settings(tenant)?.0.ever_restricted {
+            self.change_settings(tenant, |settings| {
+                settings.ever_restricted = true;
+                Ok(Vec::new())
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Cuts every playback of a tenant, or of a subscriber and what it is bound to, that may not go on.
+    async fn cut_restricted(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> Result<(), Error> {
+        let cut = |at: &RecordingPath, role: Role| {
+            let near =
+                at.tenant == tenant && (subscriber.is_none() || matches!(self.usable(*at), Err(Error::Restricted)));
+            role == Role::Playback && near
+        };
+        if self.sessions.cut(Cut::Restricted, cut).await {
+            Ok(())
+        } else {
+            Err(Error::Internal("a playback did not end when it was cut".to_owned()))
+        }
+    }
+
+    /// The change that blocks a name in a tenant.
+    pub(crate) fn block_change(&self, tenant: TenantHandle, name: &str) -> Result<Change, Error> {
+        let holder = self.tenant_holder(tenant)?;
+        let row = block_name(&holder, name);
+        let envelope = values::seal(&stored::Block { since_ms: self.clock.now().0 }, &holder.secret, &row);
+        Ok(Change::PutValue { owner: Owner::Tenant(tenant), name: row, envelope })
+    }
+}
+
+fn block_name(tenant: &Holder, name: &str) -> ValueName {
+    let plain = zeroize::Zeroizing::new(party::plain(name));
+    let suffix = derive::<16>(tenant.secret.expose(), Label::BlockRow, &[plain.as_bytes()]);
+    values::name_with(tenant.row, Kind::Block, suffix.as_slice())
+}
+
+/// The name of a tenant, repeated by whoever wants to close or purge it.
+pub(crate) fn check_confirm(name: &str, confirm: &str) -> Result<(), Error> {
+    if name == confirm { Ok(()) } else { Err(invalid("confirm", "repeat the tenant's name".to_owned())) }
+}

@@ -1,0 +1,450 @@
+//! A purge, and a close that makes anything due at once: asked for, approved, cooled off, done.
+//!
+//! The tenant's policy says who must agree. *Confirm*: whoever asks repeats the tenant's name. *Second person*: somebody
+//! else, who administers tenants too, approves. Two are two people only where nobody stands on both sides: the one who
+//! acts and the one for whom, of the asking and of the approval, are all compared, so that a delegation makes no second
+//! person out of one.
+//!
+//! Then the policy's cooling-off time runs, in which it can be withdrawn. All of it is one row under the tenant's secret
+//! with the moment at which it runs; the daily work looks at the rows. So a restart changes nothing, and what was asked
+//! for under one policy is not hurried by the next.
+//!
+//! # A purge that meets something
+//! - *A hold on the tenant, or the tenant is restricted*: nothing goes; it waits, and can still be withdrawn.
+//! - *Anything else that stands below* (a floor, a hold on a part, a restriction): from here on the tenant is being
+//!   purged and takes no recording. What may go goes now, subscriber by subscriber, and, where one has something that
+//!   stays, recording by recording. What stays is shown with its date and ground, and the daily work looks again.
+//! - *Nothing*: the tenant's key goes, in one erasure, however much lies below. Its counters go into the year's cell of
+//!   anonymous sums in the same command ([`super::anonymous`]).
+
+use super::{
+    Actor, ActorRole, Erasure, Error, Inner, Scope, Tenant, TenantState, Transition, TransitionAction, Vault,
+    clearance::{Blocked, Wanted},
+    erasure::{Forgot, Order},
+    holds::Held,
+    states::check_confirm,
+    values,
+};
+use crate::{
+    crypto::envelope::Kind,
+    domain::{
+        id::{SubscriberHandle, TenantHandle},
+        retention::{Approval, PurgeRule},
+        time::Timestamp,
+    },
+    keys::{Change, Mutation, Owner, Parts},
+    proto::stored,
+};
+use std::sync::Arc;
+
+/// How often a purge that a floor keeps looks again. A hold that is lifted has it look at once.
+const LOOK_AGAIN_MS: i64 = 60 * 60 * 1000;
+/// Erasures of one purge that are under way together: they share rotations.
+const TOGETHER: usize = 32;
+
+const CLOSE: u32 = 1;
+const PURGE: u32 = 2;
+
+/// What came of an approval.
+#[derive(Debug)]
+pub enum Settled {
+    /// It cools off.
+    Waits(Transition),
+    /// The account is closed.
+    Closed(Tenant),
+    /// The tenant is gone.
+    Purged(Erasure),
+}
+
+impl Vault {
+    /// Closes a tenant's account. Where the policy makes anything due at once, the name must be repeated, and what the
+    /// policy says of a purge holds. Idempotent.
+    ///
+    /// # Errors
+    /// `Unknown`; `Invalid` where the name must be repeated; `Parked` while it waits for approval or cools off.
+    pub async fn close_tenant(&self, actor: &Actor, name: &str, confirm: &str) -> Result<Tenant, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let tenant = inner.find_in(&actor.scope, name)?;
+        let one = inner.transitions.lock().await;
+        let (settings, _) = inner.settings(tenant)?;
+        if settings.state != TenantState::Open {
+            return self.tenant(name);
+        }
+        let policy = inner.policy(tenant)?;
+        if !policy.due_at_close() {
+            inner.close_now(tenant, Vec::new()).await?;
+            return self.tenant(name);
+        }
+        check_confirm(name, confirm)?;
+        let order = Order { actor: actor.clone(), opening: None };
+        inner.ask(&order, tenant, CLOSE, policy.purge()).await?;
+        match inner.go_on(tenant, inner.clock.now()).await {
+            Ok(_) => {
+                drop(one);
+                self.tenant(name)
+            }
+            Err(waits) => Err(waits),
+        }
+    }
+
+    /// Purges a tenant, or says what it waits for.
+    pub(crate) async fn purge_tenant(&self, order: &Order, name: &str) -> Result<Erasure, Error> {
+        let inner = &self.0;
+        let tenant = inner.find_in(&order.actor.scope, name)?;
+        let _one = inner.transitions.lock().await;
+        let rule = inner.policy(tenant)?.purge();
+        inner.ask(order, tenant, PURGE, rule).await?;
+        match inner.go_on(tenant, inner.clock.now()).await? {
+            Done::Purged(erasure) => Ok(erasure),
+            Done::Closed => Err(Error::Internal("a purge that only closed".to_owned())),
+        }
+    }
+
+    /// Approves what somebody else asked for.
+    ///
+    /// # Errors
+    /// `Unknown` where nothing waits; `NotPermitted` for whoever asked for it.
+    pub async fn approve(&self, actor: &Actor, name: &str) -> Result<Settled, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let tenant = inner.find_in(&actor.scope, name)?;
+        let _one = inner.transitions.lock().await;
+        let mut row = inner.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
+        if !matches!(actor.role, ActorRole::Admin | ActorRole::Developer) {
+            return Err(Error::NotPermitted { missing: "the approval of somebody who administers tenants".to_owned() });
+        }
+        if row.approved_ms == 0 {
+            if same_person(&row, actor) {
+                let missing = "a second person: whoever asked for it cannot approve it";
+                return Err(Error::NotPermitted { missing: missing.to_owned() });
+            }
+            let now = inner.clock.now();
+            row.approved_by.clone_from(&actor.name);
+            row.approved_ms = now.0;
+            row.runs_ms = now.plus_ms(row.cooling_off_ms).0;
+            inner.put_transition(tenant, &row, Vec::new()).await?;
+        }
+        match inner.go_on(tenant, inner.clock.now()).await {
+            Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure)),
+            Ok(Done::Closed) => Ok(Settled::Closed(self.tenant(name)?)),
+            Err(Error::Parked { .. }) => {
+                let row = inner.transition(tenant)?.ok_or(Error::Unknown { what: "tenant" })?;
+                Ok(Settled::Waits(shown(&row)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes back what waits.
+    ///
+    /// # Errors
+    /// `Unknown` where nothing waits; `Refused` once a purge has begun.
+    pub async fn withdraw(&self, actor: &Actor, name: &str) -> Result<Tenant, Error> {
+        let inner = &self.0;
+        inner.running()?;
+        let tenant = inner.find_in(&actor.scope, name)?;
+        let one = inner.transitions.lock().await;
+        inner.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
+        let (settings, holder) = inner.settings(tenant)?;
+        if matches!(settings.state, TenantState::Purging { .. }) {
+            let why = "the purge has begun; what it has erased cannot come back";
+            return Err(Error::Refused { why: why.to_owned() });
+        }
+        let changes = vec![Change::DropValue { name: values::name(holder.row, Kind::Transition) }];
+        inner.keys.commit(Mutation::new(changes)).await?;
+        drop(one);
+        self.tenant(name)
+    }
+}
+
+/// A transition that has run.
+pub(crate) enum Done {
+    Closed,
+    Purged(Erasure),
+}
+
+/// Whether anybody stands on both sides.
+fn same_person(row: &stored::Transition, actor: &Actor) -> bool {
+    let asked = [row.asked_by.as_str(), row.asked_for.as_str()];
+    std::iter::once(&actor.name).chain(&actor.on_behalf_of).any(|name| asked.contains(&name.as_str()))
+}
+
+/// A transition as it is shown.
+pub(crate) fn shown(row: &stored::Transition) -> Transition {
+    Transition {
+        action: if row.action == CLOSE { TransitionAction::Close } else { TransitionAction::Purge },
+        asked_by: row.asked_by.clone(),
+        asked: Timestamp(row.asked_ms),
+        approved_by: (row.approved_ms != 0).then(|| row.approved_by.clone()),
+        runs: (row.approved_ms != 0).then_some(Timestamp(row.runs_ms)),
+    }
+}
+
+impl Inner {
+    /// What waits in a tenant.
+    pub(crate) fn transition(&self, tenant: TenantHandle) -> Result<Option<stored::Transition>, Error> {
+        let holder = self.tenant_holder(tenant)?;
+        values::read(&self.keys, holder.row, &holder.secret)
+    }
+
+    async fn put_transition(
+        &self,
+        tenant: TenantHandle,
+        row: &stored::Transition,
+        mut and: Vec<Change>,
+    ) -> Result<(), Error> {
+        let holder = self.tenant_holder(tenant)?;
+        let name = values::name(holder.row, Kind::Transition);
+        let envelope = values::seal(row, &holder.secret, &name);
+        and.push(Change::PutValue { owner: Owner::Tenant(tenant), name, envelope });
+        self.keys.commit(Mutation::new(and)).await?;
+        Ok(())
+    }
+
+    /// Writes down what is asked for, unless it was before.
+    async fn ask(&self, order: &Order, tenant: TenantHandle, action: u32, rule: PurgeRule) -> Result<(), Error> {
+        match self.transition(tenant)? {
+            Some(row) if row.action == action => return Ok(()),
+            Some(_) => {
+                let why = "a close or purge of this tenant waits already; approve or withdraw that first";
+                return Err(Error::Refused { why: why.to_owned() });
+            }
+            None => {}
+        }
+        let now = self.clock.now();
+        let cooling_off_ms = rule.cooling_off.after(now).0.saturating_sub(now.0);
+        let mut row = stored::Transition {
+            action,
+            asked_by: order.actor.name.clone(),
+            asked_for: order.actor.on_behalf_of.clone().unwrap_or_default(),
+            asked_ms: now.0,
+            approved_by: String::new(),
+            approved_ms: 0,
+            runs_ms: 0,
+            cooling_off_ms,
+            opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
+        };
+        if rule.approval == Approval::Confirm {
+            row.approved_by.clone_from(&order.actor.name);
+            row.approved_ms = now.0;
+            row.runs_ms = now.plus_ms(cooling_off_ms).0;
+        }
+        self.put_transition(tenant, &row, Vec::new()).await
+    }
+
+    /// Does what waits in a tenant, where its time has come. Whoever calls holds the lock of the transitions.
+    async fn go_on(self: &Arc<Self>, tenant: TenantHandle, now: Timestamp) -> Result<Done, Error> {
+        let row = self.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
+        let waits = |by: &str, until| Err(Error::Parked { by: by.to_owned(), until });
+        if row.approved_ms == 0 {
+            return waits("the approval of a second person", None);
+        }
+        if row.runs_ms > now.0 {
+            return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
+        }
+        if row.action == CLOSE {
+            let holder = self.tenant_holder(tenant)?;
+            let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
+            self.close_now(tenant, vec![drop_row]).await?;
+            return Ok(Done::Closed);
+        }
+        let order = Order {
+            actor: Actor {
+                name: row.asked_by,
+                on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
+                role: ActorRole::Gateway,
+                scope: Scope::All,
+                subscriber: None,
+            },
+            opening: row.opening.as_slice().try_into().ok(),
+        };
+        self.purge_now(&order, tenant).await.map(Done::Purged)
+    }
+
+    /// Closes the account; the policy's times count from now.
+    async fn close_now(self: &Arc<Self>, tenant: TenantHandle, and: Vec<Change>) -> Result<(), Error> {
+        let at = self.witnessed_now().await?;
+        {
+            let _alone = self.gate.write().await;
+            self.change_settings(tenant, |settings| {
+                settings.state = TenantState::Closed { at };
+                settings.rules_changed();
+                Ok(and)
+            })
+            .await?;
+        }
+        self.due_wake.notify_one();
+        Ok(())
+    }
+
+    /// Forgets the tenant, or as much of it as may go.
+    async fn purge_now(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<Erasure, Error> {
+        if let Some(stands) = self.stands_over(tenant)? {
+            return Err(match stands {
+                Blocked::Restricted => Error::Parked { by: "the restriction of the tenant".to_owned(), until: None },
+                other => other.into_error(),
+            });
+        }
+        let now = self.clock.now();
+        {
+            let _alone = self.gate.write().await;
+            self.change_settings(tenant, |settings| {
+                settings.state = match settings.state {
+                    TenantState::Open => TenantState::Purging { at: now },
+                    TenantState::Closed { at } | TenantState::Purging { at } => TenantState::Purging { at },
+                };
+                Ok(Vec::new())
+            })
+            .await?;
+        }
+        if let Some(erasure) = self.forget_tenant(order, tenant).await? {
+            return Ok(erasure);
+        }
+        self.forget_what_may_go(order, tenant).await?;
+        // All of it may have gone by now.
+        if let Some(erasure) = self.forget_tenant(order, tenant).await? {
+            return Ok(erasure);
+        }
+        Err(self.what_stays(tenant).await?)
+    }
+
+    /// What keeps all of a tenant: a hold on it, or its restriction.
+    fn stands_over(&self, tenant: TenantHandle) -> Result<Option<Blocked>, Error> {
+        if self.settings(tenant)?.0.restricted {
+            return Ok(Some(Blocked::Restricted));
+        }
+        let hold = self.holds.standing(tenant).into_iter().find(|hold| matches!(hold.held, Held::Tenant));
+        Ok(hold.map(Blocked::Hold))
+    }
+
+    /// The tenant's own key, and its counters into the cell. None where something stands below.
+    async fn forget_tenant(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<Option<Erasure>, Error> {
+        let _cells = self.cell_lock.lock().await;
+        let and = self.merge_into_cell(tenant).await?;
+        match self.forget(order, Wanted::Tenant(tenant), and).await? {
+            Forgot::Done(erasure) => Ok(Some(erasure)),
+            Forgot::Blocked(..) => Ok(None),
+        }
+    }
+
+    /// Everything below a tenant that nothing keeps.
+    async fn forget_what_may_go(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<(), Error> {
+        for (subscriber, _) in self.keys.subscribers(tenant) {
+            match self.forget(order, Wanted::Subscriber(tenant, subscriber), Vec::new()).await? {
+                Forgot::Done(_) => continue,
+                Forgot::Blocked(_, standing) => drop(standing),
+            }
+            let mut free = self.free_below(tenant, subscriber).await?.into_iter();
+            loop {
+                let mut running = tokio::task::JoinSet::new();
+                for wanted in free.by_ref().take(TOGETHER) {
+                    let (inner, order) = (self.clone(), order.clone());
+                    running.spawn(async move { inner.forget(&order, wanted, Vec::new()).await.map(drop) });
+                }
+                if running.is_empty() {
+                    break;
+                }
+                while let Some(done) = running.join_next().await {
+                    done.map_err(|failed| Error::Internal(failed.to_string()))??;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn free_below(
+        self: &Arc<Self>,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+    ) -> Result<Vec<Wanted>, Error> {
+        let inner = self.clone();
+        let visit = move || {
+            let mut free = Vec::new();
+            inner.look(tenant)?.visit(subscriber, false, &mut |at, _, found| {
+                if found.is_empty() {
+                    free.push(Wanted::Recording(at, Parts::BOTH));
+                }
+                Ok(())
+            })?;
+            Ok(free)
+        };
+        tokio::task::spawn_blocking(visit).await.map_err(|failed| Error::Internal(failed.to_string()))?
+    }
+
+    /// What a purge waits for, in words.
+    async fn what_stays(self: &Arc<Self>, tenant: TenantHandle) -> Result<Error, Error> {
+        let inner = self.clone();
+        let tally = tokio::task::spawn_blocking(move || inner.look(tenant)?.tally(None)).await;
+        let tally = tally.map_err(|failed| Error::Internal(failed.to_string()))??;
+        let mut by = Vec::new();
+        if tally.restricted > 0 {
+            by.push(format!("the restriction of {} recordings", tally.restricted));
+        }
+        for (hold, count) in &tally.holds {
+            by.push(format!("hold {} on {count} recordings", hold.id));
+        }
+        for (ground, (_, count)) in &tally.floors {
+            by.push(format!("a floor on {count} recordings ({ground})"));
+        }
+        let held = self.holds.standing(tenant);
+        if by.is_empty() {
+            by.extend(held.iter().map(|hold| format!("hold {}", hold.id)));
+        }
+        let dated = tally.restricted == 0 && held.is_empty();
+        let until = tally.floors.values().map(|(until, _)| *until).max().filter(|_| dated);
+        Ok(Error::Parked { by: by.join(", "), until })
+    }
+
+    /// Goes on with what waits in a tenant after something that kept it is gone.
+    pub(crate) async fn go_on_with(self: &Arc<Self>, tenant: TenantHandle) -> Result<(), Error> {
+        let _one = self.transitions.lock().await;
+        match self.transition(tenant) {
+            Ok(Some(row)) if row.approved_ms != 0 && row.action == PURGE => {}
+            Ok(_) | Err(Error::Unknown { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        match self.go_on(tenant, self.clock.now()).await {
+            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The daily work: everything whose time has come.
+    pub(crate) async fn go_on_with_all(self: &Arc<Self>) -> Result<(), Error> {
+        let now = self.clock.now();
+        for (tenant, _) in self.public_tenants() {
+            let _one = self.transitions.lock().await;
+            let due = match self.transition(tenant) {
+                Ok(row) => row.is_some_and(|row| row.approved_ms != 0 && row.runs_ms <= now.0),
+                Err(Error::Unknown { .. }) => false,
+                Err(error) => return Err(error),
+            };
+            if !due {
+                continue;
+            }
+            // What a floor or hold keeps is not looked at every minute: each look reads every entry below.
+            if self.purge_looks.lock().await.get(&tenant).is_some_and(|next| now < *next) {
+                continue;
+            }
+            match self.go_on(tenant, now).await {
+                Ok(_) | Err(Error::Unknown { .. }) => drop(self.purge_looks.lock().await.remove(&tenant)),
+                Err(Error::Parked { until, .. }) => {
+                    let hour = now.plus_ms(LOOK_AGAIN_MS);
+                    self.purge_looks.lock().await.insert(tenant, until.map_or(hour, |until| until.min(hour)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// How many closes and purges wait.
+    pub(crate) fn count_transitions(&self) -> Result<u64, Error> {
+        let mut waiting = 0;
+        for (tenant, _) in self.public_tenants() {
+            waiting += u64::from(matches!(self.transition(tenant), Ok(Some(_))));
+        }
+        Ok(waiting)
+    }
+}
