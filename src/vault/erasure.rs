@@ -109,6 +109,28 @@ impl Inner {
         }
     }
 
+    /// Destroys recordings whose time has come, in one command.
+    pub(crate) async fn erase_batch(self: &Arc<Self>, _actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
+        let reach: Vec<Reach> =
+            clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
+        let paths: HashSet<RecordingPath> = reach.iter().flat_map(Reach::paths).collect();
+        if !self.sessions.cut(Cut::Erased, |at, _| paths.contains(at)).await {
+            tracing::warn!("a session lingers; erasing all the same");
+        }
+        let committed = self.keys.commit(Mutation::new(clearance.changes())).await?;
+        drop(clearance);
+        self.sweep_wake.notify_one();
+        if !self.sessions.cut(Cut::Erased, |at, _: Role| paths.contains(at)).await {
+            return Err(Error::Internal("a session did not end when it was cut".to_owned()));
+        }
+        Ok(Erasure {
+            destroyed: committed.erased,
+            generation_from: committed.generation_from,
+            generation_to: committed.generation_to,
+            slot_forgets: self.keys.forgets().to_string(),
+        })
+    }
+
     /// Destroys what a clearance allows, and cuts whoever entered meanwhile.
     async fn destroy(
         self: &Arc<Self>,
@@ -161,5 +183,14 @@ impl Reach {
 
     fn covers(&self, at: &RecordingPath) -> bool {
         self.wanted.covers(at) || self.with.contains(at)
+    }
+
+    /// The recordings that it names or takes along.
+    fn paths(&self) -> impl Iterator<Item = RecordingPath> {
+        let named = match self.wanted {
+            Wanted::Recording(at, _) => Some(at),
+            Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
+        };
+        named.into_iter().chain(self.with.iter().copied())
     }
 }

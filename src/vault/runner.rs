@@ -26,10 +26,9 @@
 //! long. After a time away the runner simply finds more; the counters of what was erased late go up.
 
 use super::{
-    Error, Inner,
+    Actor, Error, Inner,
     clearance::{Blocked, Wanted},
     retention::Kept,
-    sessions::Cut,
 };
 use crate::{
     domain::{
@@ -244,21 +243,11 @@ impl Inner {
             })
             .collect();
         if let Some(clearance) = cleared.clearance {
-            let inner = self.clone();
-            self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await;
-            match inner.keys.commit(Mutation::new(clearance.changes())).await {
-                Ok(_) => {}
-                // Somebody erased a part of the batch, or the tenant: the next look finds what is left.
-                Err(CommitError::Gone) => return Ok(Vec::new()),
-                Err(error) => return Err(error.into()),
-            }
-            if !self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await {
-                tracing::error!("a session holds on to what has expired");
-            }
-            self.sweep_wake.notify_one();
-            let gone = expiring.iter().filter(|it| clearance.covers(&it.at));
-            let late = gone.clone().filter(|it| it.late).count() as u64;
-            self.expiry.expired.fetch_add(gone.count() as u64, Ordering::Relaxed);
+            let freed = |it: &&Expiring| clearance.covers(&it.at);
+            let gone = expiring.iter().filter(freed).count() as u64;
+            let late = expiring.iter().filter(freed).filter(|it| it.late).count() as u64;
+            self.erase_batch(&Actor::gateway(), clearance).await?;
+            self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
         Ok(blocked)
