@@ -5,13 +5,14 @@
 //! - [`failure`]: a failure as one line and an exit status.
 //! - [`names`]: names and numbers from `@FILE` and `-`, so that they need not stand in process lists.
 //! - [`output`]: lines for people, or JSON.
-//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`apikey`], [`switch`], [`status`]: a file per family of
+//! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`apikey`], [`switch`], [`audit`], [`receipt`], [`status`]: a file per family of
 //!   commands.
 //!
 //! Client commands speak to the gateway over the wire only. `dev`, `serve` and `config` hand over to `server`.
 
 pub mod apikey;
 pub mod args;
+pub mod audit;
 pub mod connect;
 pub mod erase;
 pub mod failure;
@@ -20,6 +21,7 @@ pub mod names;
 pub mod output;
 pub mod play;
 pub mod policy;
+pub mod receipt;
 pub mod record;
 pub mod recordings;
 pub mod status;
@@ -75,6 +77,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Erase { command } => erase::run(link()?, command, output).await,
         Command::Apikey { command } => apikey::run(link()?, command, output).await,
         Command::Switch { command } => switch::run(link()?, command, output).await,
+        Command::Audit { command } => audit::run(link()?, command, &arguments.profile, output).await,
+        Command::Receipt { command } => receipt::run(link, command, output).await,
         Command::Status => status::run(link()?, output).await,
     }
 }

@@ -3,6 +3,7 @@
 //! - [`config`]: the TOML file of `quietus serve`, and what it resolves to. Pure.
 //! - [`identities`]: the file that says who there is.
 //! - [`who`]: identities, issuers and access policies, as the files say; read again on SIGHUP.
+//! - [`signing_key`]: the file of the key that signs checkpoints and receipts.
 //! - [`run`]: composes the vault and the listeners, serves, drains.
 //! - [`dev`]: `quietus dev`, everything in one process on one folder; [`dev_files`] makes its CA and certificates.
 //! - [`rehearsal`]: a clock that is read from a file, for `quietus dev`.
@@ -17,4 +18,5 @@ pub mod identities;
 pub mod process;
 pub mod rehearsal;
 pub mod run;
+pub mod signing_key;
 pub mod who;

@@ -3,7 +3,7 @@
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
 //! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
-//! [`recover`] (what a stop left open). [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
+//! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
 //!
 //! # Who waits for whom
@@ -20,6 +20,7 @@ mod anonymous;
 pub mod api;
 mod api_keys;
 mod audio;
+mod audit;
 mod catalogue;
 mod claims;
 mod clearance;
@@ -31,6 +32,7 @@ mod ingest;
 mod opening;
 mod parked;
 mod playback;
+mod receipt;
 mod recording_id;
 mod recover;
 mod redue;
@@ -51,11 +53,13 @@ pub use crate::domain::id::ApiKeyId;
 pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
+pub use audit::{AuditEntry, Inclusion, MAX_TAIL, SubjectView, TailOf};
 pub use explain::{DryRunRow, Explanation, PartExplanation};
 pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use ingest::Ingest;
 pub use parked::{Ran, Waiting};
 pub use playback::Playback;
+pub use receipt::{MAX_LIST, Receipt};
 pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
 pub use runner::ExpiryStatus;
 pub use states::{Restrict, Subscriber};
@@ -63,6 +67,7 @@ pub use switches::{Enrolment, Switch};
 pub use transition::Settled;
 
 use crate::{
+    audit::SigningKey,
     domain::{
         id::{ObjectId, RecordingId, SubscriberHandle, TenantHandle},
         time::{Clock, Timestamp},
@@ -75,6 +80,7 @@ use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
 use holds::Holds;
+use receipt::Receipts;
 use retention::Policies;
 use runner::Expiry;
 use sessions::{Cut, Sessions};
@@ -99,6 +105,14 @@ pub struct VaultConfig {
     pub client_window_days: u32,
     /// Purged tenants that an anonymous sum must be of before it may be seen.
     pub min_tenants: u32,
+    /// Signs checkpoints and receipts. None: a key of this run alone, so that nobody verifies later what was signed.
+    pub signing_key: Option<Arc<SigningKey>>,
+    /// Years for which evidence outlives its quarter.
+    pub evidence_years: u32,
+    /// Milliseconds in which the ciphertext of what was erased is to be gone.
+    pub sweep_deadline_ms: i64,
+    /// The slot lies on the key store's file system; receipts say so.
+    pub slot_beside_store: bool,
 }
 
 impl Default for VaultConfig {
@@ -110,6 +124,10 @@ impl Default for VaultConfig {
             sender_timeout: Duration::from_secs(60),
             client_window_days: 14,
             min_tenants: 10,
+            signing_key: None,
+            evidence_years: 6,
+            sweep_deadline_ms: 30 * 86_400_000,
+            slot_beside_store: false,
         }
     }
 }
@@ -133,6 +151,8 @@ pub(crate) struct Inner {
     clock: Clock,
     sessions: Sessions,
     claims: Claims,
+    log: audit::Log,
+    receipts: Receipts,
     api_keys: ApiKeys,
     switches: Switches,
     enrolling: Mutex<()>,
@@ -177,6 +197,10 @@ impl Vault {
         objects: ObjectStore,
         clock: Clock,
     ) -> Result<Self, Error> {
+        let key = match &config.signing_key {
+            Some(key) => key.clone(),
+            None => Arc::new(SigningKey::of_this_run(&config.group)),
+        };
         let (api_keys, switches) = (ApiKeys::load(&keys)?, Switches::load(&keys)?);
         let live_share = config.memory_budget / 4 / objects.regions().len().max(1);
         let inner = Arc::new(Inner {
@@ -195,6 +219,8 @@ impl Vault {
             clock,
             sessions: Sessions::default(),
             claims: Claims::default(),
+            log: audit::Log::new(key),
+            receipts: Receipts::default(),
             api_keys,
             switches,
             enrolling: Mutex::new(()),
@@ -217,6 +243,8 @@ impl Vault {
         });
         inner.read_holds()?;
         recover::take_up(&inner, recovered)?;
+        let due = inner.receipts_at_start()?;
+        inner.tasks.spawn(receipt::settle(inner.clone(), due));
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
@@ -247,6 +275,7 @@ impl Vault {
             parked: inner.count_parked().unwrap_or_default(),
             transitions: inner.count_transitions().unwrap_or_default(),
             sweeps_pending: inner.keys.doomed_count(),
+            receipts_overdue: inner.receipts.overdue(inner.clock.now()),
             replications_pending: inner.keys.copies_count(),
             recordings_open: inner.sessions.feeding(),
             journal_bytes: inner.journal.bytes(),

@@ -88,7 +88,28 @@ const ROWS: &[Row] = &[
     }),
     row("ErasureService/Erase", Action::Erase, Own::Untouched, |of| {
         let scope = erase_request::Scope::Recording(v1::EraseRecording { id: of.recording.clone(), part: 0 });
-        v1::EraseRequest { scope: Some(scope) }.encode_to_vec()
+        v1::EraseRequest { scope: Some(scope), ..Default::default() }.encode_to_vec()
+    }),
+    row("ErasureService/GetReceipt", Action::ReadReceipts, Own::Untouched, |_| {
+        v1::GetReceiptRequest { id: "0".repeat(32) }.encode_to_vec()
+    }),
+    row("ErasureService/ListReceipts", Action::ReadReceipts, Own::Reached, |of| {
+        v1::ListReceiptsRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("AuditService/Tail", Action::ReadAudit, Own::Reached, |of| {
+        v1::TailRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("AuditService/GetCheckpoint", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetCheckpointRequest {}.encode_to_vec()
+    }),
+    row("AuditService/GetInclusionProof", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetInclusionProofRequest { index: 0, size: 0 }.encode_to_vec()
+    }),
+    row("AuditService/GetConsistencyProof", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetConsistencyProofRequest { old_size: 0, new_size: 0 }.encode_to_vec()
+    }),
+    row("AuditService/GetVerifierKey", Action::VerifyAudit, Own::Nameless, |_| {
+        v1::GetVerifierKeyRequest {}.encode_to_vec()
     }),
     row("TenantService/CreateTenant", Action::CreateTenant, Own::Reached, |of| {
         v1::CreateTenantRequest {
@@ -96,6 +117,7 @@ const ROWS: &[Row] = &[
             home: "eu-west-2".into(),
             residency: Residency::HomeOnly.into(),
             policy: "dev".into(),
+            keep: String::new(),
         }
         .encode_to_vec()
     }),
@@ -107,6 +129,25 @@ const ROWS: &[Row] = &[
         v1::GetStatisticsRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("TenantService/GetStatus", Action::Status, Own::Nameless, |_| v1::GetStatusRequest {}.encode_to_vec()),
+    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
+    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
+    }),
+    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::CheckPolicyRequest { source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
     row("ApiKeyService/CreateApiKey", Action::ManageKeys, Own::Reached, |of| {
         let role = v1::ApiKeyRole::Switch.into();
         v1::CreateApiKeyRequest { tenant: of.tenant.clone(), name: "k".into(), role, own: None }.encode_to_vec()
@@ -127,6 +168,10 @@ const ROWS: &[Row] = &[
         v1::RevokeSwitchRequest { tenant: of.tenant.clone(), name: of.switch.clone() }.encode_to_vec()
     }),
 ];
+
+fn dev_policy() -> Option<v1::PolicySource> {
+    Some(v1::PolicySource { policy: "dev".into(), keep: String::new() })
+}
 
 /// Bytes in, bytes out.
 #[derive(Default)]

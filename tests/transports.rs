@@ -147,7 +147,7 @@ async fn a_recording_goes_in_and_comes_out_over_both_transports() {
             assert_eq!(play(link(), &id, Some(range)).await.expect("plays"), content[65_530..65_550]);
 
             let scope = Scope::Recording(v1::EraseRecording { id: id.clone(), part: v1::Part::Unspecified.into() });
-            let request = v1::EraseRequest { scope: Some(scope) };
+            let request = v1::EraseRequest { scope: Some(scope), ..Default::default() };
             let erased = ErasureServiceClient::new(link()).erase(request).await.expect("erased").into_inner();
             assert_eq!(erased.outcome(), v1::Outcome::Erased);
             assert!(erased.generation_to > erased.generation_from);

@@ -13,7 +13,7 @@ use quietus::{
     object::{Embedded, ObjectStore, embedded::Certificate},
     server::dev_files::DevFiles,
     vault::{
-        Error, Finish, Kind, Mode, NewTenant, Open, Opened, Part, Residency, Scope, StatedFacts, Target, Vault,
+        Actor, Error, Finish, Kind, Mode, NewTenant, Open, Opened, Part, Residency, StatedFacts, Target, Vault,
         VaultConfig,
     },
 };
@@ -50,7 +50,7 @@ impl World {
             residency: Residency::HomeOnly,
             policy: "dev".into(),
         };
-        world.vault().create_tenant(new).await.expect("created");
+        world.vault().create_tenant(&Actor::gateway(), new).await.expect("created");
         world
     }
 
@@ -109,7 +109,7 @@ impl World {
 
     async fn erase(&self, id: RecordingId) {
         let target = Target::Recording(id, Part::Both);
-        assert!(self.vault().erase(&Scope::All, target).await.expect("erased").destroyed);
+        assert!(self.vault().erase(&Actor::gateway(), target, None).await.expect("erased").destroyed);
     }
 }
 

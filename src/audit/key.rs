@@ -54,6 +54,11 @@ impl SigningKey {
         Zeroizing::new(document.as_ref().to_vec())
     }
 
+    /// A key that nobody has after this run.
+    pub fn of_this_run(group: &str) -> Self {
+        Self::from_pkcs8(group, &Self::generate()).expect("a key that was just made")
+    }
+
     /// Reads a key.
     pub fn from_pkcs8(group: &str, pkcs8: &[u8]) -> Result<Self, NotASigningKey> {
         let pair = Ed25519KeyPair::from_pkcs8(pkcs8).map_err(|_| NotASigningKey)?;
@@ -81,6 +86,12 @@ impl SigningKey {
     /// Signs the head of the log.
     pub fn checkpoint(&self, head: Checkpoint) -> String {
         self.sign(&head.text(&self.verifier.name))
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.verifier)
     }
 }
 
@@ -211,7 +222,7 @@ mod tests {
     use super::*;
 
     fn key() -> SigningKey {
-        SigningKey::from_pkcs8("uk+eu", &SigningKey::generate()).expect("a key")
+        SigningKey::of_this_run("uk+eu")
     }
 
     #[test]

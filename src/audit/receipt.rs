@@ -8,7 +8,7 @@
 //! receipt: 0f1e…                        32 hexadecimal digits, random
 //! gateway: quietus/uk-eu                origin of the log, name of the key
 //! about: recording                      recording | subscriber | tenant | expiry
-//! scope: 51ab…                          the commitment, 64 hexadecimal digits
+//! scope: 51ab…                          the commitment, 64 hexadecimal digits; of an expiry a line for each recording
 //! parts: audio and facts                audio and facts | audio | facts | everything | as listed
 //! state: destroyed                      destroyed | destroyed by TIME | nothing was left | ciphertext removed
 //! requested: 2026-11-23T23:24:38.5Z
@@ -29,7 +29,8 @@
 //!
 //! The statement names nobody. What it is about is a *commitment*: SHA-256 over a label, 32 bytes that the client drew (the
 //! *opening*), and the scope's text. Without the opening it tells nothing, also to somebody who guesses names; with it,
-//! whoever kept it shows what the receipt was about. The gateway keeps no opening.
+//! whoever kept it shows what the receipt was about. The gateway keeps no opening. An expiry has a commitment for each
+//! recording: whoever has the opening finds the line of a recording whose id it has.
 //!
 //! A statement is read strictly: what parses is exactly what would be written again.
 
@@ -54,8 +55,10 @@ not proved: that what is named existed, how many recordings it was, how large, o
 not proved: that a slot forgot better than it declares
 not proved: that nobody kept what he heard, read or exported before
 ";
+/// Most scopes in a statement.
+pub const MAX_SCOPES: usize = 512;
 /// Most bytes in a statement.
-pub const MAX_STATEMENT: usize = 16 << 10;
+pub const MAX_STATEMENT: usize = 48 << 10;
 
 /// The 32 bytes that open a commitment.
 pub type Opening = [u8; 32];
@@ -119,8 +122,8 @@ pub struct Statement {
     pub gateway: String,
     /// What kind of thing.
     pub about: About,
-    /// The commitment to the scope.
-    pub scope: Hash,
+    /// The commitment to the scope; of an expiry one for each recording.
+    pub scopes: Vec<Hash>,
     /// Which parts.
     pub parts: Parts,
     /// How far it got.
@@ -161,11 +164,9 @@ pub fn tenant_scope(tenant: &str) -> String {
     format!("tenant {tenant}")
 }
 
-/// The scope's text for an expiry: a line for each recording, in ascending order.
-pub fn expiry_scope(recordings: &[(RecordingId, Parts)]) -> String {
-    let mut lines: Vec<_> = recordings.iter().map(|(id, parts)| format!("recording {id} {}", parts.word())).collect();
-    lines.sort_unstable();
-    format!("expiry\n{}", lines.join("\n"))
+/// The scope's text for one recording of an expiry.
+pub fn expired_scope(id: RecordingId, parts: Parts) -> String {
+    format!("recording {id} {}", parts.word())
 }
 
 /// The commitment to a scope's text. Its label and opening have fixed lengths, so it can be read one way only.
@@ -250,12 +251,12 @@ impl Statement {
     /// The text that is signed and logged.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "{FIRST}\nreceipt: {}\ngateway: {}\nabout: {}\nscope: {}\nparts: {}\nstate: {}\nrequested: {}\nstated: {}\n\
+            "{FIRST}\nreceipt: {}\ngateway: {}\nabout: {}\n{}parts: {}\nstate: {}\nrequested: {}\nstated: {}\n\
              generation: {} to {}\n",
             self.id,
             self.gateway,
             self.about.word(),
-            HEXLOWER.encode(&self.scope),
+            self.scopes.iter().map(|scope| format!("scope: {}\n", HEXLOWER.encode(scope))).collect::<String>(),
             self.parts.word(),
             self.state.words(),
             moment(self.requested),
@@ -297,7 +298,14 @@ impl Statement {
         let id = lines.field("receipt", receipt_id)?;
         let gateway = lines.field("gateway", |value| (!value.is_empty()).then(|| value.to_owned()))?;
         let about = lines.field("about", |value| About::ALL.into_iter().find(|about| about.word() == value))?;
-        let scope = lines.field("scope", |value| HEXLOWER.decode(value.as_bytes()).ok()?.try_into().ok())?;
+        let mut scopes = Vec::new();
+        while let Some(value) = lines.optional("scope: ") {
+            let hash = HEXLOWER.decode(value.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+            scopes.push(hash.ok_or(NotAStatement("scope"))?);
+        }
+        if scopes.is_empty() || scopes.len() > MAX_SCOPES || (about != About::Expiry && scopes.len() > 1) {
+            return Err(NotAStatement("scope"));
+        }
         let parts = lines.field("parts", |value| Parts::ALL.into_iter().find(|parts| parts.word() == value))?;
         let state = lines.field("state", State::from_words)?;
         let requested = lines.field("requested", read_moment)?;
@@ -335,7 +343,7 @@ impl Statement {
             id,
             gateway,
             about,
-            scope,
+            scopes,
             parts,
             state,
             requested,
@@ -397,7 +405,7 @@ pub(crate) mod tests {
             id: ReceiptId([0x0f; 16]),
             gateway: "quietus/uk-eu".into(),
             about: About::Recording,
-            scope: commitment(&[9; 32], "recording x"),
+            scopes: vec![commitment(&[9; 32], "recording x")],
             parts: Parts::Both,
             state: State::Destroyed,
             requested: Timestamp(1_795_476_278_500),
@@ -419,6 +427,7 @@ pub(crate) mod tests {
             state: State::Removed,
             about: About::Expiry,
             parts: Parts::Listed,
+            scopes: vec![[3; 32]; MAX_SCOPES],
             gone_by: None,
             follows: Some(ReceiptId([1; 16])),
             ..sample()
@@ -475,11 +484,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_scope_of_an_expiry_does_not_depend_on_the_order() {
-        let id = |byte| RecordingId::from_bytes(&[byte; 32]).expect("32 bytes");
-        let (one, two) = ((id(1), Parts::Both), (id(2), Parts::Audio));
-        assert_eq!(expiry_scope(&[one, two]), expiry_scope(&[two, one]));
-        assert!(expiry_scope(&[one, two]).starts_with("expiry\nrecording "));
+    fn only_an_expiry_has_several_scopes_and_none_has_none() {
+        for (about, scopes, good) in [
+            (About::Expiry, 2, true),
+            (About::Expiry, 1, true),
+            (About::Recording, 1, true),
+            (About::Recording, 2, false),
+            (About::Expiry, 0, false),
+            (About::Expiry, MAX_SCOPES + 1, false),
+        ] {
+            let statement = Statement { about, scopes: vec![[7; 32]; scopes], ..sample() };
+            assert_eq!(Statement::parse(&statement.text()).is_ok(), good, "{} with {scopes}", about.word());
+        }
     }
 
     #[test]

@@ -106,6 +106,18 @@ pub enum Command {
         #[command(subcommand)]
         command: super::switch::SwitchCommand,
     },
+    /// What was done, and whether the log that says so holds.
+    Audit {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: super::audit::AuditCommand,
+    },
+    /// What was erased: signed statements, verified offline.
+    Receipt {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: super::receipt::ReceiptCommand,
+    },
     /// Show what waits and how much room is left.
     Status,
 }
@@ -270,6 +282,9 @@ pub enum EraseCommand {
         /// Only its audio, or only its facts.
         #[arg(long, value_enum)]
         part: Option<Part>,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
     /// A subscriber and everything below.
     Subscriber {
@@ -279,11 +294,17 @@ pub enum EraseCommand {
         /// keyed hash of the name.
         #[arg(long, value_enum, default_value = "continue")]
         future: Future,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
     /// A tenant and everything below.
     Tenant {
         /// Its name.
         name: String,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
 }
 
@@ -351,6 +372,15 @@ mod tests {
             "quietus switch enrol acme pbx-1 --max-recordings 40",
             "quietus switch list acme --json",
             "quietus switch revoke acme pbx-1",
+            "quietus erase subscriber acme/@number --receipt r.txt",
+            "quietus receipt verify r.txt --key quietus/uk-eu+01020304+AQ==",
+            "quietus receipt verify r.txt --key audit.vkey --opening r.txt.opening --scope @scope",
+            "quietus receipt show ID -o r.txt",
+            "quietus receipt list --tenant acme --open",
+            "quietus audit tail --tenant acme -n 20",
+            "quietus audit tail --subscriber acme/+441 --json",
+            "quietus audit tail --recording ID --after 17",
+            "quietus audit verify --key audit.vkey --tenant acme",
             "quietus status --json --transport h3",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");

@@ -1,4 +1,7 @@
-//! `quietus erase`: the answer comes after the previous root has been destroyed.
+//! `quietus erase`: the answer comes after the previous root has been destroyed, and with a receipt.
+//!
+//! The opening of the receipt's commitment is drawn here, so that nobody else ever has it. It goes into `FILE.opening` beside
+//! the receipt, or onto standard output: whoever loses it cannot show any more what the receipt is about.
 
 use super::{
     args::{EraseCommand, Future, Part},
@@ -6,24 +9,30 @@ use super::{
     failure::Failure,
     names,
     output::Output,
+    receipt,
 };
-use crate::proto::v1::{
-    self, EraseRecording, EraseRequest, EraseSubscriber, EraseTenant, Outcome, erase_request::Scope,
-    erasure_service_client::ErasureServiceClient,
+use crate::{
+    crypto,
+    proto::v1::{
+        self, EraseRecording, EraseRequest, EraseSubscriber, EraseTenant, Outcome, erase_request::Scope,
+        erasure_service_client::ErasureServiceClient,
+    },
 };
+use data_encoding::HEXLOWER;
+use std::path::{Path, PathBuf};
 
 /// Runs the command.
 pub async fn run(link: Link, command: EraseCommand, output: Output) -> Result<(), Failure> {
-    let scope = match command {
-        EraseCommand::Recording { id, part } => {
+    let (scope, receipt) = match command {
+        EraseCommand::Recording { id, part, receipt } => {
             let part = match part {
                 None => v1::Part::Unspecified,
                 Some(Part::Audio) => v1::Part::Audio,
                 Some(Part::Facts) => v1::Part::Facts,
             };
-            Scope::Recording(EraseRecording { id: names::resolve(&id)?, part: part.into() })
+            (Scope::Recording(EraseRecording { id: names::resolve(&id)?, part: part.into() }), receipt)
         }
-        EraseCommand::Subscriber { name, future } => {
+        EraseCommand::Subscriber { name, future, receipt } => {
             let (tenant, subscriber) = names::resolve_subscriber(&name)?;
             let future = match future {
                 Future::Continue => v1::Future::Continue,
@@ -38,31 +47,57 @@ pub async fn run(link: Link, command: EraseCommand, output: Output) -> Result<()
                     v1::Future::Block
                 }
             };
-            Scope::Subscriber(EraseSubscriber { tenant, subscriber, future: future.into() })
+            (Scope::Subscriber(EraseSubscriber { tenant, subscriber, future: future.into() }), receipt)
         }
-        EraseCommand::Tenant { name } => {
+        EraseCommand::Tenant { name, receipt } => {
             let tenant = names::resolve(&name)?;
-            Scope::Tenant(EraseTenant { confirm: tenant.clone(), tenant })
+            (Scope::Tenant(EraseTenant { confirm: tenant.clone(), tenant }), receipt)
         }
     };
-    erase(link, scope, output).await
+    erase(link, scope, receipt.as_deref(), output).await
 }
 
 /// Asks for an erasure and says what it did.
-pub async fn erase(link: Link, scope: Scope, output: Output) -> Result<(), Failure> {
-    let answer = ErasureServiceClient::new(link).erase(EraseRequest { scope: Some(scope) }).await?.into_inner();
+pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Output) -> Result<(), Failure> {
+    let opening = crypto::random::<32>();
+    let digits = HEXLOWER.encode(&opening);
+    // Before the erasure: afterwards it would be too late to find that it cannot be kept.
+    if let Some(path) = receipt {
+        receipt::write(&beside(path), &format!("{digits}\n"))?;
+    }
+    let request = EraseRequest { scope: Some(scope), scope_opening: opening.to_vec().into() };
+    let answer = ErasureServiceClient::new(link).erase(request).await?.into_inner();
+    if let Some(path) = receipt {
+        receipt::write(path, &answer.receipt)?;
+    }
     let erased = answer.outcome() == Outcome::Erased;
     let json = serde_json::json!({
         "outcome": if erased { "erased" } else { "already-erased" },
         "generation_from": answer.generation_from,
         "generation_to": answer.generation_to,
         "slot_forgets": answer.slot_forgets,
+        "receipt": answer.receipt_id,
+        "opening": receipt.is_none().then_some(&digits),
     });
-    output.one(json, || match erased {
-        true => format!(
-            "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
-            answer.generation_from, answer.generation_to, answer.slot_forgets
-        ),
-        false => "nothing was left to erase".into(),
+    output.one(json, || {
+        let what = match erased {
+            true => format!(
+                "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
+                answer.generation_from, answer.generation_to, answer.slot_forgets
+            ),
+            false => "nothing was left to erase".to_owned(),
+        };
+        let opening = match receipt {
+            Some(path) => format!("in {}; its opening in {}", path.display(), beside(path).display()),
+            None => format!("opening {digits}"),
+        };
+        format!("{what}\nreceipt {}, {opening}", answer.receipt_id)
     })
+}
+
+/// `FILE.opening`.
+fn beside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".opening");
+    name.into()
 }

@@ -49,7 +49,7 @@ pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(
             if tenant != confirm {
                 return Err(Failure::usage("--confirm must repeat the tenant's name"));
             }
-            erase::erase(link, Scope::Tenant(EraseTenant { tenant, confirm }), output).await
+            erase::erase(link, Scope::Tenant(EraseTenant { tenant, confirm }), None, output).await
         }
     }
 }

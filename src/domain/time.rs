@@ -59,10 +59,35 @@ impl Minute {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
 pub struct Day(pub u32);
 
+impl Day {
+    fn date(self) -> Result<jiff::civil::Date, jiff::Error> {
+        jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(i64::from(self.0.min(2_900_000))))
+    }
+
+    fn of(date: jiff::civil::Date) -> Option<Self> {
+        let since = jiff::civil::date(1970, 1, 1).until(date).ok()?;
+        u32::try_from(since.get_days()).ok().map(Self)
+    }
+
+    /// The first day of its quarter.
+    pub fn quarter(self) -> Self {
+        let first = |date: jiff::civil::Date| {
+            Self::of(jiff::civil::Date::new(date.year(), (date.month() - 1) / 3 * 3 + 1, 1).ok()?)
+        };
+        self.date().ok().and_then(first).unwrap_or(self)
+    }
+
+    /// The same day of the month, months later. Beyond the calendar: never.
+    pub fn plus_months(self, months: u32) -> Self {
+        let span = jiff::Span::new().try_months(i64::from(months));
+        let later = self.date().and_then(|date| date.checked_add(span?));
+        later.ok().and_then(Self::of).unwrap_or(Self(u32::MAX))
+    }
+}
+
 impl std::fmt::Display for Day {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let date = jiff::civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(i64::from(self.0.min(2_900_000))));
-        match date {
+        match self.date() {
             Ok(date) => write!(f, "{date}"),
             Err(_) => write!(f, "day {}", self.0),
         }
@@ -209,5 +234,15 @@ mod tests {
         clock.set_witness_ahead(None);
         assert_eq!(clock.witness(), Witness::Says(None));
         assert_eq!(Clock::system().witness(), Witness::Ask);
+    }
+
+    #[test]
+    fn quarters_and_months_are_those_of_the_calendar() {
+        let day = Day(20_000);
+        assert_eq!(day.quarter().to_string(), "2024-10-01");
+        assert_eq!(day.quarter().quarter(), day.quarter());
+        assert_eq!(Day(0).quarter(), Day(0));
+        assert_eq!(day.quarter().plus_months(3 + 12 * 6).to_string(), "2031-01-01");
+        assert_eq!(day.plus_months(u32::MAX), Day(u32::MAX));
     }
 }

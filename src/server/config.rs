@@ -24,6 +24,8 @@ pub struct Config {
     pub journal: PathBuf,
     /// The root slot's file.
     pub slot: PathBuf,
+    /// The file of the key that signs checkpoints and receipts; made where it is missing.
+    pub signing_key: PathBuf,
     /// Where to listen: TCP for HTTP/2 and HTTP/1.1, and UDP for HTTP/3.
     pub listen: SocketAddr,
     /// Whether to serve HTTP/3.
@@ -137,6 +139,8 @@ struct Raw {
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
+    audit: RawAudit,
+    #[serde(default)]
     access: RawAccess,
     #[serde(default)]
     oidc: Vec<oidc::RawIssuer>,
@@ -196,6 +200,13 @@ struct RawLimits {
     drain_seconds: Option<Spanned<u64>>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAudit {
+    signing_key: Option<PathBuf>,
+    evidence_years: Option<Spanned<u64>>,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawRegion {
@@ -244,6 +255,7 @@ impl Config {
             keys: raw.data.join("keys"),
             journal: raw.data.join("journal"),
             slot: slot.path.clone(),
+            signing_key: raw.audit.signing_key.unwrap_or_else(|| slot.path.with_file_name("audit.key")),
             allow_same_filesystem: slot.allow_same_filesystem,
             listen: raw.listen.address,
             http3: raw.listen.http3,
@@ -298,6 +310,13 @@ impl Config {
                     2..=10_000,
                     vault.min_tenants.into(),
                 )? as u32,
+                evidence_years: check.number(
+                    "audit.evidence_years",
+                    &raw.audit.evidence_years,
+                    1..=30,
+                    vault.evidence_years.into(),
+                )? as u32,
+                ..vault
             },
             limits: Limits {
                 connections: check.number(

@@ -8,6 +8,7 @@ use super::{
     dev_files::{DevFiles, GROUP},
     rehearsal,
     run::{self, Parts, Sockets},
+    signing_key,
     who::Who,
 };
 use crate::{
@@ -23,6 +24,7 @@ use std::{
     net::SocketAddr,
     os::unix::fs::DirBuilderExt as _,
     path::Path,
+    sync::Arc,
 };
 
 /// The regions of the group.
@@ -44,13 +46,15 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
     let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
     let embedded = Embedded::start(&dir.join("s3"), &REGIONS, certificate).await.context("the embedded S3 server")?;
     let profile = files.write_profiles(sockets.address.port())?;
+    let key = signing_key::find_or_make(&dir.join("tls").join("audit.key"), GROUP)?;
+    files.write_verifier_key(&key.verifier().to_string())?;
     let parts = Parts {
         keys: dir.join("keys"),
         journal: dir.join("journal"),
         slot: dir.join("slot").join("root"),
         journal_options: journal::Options::default(),
         regions: embedded.region_configs(),
-        vault: VaultConfig { group: GROUP.into(), ..VaultConfig::default() },
+        vault: VaultConfig { group: GROUP.into(), signing_key: Some(Arc::new(key)), ..VaultConfig::default() },
         tls: files.tls,
         who,
         limits: Limits::default(),

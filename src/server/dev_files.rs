@@ -1,9 +1,10 @@
 //! The certificates, tokens and profiles of `quietus dev`.
 //!
 //! ```text
-//! DIR/tls/      server.pem server.key ca.pem identities.toml    for the gateway only, mode 0700
+//! DIR/tls/      server.pem server.key ca.pem identities.toml    for the gateway only, mode 0700; and audit.key
 //! DIR/client/   ca.pem ROLE.pem ROLE.key ROLE.token             one identity per role
 //!               profile.toml profile-h3.toml ROLE.toml          how to connect; profile.toml is the developer
+//!               audit.vkey                                      public key of checkpoints and receipts
 //! ```
 //!
 //! The CA's own key signs once and is forgotten: whoever copies DIR cannot make further identities. Both folders are
@@ -57,6 +58,13 @@ impl DevFiles {
         let material = Material::read(&tls.join("server.pem"), &tls.join("server.key"), Some(&tls.join("ca.pem")))?;
         let identities = fs::read_to_string(tls.join("identities.toml")).context("DIR/tls/identities.toml")?;
         Ok(Self { tls: material, identities, client })
+    }
+
+    /// Writes the public key of checkpoints and receipts.
+    pub fn write_verifier_key(&self, key: &str) -> anyhow::Result<()> {
+        let (path, beside) = (self.client.join("audit.vkey"), self.client.join("audit.vkey.new"));
+        fs::write(&beside, format!("{key}\n"))?;
+        Ok(fs::rename(&beside, &path)?)
     }
 
     /// Writes the profiles for a port.

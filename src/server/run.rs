@@ -12,6 +12,7 @@
 
 use super::{
     config::{Config, Credentials},
+    signing_key,
     who::{self, Who},
 };
 use crate::{
@@ -103,6 +104,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     if !config.allow_same_filesystem {
         refuse_same_filesystem(&config.slot, &config.keys)?;
     }
+    let key = signing_key::find_or_make(&config.signing_key, &config.group)?;
     let sockets = Sockets::bind(config.listen, config.http3)?;
     let regions = config.regions.into_iter().map(region).collect::<anyhow::Result<_>>()?;
     let parts = Parts {
@@ -111,7 +113,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         slot: config.slot,
         journal_options: config.journal_options,
         regions,
-        vault: config.vault,
+        vault: VaultConfig { signing_key: Some(Arc::new(key)), ..config.vault },
         tls,
         who,
         limits: config.limits,
@@ -165,7 +167,8 @@ fn device(path: &Path) -> anyhow::Result<u64> {
 }
 
 /// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
-pub async fn run(parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
+pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
+    parts.vault.slot_beside_store = device(&parts.slot)? == device(&parts.keys)?;
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
     let stores = open_stores(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions).await?;

@@ -1,13 +1,17 @@
 //! Wire messages to the vault's types and back. Pure: what comes from outside is checked here, and a refusal names the
 //! field but never repeats its value.
 
+mod audit;
+
+pub use audit::*;
+
 use super::error::Problem;
 use crate::{
     domain::{id::RecordingId, time::Timestamp},
     proto::v1,
     vault::{
-        self, Erasure, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, PolicySource, Progress,
-        Recording, Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant,
+        self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, PolicySource, Progress, Recording,
+        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant,
     },
 };
 
@@ -213,20 +217,6 @@ pub fn target(request: v1::EraseRequest) -> Result<Target, Problem> {
     })
 }
 
-/// Writes what an erasure did.
-pub fn erasure(erasure: Erasure) -> v1::EraseResponse {
-    v1::EraseResponse {
-        outcome: match erasure.destroyed {
-            true => v1::Outcome::Erased,
-            false => v1::Outcome::AlreadyErased,
-        }
-        .into(),
-        generation_from: erasure.generation_from,
-        generation_to: erasure.generation_to,
-        slot_forgets: erasure.slot_forgets,
-    }
-}
-
 /// Reads a new tenant.
 pub fn new_tenant(request: v1::CreateTenantRequest) -> Result<NewTenant, Problem> {
     let residency = match request.residency() {
@@ -362,14 +352,14 @@ mod tests {
     fn a_part_from_the_future_is_not_read_as_everything() {
         let id = "0".repeat(52);
         let scope = v1::erase_request::Scope::Recording(v1::EraseRecording { id, part: 99 });
-        assert_eq!(field_of(target(v1::EraseRequest { scope: Some(scope) })), Some("part"));
+        assert_eq!(field_of(target(v1::EraseRequest { scope: Some(scope), ..Default::default() })), Some("part"));
     }
 
     #[test]
     fn a_tenant_must_be_named_twice() {
         let ask = |confirm: &str| {
             let scope = v1::EraseTenant { tenant: "acme".into(), confirm: confirm.into() };
-            target(v1::EraseRequest { scope: Some(v1::erase_request::Scope::Tenant(scope)) })
+            target(v1::EraseRequest { scope: Some(v1::erase_request::Scope::Tenant(scope)), ..Default::default() })
         };
         assert_eq!(field_of(ask("")), Some("confirm"));
         assert!(ask("acme").is_ok());

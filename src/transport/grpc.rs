@@ -6,6 +6,7 @@
 //! reflection need no identity: they tell nothing but the public interface.
 
 mod apikey;
+mod audit;
 mod erasure;
 mod playback;
 mod policy;
@@ -19,10 +20,10 @@ use super::{
     auth::{Denied, Identity},
 };
 use crate::proto::v1::{
-    self, api_key_service_server::ApiKeyServiceServer, erasure_service_server::ErasureServiceServer,
-    playback_service_server::PlaybackServiceServer, policy_service_server::PolicyServiceServer,
-    recording_service_server::RecordingServiceServer, switch_service_server::SwitchServiceServer,
-    tenant_service_server::TenantServiceServer,
+    self, api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
+    erasure_service_server::ErasureServiceServer, playback_service_server::PlaybackServiceServer,
+    policy_service_server::PolicyServiceServer, recording_service_server::RecordingServiceServer,
+    switch_service_server::SwitchServiceServer, tenant_service_server::TenantServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -35,7 +36,7 @@ const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
 const MAX_POLICY: usize = 2 * crate::domain::retention::MAX_TEXT;
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
@@ -44,6 +45,7 @@ const SERVICES: [&str; 8] = [
     "quietus.v1.PolicyService",
     "quietus.v1.ApiKeyService",
     "quietus.v1.SwitchService",
+    "quietus.v1.AuditService",
 ];
 
 /// All services on one router, and what tells the health service.
@@ -59,6 +61,7 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_POLICY))
         .add_service(PolicyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_POLICY))
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(AuditServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SwitchServiceServer::new(gateway).max_decoding_message_size(MAX_REQUEST));
     let reflection = || {
         tonic_reflection::server::Builder::configure()

@@ -31,6 +31,7 @@ use tokio_stream::StreamExt as _;
 /// Metric names, each with its unit.
 mod metric {
     pub const SWEEPS: &str = "quietus_sweeps_pending_count";
+    pub const OVERDUE: &str = "quietus_receipts_overdue_count";
     pub const REPLICATIONS: &str = "quietus_replications_pending_count";
     pub const OPEN: &str = "quietus_recordings_open_count";
     pub const JOURNAL: &str = "quietus_journal_bytes";
@@ -67,6 +68,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
     let status = gateway.vault.status();
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
+        (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),
         (metric::REPLICATIONS, "Copies to a second region that wait.", status.replications_pending),
         (metric::OPEN, "Recordings that take audio now.", status.recordings_open),
         (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),
@@ -138,8 +140,8 @@ impl From<Refused> for Problem {
 
 impl Player<'_> {
     async fn play(&self, range: PlayRange) -> Result<Playback, Refused> {
-        let playback =
-            self.gateway.vault.play(&self.identity.scope, self.id, range, &self.identity.name, self.transport);
+        let actor = self.identity.actor();
+        let playback = self.gateway.vault.play(&actor, self.id, range, self.transport);
         playback.await.map_err(|error| match error {
             crate::vault::Error::OutOfRange { total } => Refused::Outside(total),
             other => Refused::For(other.into()),

@@ -2,7 +2,7 @@
 
 use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
-    id::RecordingId,
+    id::{ReceiptId, RecordingId},
     time::{Day, Timestamp},
 };
 use std::collections::BTreeMap;
@@ -396,7 +396,6 @@ pub enum Target {
 }
 
 /// An erasure that is done: the root of before has been destroyed.
-#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Erasure {
     /// False where nothing was left to erase.
     pub destroyed: bool,
@@ -406,6 +405,21 @@ pub struct Erasure {
     pub generation_to: u64,
     /// What the slot declares about forgetting.
     pub slot_forgets: String,
+    /// Names the receipt.
+    pub receipt: ReceiptId,
+    /// The receipt file.
+    pub receipt_file: String,
+    /// Opens the receipt's commitment. Nobody keeps it but who gets this.
+    pub opening: [u8; 32],
+    /// The text that the receipt commits to.
+    pub scope: String,
+}
+
+/// Without the opening and the names in the scope: they belong to whoever asked.
+impl std::fmt::Debug for Erasure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Erasure({} to {}, receipt {})", self.generation_from, self.generation_to, self.receipt)
+    }
 }
 
 /// Counters of a day.
@@ -429,6 +443,8 @@ pub struct StatisticsRow {
 pub struct Status {
     /// Erased scopes whose ciphertext is still being removed.
     pub sweeps_pending: u64,
+    /// Receipts whose ciphertext should be gone by now.
+    pub receipts_overdue: u64,
     /// Copies to a second region that wait.
     pub replications_pending: u64,
     /// Recordings that take audio now.

@@ -1,21 +1,37 @@
-//! Forgetting: ask, cut, prove, destroy, cut again, answer.
+//! Forgetting: ask, cut, prove, destroy, cut again, state, answer.
 //!
 //! First it is asked whether anything stands in the way, so that nobody is cut off for an erasure that is refused. Then
 //! sessions of the scope are cut, so that nobody is heard or recorded while the key goes. Then it is asked again, under
 //! the lock that gives the proof ([`super::clearance`]). The key tree's commit is the erasure; it returns after the slot has
 //! destroyed the root of before. Sessions that entered between the two are cut after it: whoever read a secret had
-//! entered before the commit. Then no copy of the secret is left in this process, and the answer goes out. Ciphertext is
-//! the sweeper's.
+//! entered before the commit. Then no copy of the secret is left in this process, the receipt is stated in the log
+//! ([`super::receipt`]), and the answer goes out. Ciphertext is the sweeper's.
+//!
+//! The log's entry, and a row that says that a receipt is due, are in the same command as the erasure.
 //!
 //! The lock is free again before the second cut: a session that is leaving may itself be waiting for it.
 
 use super::{
     Actor, Erasure, Error, Inner, Part, Target, Vault,
+    audit::{About, Detail, Event},
     clearance::{Blocked, Clearance, Standing, Wanted},
+    receipt::Pending,
+    recording_id,
     sessions::{Cut, Role},
 };
-use crate::keys::{Change, Mutation, Parts, RecordingPath};
-use std::{collections::HashSet, sync::Arc};
+use crate::{
+    audit::receipt::{self, Opening},
+    crypto::random,
+    domain::{
+        audit::{Action, Outcome},
+        id::{ReceiptId, TenantHandle},
+    },
+    keys::{Change, Mutation, Parts, RecordingPath},
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 /// Who wants an erasure, and what opens the commitment of its receipt.
 #[derive(Clone)]
@@ -109,56 +125,151 @@ impl Inner {
         }
     }
 
-    /// Destroys recordings whose time has come, in one command.
-    pub(crate) async fn erase_batch(self: &Arc<Self>, _actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
-        let reach: Vec<Reach> =
-            clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
-        let paths: HashSet<RecordingPath> = reach.iter().flat_map(Reach::paths).collect();
-        if !self.sessions.cut(Cut::Erased, |at, _| paths.contains(at)).await {
-            tracing::warn!("a session lingers; erasing all the same");
-        }
-        let committed = self.keys.commit(Mutation::new(clearance.changes())).await?;
-        drop(clearance);
-        self.sweep_wake.notify_one();
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| paths.contains(at)).await {
-            return Err(Error::Internal("a session did not end when it was cut".to_owned()));
-        }
-        Ok(Erasure {
-            destroyed: committed.erased,
-            generation_from: committed.generation_from,
-            generation_to: committed.generation_to,
-            slot_forgets: self.keys.forgets().to_string(),
-        })
-    }
-
-    /// Destroys what a clearance allows, and cuts whoever entered meanwhile.
+    /// Destroys what a clearance allows, with its entry in the log and its receipt.
     async fn destroy(
         self: &Arc<Self>,
-        _order: &Order,
+        order: &Order,
         clearance: Clearance,
         reach: Reach,
         and: Vec<Change>,
     ) -> Result<Erasure, Error> {
+        let receipt = self.receipt_for(reach.wanted, order.opening)?;
+        // An erasure is about what lies above it and lives on.
+        let (action, about) = match reach.wanted {
+            Wanted::Recording(at, _) => (Action::EraseDone, About::Subscriber(at.tenant, at.subscriber)),
+            Wanted::Subscriber(tenant, _) => (Action::EraseDone, About::Tenant(tenant)),
+            Wanted::Tenant(_) => (Action::TenantPurge, About::Group),
+        };
+        let mut and = and;
+        and.extend(self.audit(&order.actor, done(action, about, receipt.id)).await?);
+        self.carry_out(clearance, |at| reach.covers(at), receipt, and).await
+    }
+
+    /// Destroys recordings whose time has come, in one command with one receipt. What opens it goes into the inbox of each
+    /// tenant, in the same command; the gateway keeps none.
+    pub(crate) async fn erase_batch(self: &Arc<Self>, actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
+        let mut by_tenant: BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>> = BTreeMap::new();
+        for wanted in clearance.erases() {
+            let Wanted::Recording(at, parts) = wanted else {
+                return Err(Error::Internal("a batch is of recordings".to_owned()));
+            };
+            by_tenant.entry(at.tenant).or_default().push((*at, *parts));
+        }
+        let (receipt, openings) = self.receipt_for_batch(&by_tenant)?;
+        let mut and = Vec::new();
+        for (tenant, opening) in openings {
+            and.extend(self.inbox_put(tenant, receipt.id, opening).await?);
+            and.extend(self.audit(actor, done(Action::ExpireBatch, About::Tenant(tenant), receipt.id)).await?);
+        }
+        let reached: Vec<Reach> =
+            clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
+        let paths: HashSet<RecordingPath> = reached.iter().flat_map(Reach::paths).collect();
+        if !self.sessions.cut(Cut::Erased, |at, _| paths.contains(at)).await {
+            tracing::warn!("a session lingers; erasing all the same");
+        }
+        self.carry_out(clearance, |at| paths.contains(at), receipt, and).await
+    }
+
+    /// Commits, cuts whoever entered meanwhile, states the receipt.
+    async fn carry_out(
+        self: &Arc<Self>,
+        clearance: Clearance,
+        covers: impl Fn(&RecordingPath) -> bool,
+        receipt: Pending,
+        and: Vec<Change>,
+    ) -> Result<Erasure, Error> {
         let mut changes = clearance.changes();
         changes.extend(and);
-        let committed = self.keys.commit(Mutation::new(changes)).await?;
-        drop(clearance);
-        if let Wanted::Tenant(tenant) = reach.wanted {
-            self.api_keys.forget(tenant);
-            self.switches.forget(tenant);
+        changes.push(self.sealed_receipt(&receipt));
+        let committed = self.keys.commit(Mutation { changes, receipt: Some(receipt.id) }).await?;
+        for wanted in clearance.erases() {
+            if let Wanted::Tenant(tenant) = wanted {
+                self.api_keys.forget(*tenant);
+                self.switches.forget(*tenant);
+            }
         }
+        drop(clearance);
         self.sweep_wake.notify_one();
-        // The key is destroyed from here on; a session that still lingers holds a copy in memory, so no answer may say so.
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| reach.covers(at)).await {
+        // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
+        // receipt may say so.
+        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at)).await {
             return Err(Error::Internal("a session did not end when it was cut".to_owned()));
         }
+        let Pending { id, scope, opening, row } = receipt;
+        let generations = Some((committed.generation_from, committed.generation_to));
+        let receipt_file = self.state_destroyed(id, row, committed.erased, generations).await?;
         Ok(Erasure {
             destroyed: committed.erased,
             generation_from: committed.generation_from,
             generation_to: committed.generation_to,
             slot_forgets: self.keys.forgets().to_string(),
+            receipt: id,
+            receipt_file,
+            opening,
+            scope,
         })
     }
+
+    /// The receipt of one thing.
+    fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
+        let tenant = wanted.tenant();
+        let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
+        let (about, parts, scope) = match wanted {
+            Wanted::Recording(at, parts) => {
+                let id = recording_id::issue(&self.tenant_holder(tenant)?.secret, at.subscriber, at.recording);
+                (receipt::About::Recording, named(parts), receipt::recording_scope(id))
+            }
+            Wanted::Subscriber(_, subscriber) => {
+                let name = self.keys.subscriber_name(tenant, subscriber).ok_or(Error::Erased)?;
+                let scope = receipt::subscriber_scope(&tenant_name()?, &name);
+                (receipt::About::Subscriber, receipt::Parts::Everything, scope)
+            }
+            Wanted::Tenant(_) => {
+                (receipt::About::Tenant, receipt::Parts::Everything, receipt::tenant_scope(&tenant_name()?))
+            }
+        };
+        let opening = opening.unwrap_or_else(random);
+        let scopes = vec![receipt::commitment(&opening, &scope)];
+        let (id, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant));
+        Ok(Pending { id, scope, opening, row })
+    }
+
+    /// The receipt of a batch: a commitment for each recording, under an opening for each tenant.
+    fn receipt_for_batch(
+        &self,
+        by_tenant: &BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>>,
+    ) -> Result<(Pending, Vec<(TenantHandle, Opening)>), Error> {
+        let (mut scopes, mut openings) = (Vec::new(), Vec::new());
+        for (tenant, recordings) in by_tenant {
+            let (secret, opening) = (self.tenant_holder(*tenant)?.secret, random());
+            for (at, parts) in recordings {
+                let id = recording_id::issue(&secret, at.subscriber, at.recording);
+                scopes.push(receipt::commitment(&opening, &receipt::expired_scope(id, named(*parts))));
+            }
+            openings.push((*tenant, opening));
+        }
+        if scopes.len() > receipt::MAX_SCOPES {
+            return Err(Error::Internal("a batch is larger than a receipt".to_owned()));
+        }
+        // In the order of their digits: the line of a recording tells nothing of its place in the batch.
+        scopes.sort_unstable();
+        let deadline = by_tenant.keys().map(|tenant| self.sweep_deadline_ms(*tenant)).min();
+        let deadline = deadline.unwrap_or(self.config.sweep_deadline_ms);
+        let (id, row) = self.new_receipt(receipt::About::Expiry, receipt::Parts::Listed, &scopes, deadline);
+        Ok((Pending { id, scope: String::new(), opening: random(), row }, openings))
+    }
+}
+
+fn named(parts: Parts) -> receipt::Parts {
+    match (parts.audio, parts.facts) {
+        (true, false) => receipt::Parts::Audio,
+        (false, true) => receipt::Parts::Facts,
+        (true, true) | (false, false) => receipt::Parts::Both,
+    }
+}
+
+fn done(action: Action, about: About, receipt: ReceiptId) -> Event {
+    Event { action, about, grant: Some(receipt.0), outcome: Outcome::Done, detail: Detail::default() }
 }
 
 /// Whose sessions an erasure cuts: what it names, and what falls with it.

@@ -1,9 +1,10 @@
-//! Daily work: days close, client ids are forgotten.
+//! Daily work: days close, client ids are forgotten, evidence expires.
 //!
 //! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
 //! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
 //! command. A client-id period is erased when the window has passed since its last moment; then a late retry with such an
-//! id is refused by its start, not recognised by its id.
+//! id is refused by its start, not recognised by its id. An evidence period of the audit log is erased some years after its
+//! quarter has ended.
 
 use super::{Error, Inner, values};
 use crate::{
@@ -56,6 +57,9 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
                 {
                     changes.push(Change::ErasePeriod(tenant, period.handle));
                 }
+                Purpose::Evidence if evidence_end(inner, period.day) <= today => {
+                    changes.push(Change::ErasePeriod(tenant, period.handle));
+                }
                 _ => {}
             }
         }
@@ -76,6 +80,11 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
 /// to: after a node was away for weeks, or its clock jumped, the period waits until the recording is complete or partial.
 fn none_open(inner: &Inner, period: RowId) -> Result<bool, Error> {
     Ok(inner.keys.values(period, Kind::Open)?.is_empty())
+}
+
+/// The day from which the evidence of a quarter is forgotten.
+fn evidence_end(inner: &Inner, quarter: Day) -> Day {
+    quarter.plus_months(3 + 12 * inner.config.evidence_years)
 }
 
 /// The row that keeps a day's sums for good.

@@ -1,22 +1,24 @@
 //! A recording is heard: resolved, logged, then streamed.
 //!
-//! The order is I7's: the session enters, the secret is read, the listening is written under the audio secret and synced,
+//! The order is I7's: the session enters, the secret is read, the audit entry is written and synced,
 //! and only then does the first byte leave. Every byte comes out of an authenticated segment. A task fetches one chunk
 //! ahead of the listener; it holds the secret and the session's guard, and ends when either side goes.
 
 use super::{
-    Error, Inner, PlayInfo, PlayRange, Scope, Vault,
+    Actor, Error, Inner, PlayInfo, PlayRange, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
+    audit::{About, Detail, Event},
     sessions::{Cut, Guard},
     values,
 };
 use crate::{
-    crypto::{envelope::Kind, random, secret::Secret},
+    crypto::secret::Secret,
     domain::{
+        audit::{Action, Outcome},
         id::{RecordingId, RowId},
         media::{self, Layout},
     },
-    keys::{Change, CommitError, Mutation, Owner},
+    keys::{CommitError, Mutation, RecordingPath},
     proto::stored,
     segment::{ExpectedSlice, SEGMENT, check_list},
 };
@@ -68,21 +70,20 @@ impl Stream for Playback {
 }
 
 impl Vault {
-    /// Plays a recording, or a range of it. `actor` and `transport` go into the log of listenings.
+    /// Plays a recording, or a range of it. `actor` and `transport` go into the log.
     ///
     /// # Errors
     /// `Unknown`, `Erased`, `NoRate`, `OutOfRange`.
     pub async fn play(
         &self,
-        scope: &Scope,
+        actor: &Actor,
         id: RecordingId,
         range: PlayRange,
-        actor: &str,
         transport: &str,
     ) -> Result<Playback, Error> {
         let inner = &self.0;
         inner.running()?;
-        let path = inner.locate(scope, id)?.path;
+        let path = inner.locate(&actor.scope, id)?.path;
         let slot = inner.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let guard = inner.sessions.enter_playback(path);
         let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
@@ -99,14 +100,7 @@ impl Vault {
             plan = inner.plan(leaf.row, &audio, &row.media_type, &pieces, range) => plan?,
         };
 
-        let listening = stored::Listening {
-            at_ms: inner.clock.now().0,
-            actor: actor.to_owned(),
-            start: plan.body.start,
-            end: plan.body.end,
-            transport: transport.to_owned(),
-        };
-        inner.log_listening(path, leaf.row, &audio, &listening).await?;
+        inner.log_play(actor, path, plan.body.clone(), transport).await?;
 
         let info = PlayInfo {
             media_type: row.media_type,
@@ -193,17 +187,25 @@ impl Inner {
     }
 
     /// Writes that somebody listens, and returns once that is durable (I7).
-    async fn log_listening(
+    async fn log_play(
         &self,
-        path: crate::keys::RecordingPath,
-        row: RowId,
-        audio: &Secret,
-        listening: &stored::Listening,
+        actor: &Actor,
+        path: RecordingPath,
+        range: Range<u64>,
+        transport: &str,
     ) -> Result<(), Error> {
-        let name = values::name_with(row, Kind::Listening, &random::<8>());
-        let envelope = values::seal(listening, audio, &name);
-        let changes = vec![Change::PutValue { owner: Owner::Audio(path), name, envelope }];
-        match self.keys.commit(Mutation::new(changes)).await {
+        let event = Event {
+            action: Action::Play,
+            about: About::Audio(path),
+            grant: None,
+            outcome: Outcome::Done,
+            detail: Detail {
+                range: Some(range),
+                notes: vec![("transport", transport.to_owned())],
+                ..Detail::default()
+            },
+        };
+        match self.keys.commit(Mutation::new(self.audit(actor, event).await?)).await {
             Ok(_) => Ok(()),
             Err(CommitError::Gone) => Err(Error::Erased),
             Err(error) => Err(error.into()),

@@ -24,10 +24,17 @@
 //! A floor in an entry is never lowered: a later policy can only raise it. Where two differ by part, the entry names both
 //! grounds in one text; where an older floor outlasts a newer one for one part only, the ground is that of the later.
 
-use super::{Actor, Error, Inner, Kind, TenantState, Vault, tenants::Settings, tenants::invalid, values};
+use super::{
+    Actor, Error, Inner, Kind, TenantState, Vault,
+    audit::{About, Detail, Event},
+    tenants::Settings,
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope, secret::Secret},
     domain::{
+        audit::{Action, Outcome},
         id::{RowId, SubscriberHandle, TenantHandle},
         retention::{
             AccountState, CallEnd, Category, Jurisdiction, Outline, Parameters, Part, Policy, PolicyError, Subject,
@@ -124,6 +131,18 @@ impl Chosen {
         let name = values::name(row, envelope::Kind::TenantPolicy);
         let envelope = values::seal(&self.row, secret, &name);
         Change::PutValue { owner: Owner::Tenant(tenant), name, envelope }
+    }
+
+    /// Refuses to take the place of a policy that governs more: what is stored would stay for ever.
+    fn replaces(&self, before: &Policy) -> Result<(), Error> {
+        let Some((category, part)) = self.policy.lacks_of(before) else { return Ok(()) };
+        let remedy = format!(
+            "has no rule for the {} of a {}, which policy {} governs and the tenant may have stored; add one",
+            part.word(),
+            category.word(),
+            before.name()
+        );
+        Err(invalid("policy", remedy))
     }
 
     /// Has a tenant's settings name it and every ground that one of its floors may have.
@@ -412,31 +431,26 @@ impl Vault {
     ///
     /// # Errors
     /// `Invalid` names line and field, also of a policy that leaves without a rule what the one before governed.
-    pub async fn set_policy(
-        &self,
-        _actor: &Actor,
-        tenant: &str,
-        source: &PolicySource,
-    ) -> Result<PolicyInForce, Error> {
+    pub async fn set_policy(&self, actor: &Actor, tenant: &str, source: &PolicySource) -> Result<PolicyInForce, Error> {
         let inner = &self.0;
         inner.running()?;
         let chosen = source.read()?;
         let handle = inner.find_tenant(tenant)?;
-        let before = inner.policy(handle)?;
-        if let Some((category, part)) = chosen.policy.lacks_of(&before) {
-            let remedy = format!(
-                "has no rule for the {} of a {}, which policy {} governs and the tenant may have stored; add one",
-                part.word(),
-                category.word(),
-                before.name()
-            );
-            return Err(invalid("policy", remedy));
-        }
         let holder = inner.tenant_holder(handle)?;
+        let set = Event {
+            action: Action::PolicySet,
+            about: About::Tenant(handle),
+            grant: None,
+            outcome: Outcome::Done,
+            detail: Detail { notes: vec![("policy", chosen.policy.name().to_owned())], ..Detail::default() },
+        };
+        let mut changes = inner.audit(actor, set).await?;
+        changes.push(chosen.change(handle, holder.row, &holder.secret));
         inner
             .change_settings(handle, |settings| {
+                chosen.replaces(&*inner.policy(handle)?)?;
                 chosen.enter(settings)?;
-                Ok(vec![chosen.change(handle, holder.row, &holder.secret)])
+                Ok(changes)
             })
             .await?;
         inner.due_wake.notify_one();

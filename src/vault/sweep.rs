@@ -2,7 +2,7 @@
 //!
 //! It works from `doomed` rows alone and in small steps: fetch the next step, remove its objects everywhere, then have the
 //! key store remove the step's rows. Each part is idempotent and the row goes last, so a kill between any two leaves work
-//! that is done again, never work that is forgotten. Objects that somebody else is putting or copying are waited for.
+//! that is done again, never work that is forgotten. When nothing is left of an erasure, its second receipt is stated. Objects that somebody else is putting or copying are waited for.
 
 use super::Inner;
 use std::{sync::Arc, time::Duration};
@@ -58,6 +58,8 @@ async fn step(inner: &Arc<Inner>) -> Result<bool, String> {
             return Err(why);
         }
     }
-    inner.keys.swept(batch).await.map_err(|error| error.to_string())?;
+    if let Some(receipt) = inner.keys.swept(batch).await.map_err(|error| error.to_string())? {
+        inner.state_removed(receipt).await.map_err(|error| error.to_string())?;
+    }
     Ok(true)
 }

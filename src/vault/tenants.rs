@@ -7,7 +7,9 @@
 //! the log that are about no tenant. No public name can begin with `~`, and no name from outside is ever looked up among
 //! reserved ones: it can neither be shown nor listed, recorded into or erased.
 
-use super::{Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values};
+use super::{
+    Actor, Error, Inner, Kind, NewTenant, Residency, Scope, StatisticsRow, Tenant, TenantState, Vault, values,
+};
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
@@ -129,7 +131,7 @@ impl Vault {
     ///
     /// # Errors
     /// `Invalid` names the field; `Exists`.
-    pub async fn create_tenant(&self, new: NewTenant) -> Result<Tenant, Error> {
+    pub async fn create_tenant(&self, actor: &Actor, new: NewTenant) -> Result<Tenant, Error> {
         self.0.running()?;
         check_name("name", &new.name)?;
         let regions = self.0.objects.regions();
@@ -160,14 +162,14 @@ impl Vault {
         let policy = chosen.change(tenant, row, &secret);
         let name = values::name(row, envelope::Kind::TenantSettings);
         let envelope = values::seal(&settings.to_stored(), &secret, &name);
-        self.0
-            .keys
-            .commit(Mutation::new(vec![
-                Change::AddTenant { tenant, row, secret, name: new.name.clone() },
-                Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
-                policy,
-            ]))
-            .await?;
+        let logged = self.0.audit_birth(actor, tenant, row, &secret);
+        let mut changes = vec![
+            Change::AddTenant { tenant, row, secret, name: new.name.clone() },
+            Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
+            policy,
+        ];
+        changes.extend(logged);
+        self.0.keys.commit(Mutation::new(changes)).await?;
         self.tenant(&new.name)
     }
 
@@ -265,6 +267,11 @@ impl Inner {
 
     /// The reserved tenant, where it was made already.
     pub(crate) fn existing_group(&self) -> Option<TenantHandle> {
+        self.keys.find_tenant(GROUP)
+    }
+
+    /// The reserved tenant, where it is there already.
+    pub(crate) fn find_group(&self) -> Option<TenantHandle> {
         self.keys.find_tenant(GROUP)
     }
 

@@ -5,7 +5,9 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
-use super::{Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig};
+use super::{
+    Actor, Error, Finish, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault, VaultConfig,
+};
 use crate::{
     crypto::epoch::ledger,
     domain::{
@@ -181,12 +183,15 @@ impl House {
         let disk = root.path().join("disk-0");
         let vault = open_disk(&disk, objects.clone());
         vault
-            .create_tenant(NewTenant {
-                name: "acme".to_owned(),
-                home: "eu-west-2".to_owned(),
-                residency: Residency::Both,
-                policy: "circleloop".into(),
-            })
+            .create_tenant(
+                &Actor::gateway(),
+                NewTenant {
+                    name: "acme".to_owned(),
+                    home: "eu-west-2".to_owned(),
+                    residency: Residency::Both,
+                    policy: "circleloop".into(),
+                },
+            )
             .await
             .expect("tenant");
         Self {
@@ -247,7 +252,7 @@ impl House {
                 if let Some(known) = self.model.get_mut(&client) {
                     known.erased = true;
                     let target = Target::Recording(known.id, super::Part::Both);
-                    self.vault.erase(&Scope::All, target).await.expect("erases");
+                    self.vault.erase(&Actor::gateway(), target, None).await.expect("erases");
                     self.streams.remove(&client);
                 }
             }
@@ -340,7 +345,7 @@ impl House {
     async fn play(&mut self, client: u8) {
         let Some(known) = self.model.get(&client) else { return };
         let all = PlayRange::Bytes { start: 0, end: None };
-        let playback = self.vault.play(&Scope::All, known.id, all, "a test", "none").await;
+        let playback = self.vault.play(&Actor::gateway(), known.id, all, "none").await;
         if known.erased {
             assert!(matches!(playback, Err(Error::Erased)), "an erased recording plays");
             return;

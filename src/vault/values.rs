@@ -32,6 +32,7 @@ sealed! {
     Listening => Listening,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
+    LogRef => LogRef,
     ClientEntry => Client,
     OpenEntry => Open,
     SubscriberState => SubscriberState,

@@ -202,7 +202,7 @@ pub fn recording(id: &str, part: v1::Part) -> erase_request::Scope {
 
 pub fn subscriber(tenant: &str, subscriber: &str) -> erase_request::Scope {
     let (tenant, subscriber) = (tenant.into(), subscriber.into());
-    erase_request::Scope::Subscriber(v1::EraseSubscriber { tenant, subscriber })
+    erase_request::Scope::Subscriber(v1::EraseSubscriber { tenant, subscriber, ..Default::default() })
 }
 
 pub fn whole_tenant(tenant: &str) -> erase_request::Scope {
@@ -210,7 +210,7 @@ pub fn whole_tenant(tenant: &str) -> erase_request::Scope {
 }
 
 pub async fn erase(link: Link, scope: erase_request::Scope) -> Result<v1::EraseResponse, Status> {
-    let request = v1::EraseRequest { scope: Some(scope) };
+    let request = v1::EraseRequest { scope: Some(scope), ..Default::default() };
     Ok(ErasureServiceClient::new(link).erase(request).await?.into_inner())
 }
 

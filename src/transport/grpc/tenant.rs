@@ -17,7 +17,7 @@ impl TenantService for Gateway {
         let new = convert::new_tenant(request.into_inner()).map_err(refuse)?;
         identity.authorize(Action::CreateTenant, Some(&new.name)).map_err(refuse)?;
         let vault = self.vault.clone();
-        let tenant = tokio::spawn(async move { vault.create_tenant(new).await });
+        let tenant = tokio::spawn(async move { vault.create_tenant(&identity.actor(), new).await });
         Ok(Response::new(convert::tenant(tenant.await.map_err(refuse)?.map_err(refuse)?)))
     }
 

@@ -1,0 +1,410 @@
+//! Receipts: every erasure's signed, logged statement, and the second one when the ciphertext is gone (I8).
+//!
+//! # Why no erasure is without its receipt, and no receipt without its erasure
+//! The erasing command carries a row in clear, named by the receipt's random id, in the state *sealed*; the doomed rows of
+//! what falls carry the same id. The command returns when the slot has destroyed the root of before. Then a second command
+//! logs the statement and rewrites the row as *stated*. By cases:
+//! - *Killed before the commit point of the first*: there is neither erasure nor row.
+//! - *Killed behind it, before the second*: the start completes the erasure (`keys::start`), finds the row, and states it.
+//!   The generation is read anew: what was asked for lay under the one that the row names and lies under none of the
+//!   present ones, and every root between is destroyed. So the statement is true, if wider.
+//! - *A session did not end when it was cut*: the key is destroyed and a copy may be in memory. The row stays sealed, and
+//!   the next start states it, when that memory is gone.
+//! - *The sweeper is done before the first statement is*: the second waits for the first (`swept_early`); a kill
+//!   between leaves a stated row with nothing doomed under it, which the start finds.
+//! - *The same is erased again*: nothing lives, nothing is erased; the receipt says that nothing was left.
+//!
+//! What a row holds is fit for publication: a commitment, which only its opening ties to a name, times, generations. The
+//! gateway keeps no opening.
+
+use super::{Error, Inner, Scope, Vault, audit};
+use crate::{
+    audit::{
+        Hash, leaf, proof,
+        receipt::{About, Opening, Parts, Slot, State, Statement},
+        verify,
+    },
+    crypto::random,
+    domain::{
+        id::{ReceiptId, RowId, TenantHandle},
+        time::Timestamp,
+    },
+    keys::{Change, Forgets, Mutation},
+    proto::stored,
+};
+use prost::Message as _;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The row holds an erasure that is durable and not stated.
+const SEALED: u32 = 1;
+/// The row holds a statement.
+const STATED: u32 = 2;
+/// Most receipts in one answer.
+pub const MAX_LIST: usize = 1000;
+
+/// What memory knows of receipts; rebuilt at the start.
+#[derive(Default)]
+pub(crate) struct Receipts(Mutex<Open>);
+
+#[derive(Default)]
+struct Open {
+    /// Ciphertext is left: when it is to be gone.
+    unswept: HashMap<ReceiptId, Timestamp>,
+    /// The ciphertext went before the first statement was made.
+    swept_early: HashSet<ReceiptId>,
+}
+
+impl Receipts {
+    fn open(&self) -> std::sync::MutexGuard<'_, Open> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many should be swept by now.
+    pub fn overdue(&self, now: Timestamp) -> u64 {
+        self.open().unswept.values().filter(|gone_by| **gone_by < now).count() as u64
+    }
+}
+
+/// A receipt that is about to be earned.
+pub(crate) struct Pending {
+    /// Its id.
+    pub id: ReceiptId,
+    /// The text that it commits to; empty for a batch.
+    pub scope: String,
+    /// What opens the commitment. Whoever drew it has it; the gateway forgets it with this.
+    pub opening: Opening,
+    /// What is kept of it.
+    pub row: stored::Receipt,
+}
+
+/// A receipt as it is shown.
+pub struct Receipt {
+    /// Its id.
+    pub id: ReceiptId,
+    /// The file; none while it is sealed, and none in lists.
+    pub text: Option<String>,
+    /// Stated in the log.
+    pub stated: bool,
+    /// The receipt which says that the ciphertext is gone.
+    pub swept_by: Option<ReceiptId>,
+    /// The one it follows.
+    pub follows: Option<ReceiptId>,
+    /// When it was asked for.
+    pub requested: Timestamp,
+    /// When the ciphertext is gone at the latest, while some is left.
+    pub gone_by: Option<Timestamp>,
+    /// That moment has passed.
+    pub overdue: bool,
+}
+
+/// States what a stop left unstated.
+pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
+    for id in due {
+        if let Err(error) = inner.settle_receipt(id).await {
+            tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+        }
+    }
+}
+
+impl Vault {
+    /// A receipt by its id.
+    ///
+    /// # Errors
+    /// `Unknown`.
+    pub fn receipt(&self, id: ReceiptId) -> Result<Receipt, Error> {
+        let row = self.0.receipt_row(id)?.ok_or(Error::Unknown { what: "receipt" })?;
+        let text = if row.state == STATED { Some(self.0.receipt_file(id, &row.statement)?) } else { None };
+        Ok(Receipt { text, ..self.0.shown_receipt(id, &row)? })
+    }
+
+    /// Receipts behind an id, in the order of ids; of one tenant's erasures, or all of them.
+    ///
+    /// # Errors
+    /// `Unknown`: there is no such tenant, or not for this caller.
+    pub fn receipts(
+        &self,
+        scope: &Scope,
+        tenant: Option<&str>,
+        open_only: bool,
+        after: Option<ReceiptId>,
+        limit: usize,
+    ) -> Result<Vec<Receipt>, Error> {
+        let (inner, limit) = (&self.0, limit.clamp(1, MAX_LIST));
+        let mut receipts = Vec::new();
+        let mut take = |id, row: stored::Receipt| -> Result<bool, Error> {
+            let receipt = inner.shown_receipt(id, &row)?;
+            if !open_only || (receipt.gone_by.is_some() && receipt.swept_by.is_none()) {
+                receipts.push(receipt);
+            }
+            Ok(receipts.len() < limit)
+        };
+        match (tenant, scope) {
+            (Some(name), _) => {
+                let tenant = inner.find_in(scope, name)?;
+                for id in inner.receipts_of(tenant)?.into_iter().filter(|id| after.is_none_or(|after| *id > after)) {
+                    if let Some(row) = inner.receipt_row(id)?
+                        && !take(id, row)?
+                    {
+                        break;
+                    }
+                }
+            }
+            (None, Scope::All) => {
+                let mut behind = after;
+                loop {
+                    let page = inner.keys.receipts(behind, limit)?;
+                    behind = page.last().map(|(id, _)| *id);
+                    let last = page.len() < limit;
+                    let mut room = true;
+                    for (id, body) in page {
+                        room = room && take(id, decoded(&body)?)?;
+                    }
+                    if last || !room {
+                        break;
+                    }
+                }
+            }
+            (None, _) => return Err(Error::Unknown { what: "tenant" }),
+        }
+        Ok(receipts)
+    }
+}
+
+impl Inner {
+    /// Draws up a receipt.
+    pub(crate) fn new_receipt(
+        &self,
+        about: About,
+        parts: Parts,
+        scopes: &[Hash],
+        sweep_deadline_ms: i64,
+    ) -> (ReceiptId, stored::Receipt) {
+        let now = self.clock.now();
+        let row = stored::Receipt {
+            state: SEALED,
+            about: about.number(),
+            commitments: scopes.iter().map(|scope| scope.to_vec()).collect(),
+            parts: parts.number(),
+            requested_ms: now.0,
+            generation_seen: self.keys.generation(),
+            gone_by_ms: now.plus_ms(sweep_deadline_ms).0,
+            ..stored::Receipt::default()
+        };
+        (ReceiptId(random()), row)
+    }
+
+    /// What puts the opening of a receipt into a tenant's inbox.
+    pub(crate) async fn inbox_put(
+        &self,
+        _tenant: TenantHandle,
+        _receipt: ReceiptId,
+        _opening: Opening,
+    ) -> Result<Vec<Change>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// How long the ciphertext of what is erased in a tenant may take to go.
+    pub(crate) fn sweep_deadline_ms(&self, _tenant: TenantHandle) -> i64 {
+        self.config.sweep_deadline_ms
+    }
+
+    /// The row that goes into the erasing command.
+    pub(crate) fn sealed_receipt(&self, pending: &Pending) -> Change {
+        Change::PutReceipt { id: pending.id, body: pending.row.encode_to_vec() }
+    }
+
+    /// States an erasure that is done, in the log; gives the receipt file. `generations` are those of the commit; none at a
+    /// start, which does not know them.
+    pub(crate) async fn state_destroyed(
+        &self,
+        id: ReceiptId,
+        mut row: stored::Receipt,
+        erased: bool,
+        generations: Option<(u64, u64)>,
+    ) -> Result<String, Error> {
+        let state = match (erased, self.keys.forgets()) {
+            (false, _) => State::NothingLeft,
+            (true, Forgets::At(when)) => State::DestroyedBy(when),
+            (true, Forgets::AtOnce | Forgets::BestEffort) => State::Destroyed,
+        };
+        let generations = generations.unwrap_or((row.generation_seen, self.keys.generation()));
+        if !erased {
+            row.gone_by_ms = 0;
+        }
+        let statement = Statement { generations, ..self.statement(id, &row, state)? };
+        let text = statement.text();
+        row.state = STATED;
+        row.statement = text.clone();
+        if erased {
+            self.receipts.open().unswept.insert(id, Timestamp(row.gone_by_ms));
+        }
+        self.keep_statement(id, &row, &text, Vec::new()).await?;
+        // Whoever read the row before this command has left its mark by now, or sees the statement.
+        let early = self.receipts.open().swept_early.remove(&id);
+        if early {
+            self.state_removed(id).await?;
+        }
+        self.receipt_file(id, &text)
+    }
+
+    /// The sweeper has removed the last of what fell under a receipt: the second one says so.
+    pub(crate) async fn state_removed(&self, first: ReceiptId) -> Result<(), Error> {
+        let row = {
+            let mut open = self.receipts.open();
+            let row = self.receipt_row(first)?;
+            if row.as_ref().is_some_and(|row| row.state != STATED) {
+                open.swept_early.insert(first);
+            }
+            row.filter(|row| row.state == STATED)
+        };
+        let Some(mut row) = row else { return Ok(()) };
+        if !row.swept_by.is_empty() {
+            return Ok(());
+        }
+        let told = Statement::parse(&row.statement).map_err(|_| damaged())?;
+        let id = ReceiptId(random());
+        let now = self.clock.now();
+        let second = Statement {
+            id,
+            state: State::Removed,
+            stated: now,
+            ciphertext: told.ciphertext.iter().map(|(region, _)| (region.clone(), true)).collect(),
+            gone_by: None,
+            follows: Some(first),
+            ..told
+        };
+        let text = second.text();
+        let second = stored::Receipt {
+            state: STATED,
+            requested_ms: row.requested_ms,
+            statement: text.clone(),
+            follows: first.0.to_vec(),
+            ..stored::Receipt::default()
+        };
+        row.swept_by = id.0.to_vec();
+        let rewritten = Change::PutReceipt { id: first, body: row.encode_to_vec() };
+        self.keep_statement(id, &second, &text, vec![rewritten]).await?;
+        self.receipts.open().unswept.remove(&first);
+        Ok(())
+    }
+
+    /// What a start finds: fills memory, and gives what has still to be stated.
+    pub(crate) fn receipts_at_start(&self) -> Result<Vec<ReceiptId>, Error> {
+        let (mut behind, mut due) = (None, Vec::new());
+        loop {
+            let page = self.keys.receipts(behind, MAX_LIST)?;
+            let Some((last, _)) = page.last() else { return Ok(due) };
+            behind = Some(*last);
+            for (id, body) in page {
+                let row = decoded(&body)?;
+                if row.state == SEALED {
+                    due.push(id);
+                } else if row.gone_by_ms != 0 && row.swept_by.is_empty() {
+                    self.receipts.open().unswept.insert(id, Timestamp(row.gone_by_ms));
+                    due.push(id);
+                }
+            }
+        }
+    }
+
+    async fn settle_receipt(&self, id: ReceiptId) -> Result<(), Error> {
+        let Some(row) = self.receipt_row(id)? else { return Ok(()) };
+        if row.state == SEALED {
+            self.state_destroyed(id, row, true, None).await?;
+        }
+        if self.keys.doomed_under(id)? { Ok(()) } else { self.state_removed(id).await }
+    }
+
+    /// Logs a statement and keeps its row, in one command.
+    async fn keep_statement(
+        &self,
+        id: ReceiptId,
+        row: &stored::Receipt,
+        text: &str,
+        mut more: Vec<Change>,
+    ) -> Result<(), Error> {
+        more.push(Change::Log { leaf: leaf::statement(text), under: Some(RowId(id.0)) });
+        more.push(Change::PutReceipt { id, body: row.encode_to_vec() });
+        self.keys.commit(Mutation::new(more)).await?;
+        Ok(())
+    }
+
+    fn statement(&self, id: ReceiptId, row: &stored::Receipt, state: State) -> Result<Statement, Error> {
+        let left = state != State::NothingLeft;
+        Ok(Statement {
+            id,
+            gateway: self.log.key.verifier().origin().to_owned(),
+            about: About::from_number(row.about).ok_or_else(damaged)?,
+            scopes: row
+                .commitments
+                .iter()
+                .map(|scope| Hash::try_from(scope.as_slice()).map_err(|_| damaged()))
+                .collect::<Result<_, _>>()?,
+            parts: Parts::from_number(row.parts).ok_or_else(damaged)?,
+            state,
+            requested: Timestamp(row.requested_ms),
+            stated: self.clock.now(),
+            generations: (row.generation_seen, row.generation_seen),
+            slots: vec![Slot { forgets: self.keys.forgets().to_string(), beside_store: self.config.slot_beside_store }],
+            // Where nothing was left, an earlier receipt speaks of the ciphertext.
+            ciphertext: if left {
+                self.objects.regions().into_iter().map(|region| (region, false)).collect()
+            } else {
+                Vec::new()
+            },
+            gone_by: left.then_some(Timestamp(row.gone_by_ms)),
+            follows: None,
+        })
+    }
+
+    /// The file of a receipt, with a proof to the present head of the log.
+    fn receipt_file(&self, id: ReceiptId, statement: &str) -> Result<String, Error> {
+        let index = self.keys.log_under(RowId(id.0), None, 1)?.first().copied().ok_or_else(damaged)?;
+        let head = self.head()?;
+        let path = proof::inclusion(index, head.size, |at| self.keys.log_hashes(at)).map_err(audit::failed)?;
+        Ok(verify::write(&self.log.key, statement, index, head, &path))
+    }
+
+    fn receipt_row(&self, id: ReceiptId) -> Result<Option<stored::Receipt>, Error> {
+        self.keys.receipt(id)?.map(|body| decoded(&body)).transpose()
+    }
+
+    fn shown_receipt(&self, id: ReceiptId, row: &stored::Receipt) -> Result<Receipt, Error> {
+        let swept_by = other(&row.swept_by)?;
+        let open = row.gone_by_ms != 0 && swept_by.is_none();
+        let gone_by = open.then_some(Timestamp(row.gone_by_ms));
+        Ok(Receipt {
+            id,
+            text: None,
+            stated: row.state == STATED,
+            swept_by,
+            follows: other(&row.follows)?,
+            requested: Timestamp(row.requested_ms),
+            gone_by,
+            overdue: gone_by.is_some_and(|gone_by| gone_by < self.clock.now()),
+        })
+    }
+
+    /// The receipts that entries of a tenant refer to, in the order of ids.
+    fn receipts_of(&self, tenant: TenantHandle) -> Result<Vec<ReceiptId>, Error> {
+        let mut ids: Vec<ReceiptId> = self.references_of(tenant)?.into_iter().map(ReceiptId).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+}
+
+fn decoded(body: &[u8]) -> Result<stored::Receipt, Error> {
+    stored::Receipt::decode(body).map_err(|_| damaged())
+}
+
+fn other(bytes: &[u8]) -> Result<Option<ReceiptId>, Error> {
+    if bytes.is_empty() { Ok(None) } else { ReceiptId::from_slice(bytes).map(Some).ok_or_else(damaged) }
+}
+
+fn damaged() -> Error {
+    Error::Corrupt("a receipt's row".to_owned())
+}
