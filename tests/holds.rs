@@ -59,8 +59,11 @@ async fn an_erasure_of_what_is_held_waits_and_runs_by_itself_when_the_last_hold_
     assert_eq!(waiting[0].asked_by, "admin/anna");
 
     // It waits for the first that was found; lifted, it moves to the other.
-    let (waits_for, rest) =
-        if waiting[0].hold == first.hold.id { (first.hold.id, second.hold.id) } else { (second.hold.id, first.hold.id) };
+    let (waits_for, rest) = if waiting[0].hold == first.hold.id {
+        (first.hold.id, second.hold.id)
+    } else {
+        (second.hold.id, first.hold.id)
+    };
     let ran = world.vault().lift_hold(&admin("bob"), waits_for).await.expect("lifted");
     assert_eq!(ran, Ran { moved: 1, ..Ran::default() });
     assert!(world.plays(kept).await);
@@ -109,7 +112,8 @@ async fn a_hold_on_a_number_finds_calls_by_party_and_date_stored_and_new() {
     let own = world.send(world.call("acme", "+441632960999", &[])).await.expect("recorded");
     world.wait(11 * DAY_MS).await;
     let beyond = world.send(with(&["+441632960999"])).await.expect("recorded");
-    for (id, held) in [(stored, true), (another, false), (faceless, false), (later, true), (own, true), (beyond, false)] {
+    for (id, held) in [(stored, true), (another, false), (faceless, false), (later, true), (own, true), (beyond, false)]
+    {
         // The facts are held with the audio, so that the hold still finds them.
         let facts = world.erase(Target::Recording(id, Part::Facts)).await;
         let audio = world.erase(Target::Recording(id, Part::Audio)).await;
