@@ -150,6 +150,7 @@ const ROWS: &[Row] = &[
     }),
     row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
         v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
+    }),
     row("TenantService/CloseTenant", Action::ChangeTenant, Own::Untouched, |of| {
         v1::CloseTenantRequest { name: of.tenant.clone(), confirm: of.tenant.clone() }.encode_to_vec()
     }),
@@ -213,6 +214,8 @@ const ROWS: &[Row] = &[
 
 fn dev_policy() -> v1::PolicySource {
     v1::PolicySource { policy: "dev".into(), keep: String::new() }
+}
+
 fn placing(tenant: &str) -> v1::PlaceHoldRequest {
     v1::PlaceHoldRequest {
         tenant: tenant.to_owned(),
