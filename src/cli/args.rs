@@ -452,6 +452,7 @@ mod tests {
             "quietus apikey create @tenant --name crm --role auditor --own-sha256 00",
             "quietus apikey list acme",
             "quietus apikey revoke acme ID",
+            "quietus apikey report acme ID --json",
             "quietus switch enrol acme pbx-1 --max-recordings 40",
             "quietus switch list acme --json",
             "quietus switch revoke acme pbx-1",
