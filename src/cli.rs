@@ -16,6 +16,7 @@ pub mod audit;
 pub mod connect;
 pub mod erase;
 pub mod failure;
+pub mod hold;
 pub mod media;
 pub mod names;
 pub mod output;
@@ -23,7 +24,9 @@ pub mod play;
 pub mod receipt;
 pub mod record;
 pub mod recordings;
+pub mod stats;
 pub mod status;
+pub mod subscriber;
 pub mod switch;
 pub mod tenant;
 
@@ -72,7 +75,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::List(what) => recordings::list(link()?, what, output).await,
         Command::Show { id } => recordings::show(link()?, &id, output).await,
         Command::Play(what) => play::run(link()?, what, output).await,
-        Command::Erase { command } => erase::run(link()?, command, output).await,
+        Command::Subscriber { command } => subscriber::run(link()?, command, output).await,
+        Command::Recording { command } => subscriber::recording(link()?, command, output).await,
+        Command::Hold { command } => hold::run(link()?, command, output).await,
+        Command::Stats { command } => stats::run(link()?, command, output).await,
+        Command::Erase { dry_run, command } => erase::run(link()?, command, dry_run, output).await,
         Command::Apikey { command } => apikey::run(link()?, command, output).await,
         Command::Switch { command } => switch::run(link()?, command, output).await,
         Command::Audit { command } => audit::run(link()?, command, &arguments.profile, output).await,

@@ -21,6 +21,7 @@ use issuer::{Issuer, Signer};
 use prost::Message;
 use quietus::{
     cli::{args::Transport, connect::Link},
+    domain::time::Clock,
     proto::v1::{self, Mode, Residency, erase_request},
     transport::auth::{
         Access, Action, Role,
@@ -47,6 +48,7 @@ struct Things {
     recording: String,
     key: String,
     switch: String,
+    hold: String,
 }
 
 /// How the answer about somebody's own things is looked at.
@@ -128,6 +130,46 @@ const ROWS: &[Row] = &[
         v1::GetStatisticsRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("TenantService/GetStatus", Action::Status, Own::Nameless, |_| v1::GetStatusRequest {}.encode_to_vec()),
+    row("TenantService/CloseTenant", Action::ChangeTenant, Own::Untouched, |of| {
+        v1::CloseTenantRequest { name: of.tenant.clone(), confirm: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("TenantService/ApproveTransition", Action::ApproveTransition, Own::Untouched, |of| {
+        v1::ApproveTransitionRequest { name: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("TenantService/WithdrawTransition", Action::ApproveTransition, Own::Untouched, |of| {
+        v1::WithdrawTransitionRequest { name: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("TenantService/GetStanding", Action::ReadHolds, Own::Reached, |of| {
+        v1::GetStandingRequest { name: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("TenantService/GetAnonymousStatistics", Action::Status, Own::Nameless, |_| {
+        v1::GetAnonymousStatisticsRequest {}.encode_to_vec()
+    }),
+    row("SubscriberService/GetSubscriber", Action::ReadSubscriber, Own::Reached, |of| {
+        v1::GetSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+    }),
+    row("SubscriberService/DeactivateSubscriber", Action::ChangeSubscriber, Own::Untouched, |of| {
+        v1::DeactivateSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+    }),
+    row("SubscriberService/Restrict", Action::ChangeSubscriber, Own::Untouched, restricting),
+    row("SubscriberService/Unrestrict", Action::ChangeSubscriber, Own::Reached, restricting),
+    row("SubscriberService/Unblock", Action::ChangeSubscriber, Own::Untouched, |of| {
+        v1::UnblockRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+    }),
+    row("HoldService/PlaceHold", Action::PlaceHold, Own::Reached, |of| placing(&of.tenant).encode_to_vec()),
+    row("HoldService/LiftHold", Action::LiftHold, Own::Untouched, |of| {
+        v1::LiftHoldRequest { id: of.hold.clone() }.encode_to_vec()
+    }),
+    row("HoldService/ListHolds", Action::ReadHolds, Own::Reached, |of| {
+        v1::ListHoldsRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("HoldService/ReviewHold", Action::PlaceHold, Own::Reached, |of| {
+        let next_review_ms = placing(&of.tenant).review_ms;
+        v1::ReviewHoldRequest { id: of.hold.clone(), next_review_ms }.encode_to_vec()
+    }),
+    row("HoldService/ListParked", Action::ReadHolds, Own::Reached, |of| {
+        v1::ListParkedRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
     row("ApiKeyService/CreateApiKey", Action::ManageKeys, Own::Reached, |of| {
         let role = v1::ApiKeyRole::Switch.into();
         v1::CreateApiKeyRequest { tenant: of.tenant.clone(), name: "k".into(), role, own: None }.encode_to_vec()
@@ -148,6 +190,30 @@ const ROWS: &[Row] = &[
         v1::RevokeSwitchRequest { tenant: of.tenant.clone(), name: of.switch.clone() }.encode_to_vec()
     }),
 ];
+
+fn placing(tenant: &str) -> v1::PlaceHoldRequest {
+    v1::PlaceHoldRequest {
+        tenant: tenant.to_owned(),
+        scope: Some(v1::place_hold_request::Scope::Everything(v1::HoldEverything {})),
+        ground: "dispute".into(),
+        authority: "counsel".into(),
+        // Within the five years that a review may lie ahead of the clock of whoever runs this.
+        review_ms: Clock::system().now().plus_ms(86_400_000).0,
+    }
+}
+
+/// A hold on everything of a tenant.
+async fn wire_hold(link: Link, tenant: &str) -> String {
+    let mut holds = v1::hold_service_client::HoldServiceClient::new(link);
+    let placed = holds.place_hold(placing(tenant)).await.expect("placed").into_inner();
+    placed.hold.expect("a hold").id
+}
+
+fn restricting(of: &Things) -> Vec<u8> {
+    let scope = v1::RestrictSubscriber { tenant: of.tenant.clone(), name: of.subscriber.clone() };
+    let scope = Some(v1::restrict_request::Scope::Subscriber(scope));
+    v1::RestrictRequest { scope }.encode_to_vec()
+}
 
 /// Bytes in, bytes out.
 #[derive(Default)]
@@ -329,6 +395,7 @@ impl Stage {
                 recording,
                 key: key.key.expect("a key").id,
                 switch: "pbx-1".into(),
+                hold: wire_hold(provider(), tenant).await,
             });
         }
         let absent = Things {
@@ -337,6 +404,7 @@ impl Stage {
             recording: "0".repeat(52),
             key: "0".repeat(24),
             switch: "pbx-1".into(),
+            hold: "0".repeat(32),
         };
         let (own, foreign) = (things[0].clone(), things[1].clone());
         Self { world, gateway, issuer, signer, key: tokens.remove(0), own, foreign, absent }

@@ -416,9 +416,12 @@ async fn the_identities_file_is_read_again_on_a_signal_and_who_is_gone_from_it_i
     let good = without(&world.data(), "switch");
     std::fs::write(&file, "[[identity]]\nname = \"king/x\"\ntenants = []\n").expect("written");
     hangup();
-    while !gateway.log().contains("makes no sense") {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let said = async {
+        while !gateway.log().contains("makes no sense") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(wire::WITHIN, said).await.expect("the log says so");
     assert!(feeding.rest(&[1; 1000], 0).await);
     feeding.until(|mark| mark.journaled == 1000).await.expect("journaled");
     std::fs::write(&file, good).expect("written");

@@ -1,5 +1,10 @@
 //! What may be typed. Names of tenants and subscribers may be `@FILE` or `-` everywhere.
 
+use super::{
+    hold::HoldCommand,
+    stats::StatsCommand,
+    subscriber::{RecordingCommand, SubscriberCommand},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -78,8 +83,35 @@ pub enum Command {
     },
     /// Fetch a recording's audio.
     Play(Play),
+    /// Show, deactivate and restrict subscribers.
+    Subscriber {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: SubscriberCommand,
+    },
+    /// Restrict recordings.
+    Recording {
+        /// What to do with one.
+        #[command(subcommand)]
+        command: RecordingCommand,
+    },
+    /// Keep what must be kept although it is erased or expires.
+    Hold {
+        /// What to do.
+        #[command(subcommand)]
+        command: HoldCommand,
+    },
+    /// Show what is counted of tenants that are gone.
+    Stats {
+        /// What.
+        #[command(subcommand)]
+        command: StatsCommand,
+    },
     /// Forget, for good.
     Erase {
+        /// Erase nothing, and say what the erasure would meet.
+        #[arg(long, global = true)]
+        dry_run: bool,
         /// What.
         #[command(subcommand)]
         command: EraseCommand,
@@ -146,6 +178,39 @@ pub enum TenantCommand {
     },
     /// List the tenants.
     List,
+    /// Close a tenant's account: no new recording, and the policy's grace runs.
+    Close {
+        /// Its name.
+        name: String,
+        /// Its name again, where the policy makes anything due at once.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
+    },
+    /// Approve a close or purge that somebody else asked for.
+    Approve {
+        /// Its name.
+        name: String,
+    },
+    /// Take back a close or purge that waits.
+    Withdraw {
+        /// Its name.
+        name: String,
+    },
+    /// Keep everything of a tenant, and neither play, export, expire nor erase it.
+    Restrict {
+        /// Its name.
+        name: String,
+    },
+    /// Lift a restriction.
+    Unrestrict {
+        /// Its name.
+        name: String,
+    },
+    /// Show what keeps a tenant's recordings: holds, floors, restrictions.
+    Standing {
+        /// Its name.
+        name: String,
+    },
     /// Erase a tenant and everything below it.
     Purge {
         /// Its name.
@@ -334,6 +399,24 @@ mod tests {
             "quietus tenant show acme",
             "quietus tenant list --json",
             "quietus tenant purge acme --confirm acme",
+            "quietus tenant close acme",
+            "quietus tenant close acme --confirm acme",
+            "quietus tenant approve acme",
+            "quietus tenant withdraw acme",
+            "quietus subscriber show acme/+441",
+            "quietus subscriber deactivate acme/@number",
+            "quietus subscriber restrict acme/+441",
+            "quietus subscriber unrestrict acme/-",
+            "quietus recording restrict ID",
+            "quietus hold place --tenant acme --everything --ground g --authority a --review 2027-01-01T00:00:00Z",
+            "quietus hold place --recording ID --ground g --authority a --review 2027-01-01T00:00:00Z",
+            "quietus hold place --tenant a --number @n --from 2026-01-01T00:00:00Z --ground g --authority a --review 2027-01-01T00:00:00Z",
+            "quietus hold list --parked --json",
+            "quietus hold review ID --next 2027-01-01T00:00:00Z",
+            "quietus hold lift ID",
+            "quietus stats anonymous",
+            "quietus erase tenant acme --dry-run",
+            "quietus erase subscriber acme/+441 --future block",
             "quietus record --tenant acme --subscriber @number --kind call --live a.wav b.wav",
             "quietus record --tenant acme --subscriber - --kind voicemail a.wav",
             "quietus list --tenant acme --subscriber +441",
@@ -364,7 +447,12 @@ mod tests {
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_ok(), "{line}");
         }
-        for line in ["quietus", "quietus record --tenant a --kind call x.wav", "quietus play ID --from 1 --bytes 0-1"] {
+        for line in [
+            "quietus",
+            "quietus hold place --ground g --authority a --review 2027-01-01T00:00:00Z",
+            "quietus record --tenant a --kind call x.wav",
+            "quietus play ID --from 1 --bytes 0-1",
+        ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

@@ -8,13 +8,13 @@ use super::{
     connect::Link,
     failure::Failure,
     names,
-    output::Output,
+    output::{Output, moment},
     receipt,
 };
 use crate::{
     crypto,
     proto::v1::{
-        self, EraseRecording, EraseRequest, EraseSubscriber, EraseTenant, Outcome, erase_request::Scope,
+        self, EraseRecording, EraseRequest, EraseSubscriber, EraseTenant, Outcome, Standing, erase_request::Scope,
         erasure_service_client::ErasureServiceClient,
     },
 };
@@ -22,7 +22,7 @@ use data_encoding::HEXLOWER;
 use std::path::{Path, PathBuf};
 
 /// Runs the command.
-pub async fn run(link: Link, command: EraseCommand, output: Output) -> Result<(), Failure> {
+pub async fn run(link: Link, command: EraseCommand, dry_run: bool, output: Output) -> Result<(), Failure> {
     let (scope, receipt) = match command {
         EraseCommand::Recording { id, part, receipt } => {
             let part = match part {
@@ -54,7 +54,79 @@ pub async fn run(link: Link, command: EraseCommand, output: Output) -> Result<()
             (Scope::Tenant(EraseTenant { confirm: tenant.clone(), tenant }), receipt)
         }
     };
-    erase(link, scope, receipt.as_deref(), output).await
+    if dry_run { preview(link, scope, output).await } else { erase(link, scope, receipt.as_deref(), output).await }
+}
+
+/// Says what an erasure would meet, and erases nothing.
+async fn preview(link: Link, scope: Scope, output: Output) -> Result<(), Failure> {
+    let request = EraseRequest { scope: Some(scope), dry_run: true, ..EraseRequest::default() };
+    let answer = ErasureServiceClient::new(link).erase(request).await?.into_inner();
+    let standing = answer.standing.unwrap_or_default();
+    let mut json = standing_json(&standing);
+    json["waits_for"] = answer.waits_for.clone().into();
+    json["copies_that_left"] = answer.copies_that_left.clone().into();
+    output.one(json, || {
+        let mut text = standing_text(&standing);
+        for waits in &answer.waits_for {
+            text.push_str(&format!("\nwaits for            {waits}"));
+        }
+        text.push_str(&format!("\ncopies that left     {}", answer.copies_that_left));
+        text
+    })
+}
+
+/// What lies in a scope and what stands there, for machines.
+pub fn standing_json(standing: &Standing) -> serde_json::Value {
+    let holds: Vec<_> = standing
+        .holds
+        .iter()
+        .map(|hold| {
+            serde_json::json!({
+                "id": hold.id, "ground": hold.ground, "review": moment(hold.review_ms), "recordings": hold.recordings,
+            })
+        })
+        .collect();
+    let floors: Vec<_> = standing
+        .floors
+        .iter()
+        .map(|floor| {
+            serde_json::json!({
+                "ground": floor.ground, "until": moment(floor.until_ms), "recordings": floor.recordings,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "recordings": standing.recordings,
+        "with_audio": standing.with_audio,
+        "with_facts": standing.with_facts,
+        "restricted": standing.restricted,
+        "bound": standing.bound,
+        "holds": holds,
+        "floors": floors,
+    })
+}
+
+/// The same for people.
+pub fn standing_text(standing: &Standing) -> String {
+    let mut text = format!(
+        "recordings           {} ({} with audio, {} with facts)\nrestricted           {}\nbound, of others     {}",
+        standing.recordings, standing.with_audio, standing.with_facts, standing.restricted, standing.bound
+    );
+    for hold in &standing.holds {
+        let review = moment(hold.review_ms).unwrap_or_default();
+        text.push_str(&format!(
+            "\nhold                 {} on {} recordings: {}, review {review}",
+            hold.id, hold.recordings, hold.ground
+        ));
+    }
+    for floor in &standing.floors {
+        let until = moment(floor.until_ms).unwrap_or_default();
+        text.push_str(&format!(
+            "\nfloor                on {} recordings until {until}: {}",
+            floor.recordings, floor.ground
+        ));
+    }
+    text
 }
 
 /// Asks for an erasure and says what it did.
@@ -65,7 +137,7 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
     if let Some(path) = receipt {
         receipt::write(&beside(path), &format!("{digits}\n"))?;
     }
-    let request = EraseRequest { scope: Some(scope), scope_opening: opening.to_vec().into() };
+    let request = EraseRequest { scope: Some(scope), scope_opening: opening.to_vec().into(), dry_run: false };
     let answer = ErasureServiceClient::new(link).erase(request).await?.into_inner();
     if let Some(path) = receipt {
         receipt::write(path, &answer.receipt)?;

@@ -14,18 +14,32 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "journal_limit_bytes": status.journal_limit_bytes,
         "generation": status.generation,
         "slot_forgets": status.slot_forgets,
+        "holds": status.holds,
+        "holds_overdue": status.holds_overdue,
+        "parked": status.parked,
+        "transitions": status.transitions,
     });
     output.one(json, || {
         format!(
             "recordings that take audio  {}\nerased, ciphertext to go    {}\ncopies to another region    {}\n\
-             journal                     {} of {} bytes\nroot                        generation {}, forgets {}",
+             journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
+             holds                       {}, {} past their review\nwait for holds              {}\n\
+             closes and purges that wait {}",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
             status.journal_bytes,
             status.journal_limit_bytes,
             status.generation,
-            status.slot_forgets
+            status.slot_forgets,
+            status.holds,
+            status.holds_overdue,
+            status.parked,
+            status.transitions,
         )
-    })
+    })?;
+    match status.holds_overdue {
+        0 => Ok(()),
+        overdue => Err(Failure::overdue(format!("{overdue} holds are past their review date; see `hold list`"))),
+    }
 }

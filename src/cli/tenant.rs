@@ -1,4 +1,4 @@
-//! `quietus tenant`: makes, shows, lists and purges tenants.
+//! `quietus tenant`: makes, shows, lists, closes, restricts and purges tenants.
 
 use super::{
     args::{Residency, TenantCommand},
@@ -7,10 +7,13 @@ use super::{
     failure::Failure,
     names,
     output::{Output, moment},
+    subscriber,
 };
 use crate::proto::v1::{
-    self, CreateTenantRequest, EraseTenant, GetStatisticsRequest, GetTenantRequest, ListTenantsRequest, Statistics,
-    Tenant, erase_request::Scope, tenant_service_client::TenantServiceClient,
+    self, ApproveTransitionRequest, CloseTenantRequest, CreateTenantRequest, EraseTenant, GetStandingRequest,
+    GetStatisticsRequest, GetTenantRequest, ListTenantsRequest, Statistics, Tenant, Transition,
+    WithdrawTransitionRequest, erase_request::Scope, restrict_request::Scope as Restricted,
+    tenant_service_client::TenantServiceClient, transition::Action,
 };
 use serde_json::{Value, json};
 
@@ -40,7 +43,47 @@ pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(
                 return tenants.iter().try_for_each(|tenant| output.one(as_json(tenant), String::new));
             }
             let rows: Vec<_> = tenants.iter().map(row).collect();
-            output.table(&["NAME", "HOME", "RESIDENCY", "POLICY", "SUBSCRIBERS", "CREATED"], &rows)
+            output.table(&["NAME", "HOME", "RESIDENCY", "POLICY", "SUBSCRIBERS", "CREATED", "STATE"], &rows)
+        }
+        TenantCommand::Close { name, confirm } => {
+            let name = names::resolve(&name)?;
+            let confirm = confirm.as_deref().map(names::resolve).transpose()?.unwrap_or_default();
+            let tenant = client.close_tenant(CloseTenantRequest { name, confirm }).await?.into_inner();
+            output.one(as_json(&tenant), || format!("tenant {} is {}", tenant.name, state(&tenant)))
+        }
+        TenantCommand::Approve { name } => {
+            let name = names::resolve(&name)?;
+            let request = ApproveTransitionRequest { name };
+            let answer = client.approve_transition(request).await?.into_inner();
+            match &answer.tenant {
+                Some(tenant) => output.one(as_json(tenant), || match &tenant.transition {
+                    Some(waits) => format!("approved; {}", transition_text(waits)),
+                    None => format!("approved: tenant {} is {}", tenant.name, state(tenant)),
+                }),
+                None => {
+                    let (from, to) = (answer.generation_from, answer.generation_to);
+                    let shown = json!({ "outcome": "erased", "generation_from": from, "generation_to": to });
+                    output.one(shown, || {
+                        format!("approved and purged: root generation {from} destroyed, {to} in its place")
+                    })
+                }
+            }
+        }
+        TenantCommand::Withdraw { name } => {
+            let name = names::resolve(&name)?;
+            let tenant = client.withdraw_transition(WithdrawTransitionRequest { name }).await?.into_inner();
+            output.one(as_json(&tenant), || format!("withdrawn: tenant {} is {}", tenant.name, state(&tenant)))
+        }
+        TenantCommand::Restrict { name } => {
+            subscriber::restrict(link, Restricted::Tenant(names::resolve(&name)?), true, output).await
+        }
+        TenantCommand::Unrestrict { name } => {
+            subscriber::restrict(link, Restricted::Tenant(names::resolve(&name)?), false, output).await
+        }
+        TenantCommand::Standing { name } => {
+            let request = GetStandingRequest { name: names::resolve(&name)? };
+            let standing = client.get_standing(request).await?.into_inner();
+            output.one(erase::standing_json(&standing), || erase::standing_text(&standing))
         }
         TenantCommand::Purge { name, confirm } => {
             let (tenant, confirm) = (names::resolve(&name)?, names::resolve(&confirm)?);
@@ -66,14 +109,25 @@ fn show(tenant: &Tenant, statistics: &Statistics, output: Output) -> Result<(), 
         .collect();
     output.one(json, || {
         let mut text = format!(
-            "name        {}\nhome        {}\nresidency   {}\npolicy      {}\ncreated     {}\nsubscribers {}",
+            "name        {}\nhome        {}\nresidency   {}\npolicy      {}\ncreated     {}\nsubscribers {}\n\
+             state       {}",
             tenant.name,
             tenant.home,
             residency(tenant),
             tenant.policy,
             moment(tenant.created_ms).unwrap_or_default(),
-            tenant.subscribers
+            tenant.subscribers,
+            state(tenant),
         );
+        if let Some(closed) = moment(tenant.closed_ms) {
+            text.push_str(&format!(", closed since {closed}"));
+        }
+        if tenant.restricted {
+            text.push_str("\nrestricted  kept, and not used");
+        }
+        if let Some(waits) = &tenant.transition {
+            text.push_str(&format!("\nwaits       {}", transition_text(waits)));
+        }
         for row in &statistics.rows {
             text.push_str(&format!(
                 "\n{}  {} {}: {} recordings, {:.1} seconds, {} bytes",
@@ -92,7 +146,42 @@ fn as_json(tenant: &Tenant) -> Value {
         "policy": tenant.policy,
         "created": moment(tenant.created_ms),
         "subscribers": tenant.subscribers,
+        "state": state(tenant),
+        "closed": moment(tenant.closed_ms),
+        "restricted": tenant.restricted,
+        "transition": tenant.transition.as_ref().map(|waits| json!({
+            "action": action(waits),
+            "asked_by": waits.asked_by,
+            "asked": moment(waits.asked_ms),
+            "approved_by": waits.approved_by,
+            "runs": moment(waits.runs_ms),
+        })),
     })
+}
+
+fn state(tenant: &Tenant) -> &'static str {
+    match tenant.state() {
+        v1::TenantState::Open => "open",
+        v1::TenantState::Closed => "closed",
+        v1::TenantState::Purging => "purging",
+        v1::TenantState::Unspecified => "other",
+    }
+}
+
+fn action(waits: &Transition) -> &'static str {
+    match waits.action() {
+        Action::Close => "close",
+        Action::Purge => "purge",
+        Action::Unspecified => "other",
+    }
+}
+
+fn transition_text(waits: &Transition) -> String {
+    let what = action(waits);
+    match moment(waits.runs_ms) {
+        Some(runs) => format!("the {what} runs at {runs}, unless it is withdrawn or something keeps it"),
+        None => format!("the {what} that {} asked for waits for a second person", waits.asked_by),
+    }
 }
 
 fn row(tenant: &Tenant) -> Vec<String> {
@@ -103,6 +192,7 @@ fn row(tenant: &Tenant) -> Vec<String> {
         tenant.policy.clone(),
         tenant.subscribers.to_string(),
         moment(tenant.created_ms).unwrap_or_default(),
+        state(tenant).into(),
     ]
 }
 

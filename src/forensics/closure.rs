@@ -2,14 +2,15 @@
 //!
 //! Roots are whatever 32 bytes of a slot lead to the root id that some top names in clear, at any offset: a record that was
 //! overwritten badly, or a format of slot that this program does not know, is found too. From there keys lead to pages of
-//! every version, pages to keys and secrets, secrets to values and journal frames.
+//! every version, pages to keys and secrets, secrets to values and journal frames. Where a leaf is wrapped for several
+//! subscribers, every combination of their secrets that was met is tried.
 
 use super::{
     Error,
     carve::{Carved, FRAME_HEADER, Sealed},
     files_below,
     find::Needles,
-    page::{self, Entry, Id, Key},
+    page::{self, Entry, Id, Key, Leaf},
     progress,
 };
 use crate::{
@@ -77,8 +78,22 @@ pub struct Closure {
     pub slices: HashMap<Id, Vec<Id>>,
     /// Values that opened and are not in the format.
     pub not_understood: u64,
+    /// Wrapped secrets that were met in pages, by the salt of their sealing: row, and whether one opened.
+    pub wrapped: BTreeMap<[u8; 32], (Id, bool)>,
     secrets: HashMap<Id, Vec<Known>>,
     known: HashSet<(Id, Role, Key)>,
+    /// Stable secrets by handle.
+    accounts: HashMap<[u8; 8], Vec<Key>>,
+    sealed_leaves: Vec<SealedLeaf>,
+}
+
+/// A wrapped secret, and whose secrets wrap it.
+struct SealedLeaf {
+    envelope: Vec<u8>,
+    row: Id,
+    role: Role,
+    recording: Option<RecordingId>,
+    bound: Vec<[u8; 8]>,
 }
 
 /// Where in the tree a page lies: what a recording's id is made of.
@@ -100,6 +115,7 @@ impl Closure {
     pub fn of(carved: &Carved, slots: &[PathBuf], exhaustive: bool, needles: &mut Needles) -> Result<Self, Error> {
         let mut closure = Self::default();
         closure.pages(carved, &roots(carved, slots)?, exhaustive, needles)?;
+        closure.unwrap_all();
         closure.values(carved, exhaustive, needles)?;
         closure.journal(carved, exhaustive, needles)?;
         Ok(closure)
@@ -197,6 +213,10 @@ impl Closure {
             Entry::Account { tenant, handle, row, secret, page, key, name } => {
                 needles.search("name", &name);
                 self.learn(Known { row, role: Role::Account, secret, recording: None });
+                let known = self.accounts.entry(handle).or_default();
+                if !known.contains(&secret) {
+                    known.push(secret);
+                }
                 let below = if tenant {
                     Context { tenant: Some(secret), subscriber: None }
                 } else {
@@ -205,13 +225,44 @@ impl Closure {
                 queue.push_back(PageKey { page, key, context: below });
             }
             Entry::Period { row, secret } => self.learn(Known { row, role: Role::Period, secret, recording: None }),
-            Entry::Recording { handle, row, audio, facts } => {
+            Entry::Recording { handle, row, audio, facts, parties } => {
                 let recording = recording_id(context, handle);
-                for (role, secret) in [(Role::Audio, audio), (Role::Facts, facts)] {
-                    if let Some(secret) = secret {
-                        self.learn(Known { row, role, secret, recording });
+                for (role, leaf) in [(Role::Audio, audio), (Role::Facts, facts)] {
+                    match leaf {
+                        None => {}
+                        Some(Leaf::Plain(secret)) => self.learn(Known { row, role, secret, recording }),
+                        Some(Leaf::Wrapped(envelope)) => {
+                            let mut bound: Vec<_> = parties.iter().copied().chain(context.subscriber).collect();
+                            bound.sort_unstable();
+                            self.sealed_leaves.push(SealedLeaf { envelope, row, role, recording, bound });
+                        }
                     }
                 }
+            }
+            Entry::Bound { .. } => {}
+        }
+    }
+
+    /// Tries each wrapped secret with all combinations of the secrets that are known of those who are bound.
+    fn unwrap_all(&mut self) {
+        for SealedLeaf { envelope, row, role, recording, bound } in std::mem::take(&mut self.sealed_leaves) {
+            let Ok(sealed) = Envelope::parse(&envelope) else {
+                self.not_understood += 1;
+                continue;
+            };
+            let mut joined: Vec<Vec<u8>> = vec![Vec::new()];
+            for handle in &bound {
+                let known = self.accounts.get(handle).into_iter().flatten();
+                joined = known.flat_map(|key| joined.iter().map(move |before| [before, &key[..]].concat())).collect();
+            }
+            let keys = joined.iter().map(|secrets| derive::<32>(secrets, Label::Parties, &[&row]));
+            let plain = keys.into_iter().find_map(|key| sealed.open(&Secret::from_bytes(&key)).ok());
+            let salt: [u8; 32] = envelope[16..48].try_into().unwrap_or_default();
+            self.wrapped.entry(salt).or_insert((row, false)).1 |= plain.is_some();
+            let Some(plain) = plain else { continue };
+            match plain.as_slice().try_into() {
+                Ok(secret) => self.learn(Known { row, role, secret, recording }),
+                Err(_) => self.not_understood += 1,
             }
         }
     }

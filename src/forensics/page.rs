@@ -6,6 +6,9 @@ pub type Id = [u8; 16];
 /// A secret or a page key. The attacker keeps what it finds; nothing here is wiped.
 pub type Key = [u8; 32];
 
+/// Bytes of the envelope of a wrapped secret: header, row id, part, secret, tag.
+const WRAPPED: usize = 48 + 17 + 32 + 16;
+
 /// What an entry tells.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Entry {
@@ -16,7 +19,18 @@ pub enum Entry {
     /// A period of a tenant.
     Period { row: Id, secret: Key },
     /// A recording.
-    Recording { handle: Id, row: Id, audio: Option<Key>, facts: Option<Key> },
+    Recording { handle: Id, row: Id, audio: Option<Leaf>, facts: Option<Leaf>, parties: Vec<[u8; 8]> },
+    /// A recording of another subscriber: no secret is in it.
+    Bound { row: Id },
+}
+
+/// What an entry holds of a leaf.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Leaf {
+    /// Its secret.
+    Plain(Key),
+    /// An envelope under what follows from the secrets of everybody it is bound to.
+    Wrapped(Vec<u8>),
 }
 
 impl Entry {
@@ -25,6 +39,8 @@ impl Entry {
         match self {
             Entry::Branch { .. } => None,
             Entry::Account { row, .. } | Entry::Period { row, .. } | Entry::Recording { row, .. } => Some(*row),
+            // It says that there is, or was, an entry elsewhere; that one may be gone.
+            Entry::Bound { .. } => None,
         }
     }
 
@@ -36,6 +52,7 @@ impl Entry {
             Entry::Account { tenant: false, .. } => "subscriber",
             Entry::Period { .. } => "period",
             Entry::Recording { .. } => "recording",
+            Entry::Bound { .. } => "bound",
         }
     }
 }
@@ -48,10 +65,7 @@ pub fn body(bytes: &[u8]) -> Option<Vec<Entry>> {
     let mut entries = Vec::new();
     for _ in 0..count {
         entries.push(match level {
-            1 => {
-                let _low: Id = bytes.take()?;
-                Entry::Branch { page: bytes.take()?, key: bytes.take()? }
-            }
+            1 => branch(&mut bytes)?,
             2..=4 => entry(&mut bytes)?,
             _ => return None,
         });
@@ -67,10 +81,19 @@ pub fn appended(bytes: &[u8]) -> Option<Vec<Entry>> {
         match bytes.take()? {
             [1] => entries.push(entry(&mut bytes)?),
             [2] => drop(bytes.take::<16>()?),
+            [3] => entries.push(entry(&mut bytes)?),
+            [4] => entries.push(branch(&mut bytes)?),
             _ => return None,
         }
     }
     Some(entries)
+}
+
+fn branch(bytes: &mut Bytes<'_>) -> Option<Entry> {
+    let _low: Id = bytes.take()?;
+    let branch = Entry::Branch { page: bytes.take()?, key: bytes.take()? };
+    let _due: [u8; 4] = bytes.take()?;
+    Some(branch)
 }
 
 fn entry(bytes: &mut Bytes<'_>) -> Option<Entry> {
@@ -83,6 +106,7 @@ fn entry(bytes: &mut Bytes<'_>) -> Option<Entry> {
             page: bytes.take()?,
             key: bytes.take()?,
             name: {
+                let _due: [u8; 4] = bytes.take()?;
                 let length = u16::from_be_bytes(bytes.take()?);
                 bytes.slice(usize::from(length))?.to_vec()
             },
@@ -93,15 +117,48 @@ fn entry(bytes: &mut Bytes<'_>) -> Option<Entry> {
             let _purpose_and_day: [u8; 5] = bytes.take()?;
             period
         }
-        [4] => {
-            let (handle, row) = (bytes.take()?, bytes.take()?);
-            let [_kind, flags] = bytes.take()?;
-            let audio = if flags & 1 != 0 { Some(bytes.take()?) } else { None };
-            let facts = if flags & 2 != 0 { Some(bytes.take()?) } else { None };
-            Entry::Recording { handle, row, audio, facts }
+        [4] => recording(bytes)?,
+        [5] => {
+            let (_handle, row) = (bytes.take::<16>()?, bytes.take()?);
+            let _owner: [u8; 8] = bytes.take()?;
+            Entry::Bound { row }
         }
         _ => return None,
     })
+}
+
+fn recording(bytes: &mut Bytes<'_>) -> Option<Entry> {
+    let (handle, row) = (bytes.take()?, bytes.take()?);
+    let _kind: [u8; 1] = bytes.take()?;
+    let flags = u16::from_be_bytes(bytes.take()?);
+    let said = |bit: u16| flags >> bit & 1 == 1;
+    let mut leaf = |bit| match (said(bit), said(2)) {
+        (false, _) => Some(None),
+        (true, false) => bytes.take().map(|secret| Some(Leaf::Plain(secret))),
+        (true, true) => bytes.slice(WRAPPED).map(|envelope| Some(Leaf::Wrapped(envelope.to_vec()))),
+    };
+    let (audio, facts) = (leaf(0)?, leaf(1)?);
+    let mut parties = Vec::new();
+    if said(3) {
+        let [count] = bytes.take()?;
+        for _ in 0..count {
+            parties.push(bytes.take()?);
+        }
+    }
+    if said(4) {
+        bytes.slice(16)?;
+    }
+    if said(5) {
+        let [count] = bytes.take()?;
+        bytes.slice(16 * usize::from(count))?;
+    }
+    // End, due minutes and floors; ground, jurisdiction, basis.
+    for (bit, length) in [(7, 4), (8, 4), (9, 4), (10, 4), (11, 4), (12, 1), (13, 2), (14, 1)] {
+        if said(bit) {
+            bytes.slice(length)?;
+        }
+    }
+    (!said(15)).then_some(Entry::Recording { handle, row, audio, facts, parties })
 }
 
 /// The items in a clear part behind its fixed fields: tag and id. What is torn is left out.
@@ -129,17 +186,42 @@ mod tests {
 
     #[test]
     fn a_body_by_the_table_is_understood() {
-        let mut bytes = vec![4, 0, 0, 0, 2, 4];
+        let mut bytes = vec![4, 0, 0, 0, 4, 4];
         bytes.extend([[1; 16], [2; 16]].concat());
-        bytes.extend([7, 3]);
+        bytes.extend([7, 0, 3]);
         bytes.extend([[3; 32], [4; 32]].concat());
         bytes.push(4);
         bytes.extend([[5; 16], [6; 16]].concat());
-        bytes.extend([7, 2]);
+        bytes.extend([7, 0, 2]);
         bytes.extend([8; 32]);
+        // Everything that an entry can say, wrapped for two.
+        bytes.push(4);
+        bytes.extend([[7; 16], [8; 16]].concat());
+        bytes.extend([7, 0x7f, 0xff]);
+        bytes.extend([[9; WRAPPED], [10; WRAPPED]].concat());
+        bytes.extend([2]);
+        bytes.extend([[11; 8], [12; 8]].concat());
+        bytes.extend([13; 16]);
+        bytes.extend([1]);
+        bytes.extend([14; 16]);
+        bytes.extend([15; 4 * 5 + 4]);
+        bytes.push(5);
+        bytes.extend([[16; 16], [17; 16]].concat());
+        bytes.extend([18; 8]);
+        let plain = |byte| Some(Leaf::Plain([byte; 32]));
+        let wrapped = |byte| Some(Leaf::Wrapped(vec![byte; WRAPPED]));
+        let parties = Vec::new;
         let recordings = [
-            Entry::Recording { handle: [1; 16], row: [2; 16], audio: Some([3; 32]), facts: Some([4; 32]) },
-            Entry::Recording { handle: [5; 16], row: [6; 16], audio: None, facts: Some([8; 32]) },
+            Entry::Recording { handle: [1; 16], row: [2; 16], audio: plain(3), facts: plain(4), parties: parties() },
+            Entry::Recording { handle: [5; 16], row: [6; 16], audio: None, facts: plain(8), parties: parties() },
+            Entry::Recording {
+                handle: [7; 16],
+                row: [8; 16],
+                audio: wrapped(9),
+                facts: wrapped(10),
+                parties: vec![[11; 8], [12; 8]],
+            },
+            Entry::Bound { row: [17; 16] },
         ];
         assert_eq!(body(&bytes).as_deref(), Some(recordings.as_slice()));
         assert_eq!(body(&bytes[..bytes.len() - 1]), None);
@@ -150,8 +232,9 @@ mod tests {
     #[test]
     fn an_appended_row_may_hold_several_things() {
         let period = [[3].as_slice(), &[1; 8], &[2; 16], &[3; 32], &[1, 0, 0, 0, 9]].concat();
-        let row = [[1].as_slice(), &period, &[2], &[4; 16], &[1], &period].concat();
-        assert_eq!(appended(&row).map(|entries| entries.len()), Some(2));
+        let branch = [[1; 16].as_slice(), &[2; 16], &[3; 32], &[4; 4]].concat();
+        let row = [[1].as_slice(), &period, &[2], &[4; 16], &[3], &period, &[4], &branch].concat();
+        assert_eq!(appended(&row).map(|entries| entries.len()), Some(3));
         assert_eq!(appended(&row[1..]), None);
     }
 

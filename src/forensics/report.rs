@@ -131,6 +131,10 @@ fn lines(findings: &Findings) -> Vec<Line> {
             line("name", READABLE);
         }
     }
+    for (row, opens) in closure.wrapped.values() {
+        let recording = recording_of(row);
+        lines.push(Line { value: what(Kind::Wrapped), state: state(*opens), row: Some(hex(row)), recording });
+    }
     let mut sealings: HashMap<[u8; 32], usize> = HashMap::new();
     for sealed in &carved.sealed {
         if sealings.insert(sealed.salt, 0).is_some() {

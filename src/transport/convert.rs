@@ -11,7 +11,7 @@ use crate::{
     proto::v1,
     vault::{
         self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording, Residency,
-        State, StatedFacts, StatisticsRow, Status, Target, Tenant,
+        State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
 
@@ -215,6 +215,43 @@ pub fn target(request: v1::EraseRequest) -> Result<Target, Problem> {
     })
 }
 
+/// Writes what an erasure would meet.
+pub fn preview(preview: vault::Preview) -> v1::EraseResponse {
+    v1::EraseResponse {
+        outcome: v1::Outcome::DryRun.into(),
+        waits_for: preview.waits_for.clone(),
+        copies_that_left: "not recorded by this version".into(),
+        standing: Some(standing(preview)),
+        ..v1::EraseResponse::default()
+    }
+}
+
+/// Writes what lies in a scope and what stands there.
+pub fn standing(preview: vault::Preview) -> v1::Standing {
+    v1::Standing {
+        recordings: preview.recordings,
+        with_audio: preview.audio,
+        with_facts: preview.facts,
+        restricted: preview.restricted,
+        bound: preview.bound,
+        holds: preview
+            .holds
+            .into_iter()
+            .map(|(id, ground, review, recordings)| v1::StandingHold {
+                id: id.to_string(),
+                ground,
+                review_ms: review.0,
+                recordings,
+            })
+            .collect(),
+        floors: preview
+            .floors
+            .into_iter()
+            .map(|(ground, until, recordings)| v1::StandingFloor { ground, until_ms: until.0, recordings })
+            .collect(),
+    }
+}
+
 /// Reads a new tenant.
 pub fn new_tenant(request: v1::CreateTenantRequest) -> Result<NewTenant, Problem> {
     let residency = match request.residency() {
@@ -238,6 +275,45 @@ pub fn tenant(tenant: Tenant) -> v1::Tenant {
         policy: tenant.policy,
         created_ms: tenant.created.0,
         subscribers: tenant.subscribers,
+        state: match tenant.state {
+            TenantState::Open => v1::TenantState::Open,
+            TenantState::Closed { .. } => v1::TenantState::Closed,
+            TenantState::Purging { .. } => v1::TenantState::Purging,
+        }
+        .into(),
+        closed_ms: match tenant.state {
+            TenantState::Open => 0,
+            TenantState::Closed { at } | TenantState::Purging { at } => at.0,
+        },
+        restricted: tenant.restricted,
+        transition: tenant.transition.map(transition),
+    }
+}
+
+fn transition(waits: vault::Transition) -> v1::Transition {
+    v1::Transition {
+        action: match waits.action {
+            vault::TransitionAction::Close => v1::transition::Action::Close,
+            vault::TransitionAction::Purge => v1::transition::Action::Purge,
+        }
+        .into(),
+        asked_by: waits.asked_by,
+        asked_ms: waits.asked.0,
+        approved_by: waits.approved_by.unwrap_or_default(),
+        runs_ms: waits.runs.map_or(0, |runs| runs.0),
+    }
+}
+
+/// Writes a sum over tenants that are gone.
+pub fn anonymous_row(row: vault::AnonymousRow) -> v1::AnonymousRow {
+    v1::AnonymousRow {
+        month: format!("{:04}-{:02}", row.month / 100, row.month % 100),
+        kind: kind_word(row.kind).into(),
+        region: row.region,
+        tenants: row.tenants,
+        recordings: row.recordings,
+        seconds: row.seconds,
+        bytes: row.bytes,
     }
 }
 
@@ -274,6 +350,10 @@ pub fn status(status: Status) -> v1::Status {
         journal_limit_bytes: status.journal_limit_bytes,
         generation: status.generation,
         slot_forgets: status.slot_forgets,
+        holds: status.holds,
+        holds_overdue: status.holds_overdue,
+        parked: status.parked,
+        transitions: status.transitions,
     }
 }
 

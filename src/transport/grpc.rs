@@ -8,9 +8,11 @@
 mod apikey;
 mod audit;
 mod erasure;
+mod hold;
 mod playback;
 mod record;
 mod recording;
+mod subscriber;
 mod switch;
 mod tenant;
 
@@ -20,8 +22,9 @@ use super::{
 };
 use crate::proto::v1::{
     self, api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
-    erasure_service_server::ErasureServiceServer, playback_service_server::PlaybackServiceServer,
-    recording_service_server::RecordingServiceServer, switch_service_server::SwitchServiceServer,
+    erasure_service_server::ErasureServiceServer, hold_service_server::HoldServiceServer,
+    playback_service_server::PlaybackServiceServer, recording_service_server::RecordingServiceServer,
+    subscriber_service_server::SubscriberServiceServer, switch_service_server::SwitchServiceServer,
     tenant_service_server::TenantServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
@@ -33,7 +36,7 @@ pub const MAX_CONTENT: usize = 1 << 20;
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 10] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
@@ -42,6 +45,8 @@ const SERVICES: [&str; 8] = [
     "quietus.v1.ApiKeyService",
     "quietus.v1.SwitchService",
     "quietus.v1.AuditService",
+    "quietus.v1.HoldService",
+    "quietus.v1.SubscriberService",
 ];
 
 /// All services on one router, and what tells the health service.
@@ -57,6 +62,8 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(AuditServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(HoldServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(SubscriberServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(SwitchServiceServer::new(gateway).max_decoding_message_size(MAX_REQUEST));
     let reflection = || {
         tonic_reflection::server::Builder::configure()

@@ -37,6 +37,10 @@ mod metric {
     pub const JOURNAL: &str = "quietus_journal_bytes";
     pub const JOURNAL_LIMIT: &str = "quietus_journal_limit_bytes";
     pub const GENERATION: &str = "quietus_root_generation_count";
+    pub const HOLDS: &str = "quietus_holds_count";
+    pub const HOLDS_OVERDUE: &str = "quietus_holds_overdue_count";
+    pub const PARKED: &str = "quietus_erasures_parked_count";
+    pub const TRANSITIONS: &str = "quietus_transitions_waiting_count";
 }
 
 /// The routes.
@@ -69,6 +73,10 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
         (metric::JOURNAL, "Bytes in the journal.", status.journal_bytes),
         (metric::JOURNAL_LIMIT, "Bytes at which new live calls are refused.", status.journal_limit_bytes),
         (metric::GENERATION, "Generation of the present root.", status.generation),
+        (metric::HOLDS, "Holds.", status.holds),
+        (metric::HOLDS_OVERDUE, "Holds past their review date.", status.holds_overdue),
+        (metric::PARKED, "Erasures and expiries that wait for a hold.", status.parked),
+        (metric::TRANSITIONS, "Closes and purges that wait.", status.transitions),
     ];
     let text: String = gauges
         .iter()

@@ -53,6 +53,11 @@ pub struct AnonymousRow {
 type Place = (u32, u32, String);
 
 impl Vault {
+    /// Of how many purged tenants a sum must be before it may be seen.
+    pub fn min_tenants(&self) -> u32 {
+        self.0.config.min_tenants
+    }
+
     /// What was published.
     ///
     /// # Errors

@@ -127,8 +127,11 @@ impl Blocked {
     }
 }
 
-/// While it lives no hold is placed and none is lifted.
-pub(crate) struct Standing(OwnedRwLockReadGuard<()>);
+/// While any copy of it lives no hold is placed and none is lifted.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    _lock: Arc<OwnedRwLockReadGuard<()>>,
+}
 
 /// The proof that nothing stands in the way of these erasures. It is used up by what it allows.
 #[must_use]
@@ -152,37 +155,45 @@ impl Clearance {
     pub fn changes(&self) -> Vec<Change> {
         self.erases.iter().map(|wanted| wanted.change()).collect()
     }
-
-    /// Whether a recording lies in what may be forgotten.
-    pub fn covers(&self, at: &RecordingPath) -> bool {
-        self.erases.iter().any(|wanted| wanted.covers(at))
-    }
 }
 
 /// The answer to what was wanted.
 pub(crate) struct Cleared {
     /// Over what is free; none where nothing is.
     pub clearance: Option<Clearance>,
-    /// What is not. Where the clearance is none, this holds the lock, so that it can be parked before a hold is lifted.
+    /// What is not.
     pub blocked: Vec<(Wanted, Blocked)>,
-    /// Kept where nothing is free.
-    pub standing: Option<Standing>,
+    /// The lock, so that what is held can be parked before the hold is lifted.
+    pub standing: Standing,
 }
 
 impl Inner {
     /// Asks whether anything stands in the way, and gives the proof for what is free.
     pub(crate) async fn clear(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Cleared, Error> {
-        let standing = Standing(self.holds.shared().await);
+        let standing = Standing { _lock: Arc::new(self.holds.shared().await) };
         let inner = self.clone();
         let judge = move || inner.judge(wanted);
         let (free, blocked) =
             tokio::task::spawn_blocking(judge).await.map_err(|failed| Error::Internal(failed.to_string()))??;
-        Ok(if free.is_empty() {
-            Cleared { clearance: None, blocked, standing: Some(standing) }
-        } else {
-            let clearance = Clearance { erases: free, _standing: Some(standing) };
-            Cleared { clearance: Some(clearance), blocked, standing: None }
-        })
+        let clearance = (!free.is_empty()).then(|| Clearance { erases: free, _standing: Some(standing.clone()) });
+        Ok(Cleared { clearance, blocked, standing })
+    }
+
+    /// The same for what has expired: what is held is parked before this returns. What remains blocked is so by a floor or
+    /// a restriction.
+    pub(crate) async fn clear_expired(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Cleared, Error> {
+        let mut cleared = self.clear(wanted).await?;
+        let mut rest = Vec::new();
+        for (wanted, stands) in std::mem::take(&mut cleared.blocked) {
+            match (wanted, stands) {
+                (Wanted::Recording(at, parts), Blocked::Hold(hold)) => {
+                    self.park_expiry(&cleared.standing, &hold, at, parts).await?;
+                }
+                other => rest.push(other),
+            }
+        }
+        cleared.blocked = rest;
+        Ok(cleared)
     }
 
     /// The same question without the lock: for what is shown, and before sessions are cut.
@@ -346,6 +357,17 @@ impl Look<'_> {
         !self.settings.grounds.is_empty() || self.settings.ever_restricted || self.holds.iter().any(by_entry)
     }
 
+    /// Counts one recording and what was made from it, as far as parts of it would go.
+    pub fn one(&mut self, at: RecordingPath, parts: Parts, tally: &mut Tally) -> Result<(), Error> {
+        let Some(entry) = self.inner.keys.entry(at)? else { return Ok(()) };
+        let found = self.all(at, &entry, parts)?;
+        tally.count(&entry, &found);
+        for child in entry.children.iter().filter(|_| parts.audio) {
+            self.one(RecordingPath { recording: *child, ..at }, Parts::BOTH, tally)?;
+        }
+        Ok(())
+    }
+
     /// What lies in a subscriber, or in the whole tenant.
     pub fn tally(&mut self, subscriber: Option<SubscriberHandle>) -> Result<Tally, Error> {
         let mut tally = Tally::default();
@@ -497,11 +519,6 @@ impl Told {
     /// Whether a number took part, in a call that began within a range.
     pub fn matches(&self, number: &str, from: Timestamp, to: Timestamp) -> bool {
         self.start >= from && self.start < to && self.parties.iter().any(|party| party.as_str() == number)
-    }
-
-    /// Whether the call began within a range.
-    pub fn within(&self, from: Timestamp, to: Timestamp) -> bool {
-        self.start >= from && self.start < to
     }
 }
 

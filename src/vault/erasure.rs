@@ -115,13 +115,14 @@ impl Inner {
             tracing::warn!("a session lingers; erasing all the same");
         }
         let cleared = self.clear(vec![wanted]).await?;
-        match (cleared.clearance, cleared.standing) {
-            (Some(clearance), _) => Ok(Forgot::Done(self.destroy(order, clearance, reach, and).await?)),
-            (None, Some(standing)) => match cleared.blocked.into_iter().next() {
-                Some((_, stands)) => Ok(Forgot::Blocked(stands, standing)),
-                None => Err(Error::Internal("an erasure is neither free nor blocked".to_owned())),
-            },
-            (None, None) => Err(Error::Internal("a clearance without its lock".to_owned())),
+        if let Some(clearance) = cleared.clearance {
+            // This copy of the lock must not outlive the clearance's: the second cut waits for sessions.
+            drop(cleared.standing);
+            return Ok(Forgot::Done(self.destroy(order, clearance, reach, and).await?));
+        }
+        match cleared.blocked.into_iter().next() {
+            Some((_, stands)) => Ok(Forgot::Blocked(stands, cleared.standing)),
+            None => Err(Error::Internal("an erasure is neither free nor blocked".to_owned())),
         }
     }
 

@@ -86,6 +86,8 @@ impl Vault {
         let path = inner.locate(&actor.scope, id)?.path;
         let slot = inner.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let guard = inner.sessions.enter_playback(path);
+        // Asked from inside: whoever restricts it now cuts this session.
+        inner.usable(path)?;
         let leaf = inner.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
         let row: stored::Audio = values::read(&inner.keys, leaf.row, &audio)?

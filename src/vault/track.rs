@@ -571,16 +571,16 @@ impl Track {
             Clearance::of_a_refused_take(self.path)
         } else {
             let cleared = self.inner.clear(vec![wanted]).await?;
-            match (cleared.clearance, cleared.standing, cleared.blocked.into_iter().next()) {
-                (Some(clearance), ..) => clearance,
-                (None, Some(standing), Some((_, stands))) => {
+            match (cleared.clearance, cleared.blocked.into_iter().next()) {
+                (Some(clearance), _) => clearance,
+                (None, Some((_, stands))) => {
                     if let Blocked::Hold(hold) = &stands {
                         let order = Order { actor: Actor::gateway(), opening: None };
-                        self.inner.park(&standing, hold, wanted, &order, Vec::new()).await?;
+                        self.inner.park(&cleared.standing, hold, wanted, &order, Vec::new()).await?;
                     }
                     return Ok(Some(stands));
                 }
-                (None, ..) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
+                (None, None) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
             }
         };
         let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];

@@ -23,6 +23,9 @@ use tempfile::TempDir;
 
 pub type Id = [u8; 16];
 
+/// The due minute of pages below which nothing is due.
+const NEVER: [u8; 4] = [255; 4];
+
 /// One recording with one slice.
 pub struct Recording {
     pub row: Id,
@@ -69,7 +72,7 @@ impl Recording {
 
     fn entry(&self) -> (Vec<u8>, Vec<u8>) {
         let body =
-            [[4].as_slice(), &self.handle, &self.row, &[1, 3], self.audio.expose(), self.facts.expose()].concat();
+            [[4].as_slice(), &self.handle, &self.row, &[1, 0, 3], self.audio.expose(), self.facts.expose()].concat();
         (body, [item(2, &self.row), item(3, &self.object)].concat())
     }
 }
@@ -173,9 +176,9 @@ impl World {
         };
         let account = |tag: u8, handle: u8, own: &(Id, Secret), page: &Id, key: &Secret, name: &str| {
             let name = [&(name.len() as u16).to_be_bytes(), name.as_bytes()].concat();
-            [[tag].as_slice(), &[handle; 8], &own.0, own.1.expose(), page, key.expose(), &name].concat()
+            [[tag].as_slice(), &[handle; 8], &own.0, own.1.expose(), page, key.expose(), &NEVER, &name].concat()
         };
-        let branch = [[0; 16].as_slice(), tenants, keys[0].expose()].concat();
+        let branch = [[0; 16].as_slice(), tenants, keys[0].expose(), &NEVER].concat();
         let top = envelope::seal(
             Kind::Top,
             &self.root,

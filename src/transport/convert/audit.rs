@@ -48,6 +48,7 @@ pub fn erasure(erasure: Erasure, client_drew: bool) -> v1::EraseResponse {
         receipt: erasure.receipt_file,
         scope_opening: if client_drew { bytes::Bytes::new() } else { erasure.opening.to_vec().into() },
         scope: erasure.scope,
+        ..v1::EraseResponse::default()
     }
 }
 

@@ -17,6 +17,7 @@ impl ErasureService for Gateway {
     async fn erase(&self, request: Request<EraseRequest>) -> Result<Response<EraseResponse>, Status> {
         let (identity, _) = caller(self, &request)?;
         let request = request.into_inner();
+        let dry_run = request.dry_run;
         let drawn = convert::opening(&request.scope_opening).map_err(refuse)?;
         let target = convert::target(request).map_err(refuse)?;
         let tenant = match &target {
@@ -24,6 +25,10 @@ impl ErasureService for Gateway {
             Target::Subscriber { tenant, .. } | Target::Tenant { tenant } => Some(tenant.as_str()),
         };
         identity.authorize(Action::Erase, tenant).map_err(refuse)?;
+        if dry_run {
+            let preview = self.vault.preview(&identity.actor(), &target).await.map_err(refuse)?;
+            return Ok(Response::new(convert::preview(preview)));
+        }
         let vault = self.vault.clone();
         let erasure = tokio::spawn(async move { vault.erase(&identity.actor(), target, drawn).await });
         let erasure = erasure.await.map_err(refuse)?.map_err(refuse)?;

@@ -3,10 +3,13 @@
 use super::{caller, refuse};
 use crate::{
     proto::v1::{
-        CreateTenantRequest, GetStatisticsRequest, GetStatusRequest, GetTenantRequest, ListTenantsRequest,
-        ListTenantsResponse, Statistics, Status as GatewayStatus, Tenant, tenant_service_server::TenantService,
+        AnonymousStatistics, ApproveTransitionRequest, ApproveTransitionResponse, CloseTenantRequest,
+        CreateTenantRequest, GetAnonymousStatisticsRequest, GetStandingRequest, GetStatisticsRequest, GetStatusRequest,
+        GetTenantRequest, ListTenantsRequest, ListTenantsResponse, Standing, Statistics, Status as GatewayStatus,
+        Tenant, WithdrawTransitionRequest, tenant_service_server::TenantService,
     },
     transport::{Gateway, auth::Action, convert},
+    vault::{Settled, Target},
 };
 use tonic::{Request, Response, Status};
 
@@ -46,6 +49,71 @@ impl TenantService for Gateway {
         let rows = tokio::task::spawn_blocking(move || vault.statistics(&tenant)).await.map_err(refuse)?;
         let rows = rows.map_err(refuse)?.into_iter().map(convert::statistics_row).collect();
         Ok(Response::new(Statistics { rows }))
+    }
+
+    /// A change of state runs to its end in a task of its own, whether the client waits for the answer or not.
+    async fn close_tenant(&self, request: Request<CloseTenantRequest>) -> Result<Response<Tenant>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let CloseTenantRequest { name, confirm } = request.into_inner();
+        identity.authorize(Action::ChangeTenant, Some(&name)).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let closed = tokio::spawn(async move { vault.close_tenant(&actor, &name, &confirm).await });
+        Ok(Response::new(convert::tenant(closed.await.map_err(refuse)?.map_err(refuse)?)))
+    }
+
+    async fn approve_transition(
+        &self,
+        request: Request<ApproveTransitionRequest>,
+    ) -> Result<Response<ApproveTransitionResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let name = request.into_inner().name;
+        identity.authorize(Action::ApproveTransition, Some(&name)).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let approved = tokio::spawn(async move {
+            let settled = vault.approve(&actor, &name).await?;
+            Ok::<_, crate::vault::Error>(match settled {
+                Settled::Purged(erasure) => ApproveTransitionResponse {
+                    tenant: None,
+                    generation_from: erasure.generation_from,
+                    generation_to: erasure.generation_to,
+                },
+                Settled::Waits(_) | Settled::Closed(_) => ApproveTransitionResponse {
+                    tenant: Some(convert::tenant(vault.tenant(&name)?)),
+                    ..ApproveTransitionResponse::default()
+                },
+            })
+        });
+        Ok(Response::new(approved.await.map_err(refuse)?.map_err(refuse)?))
+    }
+
+    async fn withdraw_transition(
+        &self,
+        request: Request<WithdrawTransitionRequest>,
+    ) -> Result<Response<Tenant>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let name = request.into_inner().name;
+        identity.authorize(Action::ApproveTransition, Some(&name)).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let withdrawn = tokio::spawn(async move { vault.withdraw(&actor, &name).await });
+        Ok(Response::new(convert::tenant(withdrawn.await.map_err(refuse)?.map_err(refuse)?)))
+    }
+
+    async fn get_standing(&self, request: Request<GetStandingRequest>) -> Result<Response<Standing>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let tenant = request.into_inner().name;
+        identity.authorize(Action::ReadHolds, Some(&tenant)).map_err(refuse)?;
+        let preview = self.vault.preview(&identity.actor(), &Target::Tenant { tenant }).await.map_err(refuse)?;
+        Ok(Response::new(convert::standing(preview)))
+    }
+
+    async fn get_anonymous_statistics(
+        &self,
+        request: Request<GetAnonymousStatisticsRequest>,
+    ) -> Result<Response<AnonymousStatistics>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        identity.authorize(Action::Status, None).map_err(refuse)?;
+        let rows = self.vault.anonymous_statistics().map_err(refuse)?.into_iter().map(convert::anonymous_row).collect();
+        Ok(Response::new(AnonymousStatistics { min_tenants: self.vault.min_tenants(), rows }))
     }
 
     async fn get_status(&self, request: Request<GetStatusRequest>) -> Result<Response<GatewayStatus>, Status> {

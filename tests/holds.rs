@@ -1,0 +1,249 @@
+//! Holds: what is held stays, erasures and expiries wait and run by themselves, and placing races with erasing in two orders
+//! only. Through the library, with a clock that the test moves; stores, slot and S3 are real.
+
+#[path = "common/rehearsal.rs"]
+mod rehearsal;
+
+use quietus::{
+    domain::{id::RecordingId, time::Timestamp},
+    vault::{Error, HoldPlaced, HoldScope, NewHold, Part, Ran, Target, VaultConfig},
+};
+use rehearsal::{DAY_MS, World, admin};
+
+async fn place(world: &World, scope: HoldScope) -> Result<HoldPlaced, Error> {
+    let new = NewHold {
+        tenant: "acme".into(),
+        scope,
+        ground: "litigation".into(),
+        authority: "county court, case 17".into(),
+        review: world.now().plus_ms(90 * DAY_MS),
+    };
+    world.vault().place_hold(&admin("anna"), new).await
+}
+
+async fn world() -> World {
+    let world = World::new(VaultConfig::default()).await;
+    world.tenant("acme", "dev").await;
+    world
+}
+
+fn parked<T: std::fmt::Debug>(answer: Result<T, Error>) -> bool {
+    match answer {
+        Err(Error::Parked { .. }) => true,
+        other => panic!("not parked: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_erasure_of_what_is_held_waits_and_runs_by_itself_when_the_last_hold_lifts() {
+    let mut world = world().await;
+    let kept = world.record("acme", "+441632960001").await;
+    let other = world.record("acme", "+441632960002").await;
+    let first = place(&world, HoldScope::Subscriber("+441632960001".into())).await.expect("placed");
+    let second = place(&world, HoldScope::Recording(kept)).await.expect("placed");
+    assert_eq!((first.found, second.found), (1, 1));
+
+    assert!(parked(world.erase_recording(kept).await));
+    // Asked twice, it waits once.
+    assert!(parked(world.erase_recording(kept).await));
+    assert!(world.plays(kept).await);
+    assert!(world.erase_recording(other).await.expect("not held").destroyed);
+    assert_eq!(world.vault().status().parked, 1);
+
+    // A restart changes nothing.
+    world.reopen().await;
+    assert!(world.plays(kept).await);
+    let waiting = world.vault().parked(&admin("anna"), Some("acme")).expect("listed");
+    assert_eq!(waiting.len(), 1);
+    assert_eq!((waiting[0].recording, waiting[0].part), (Some(kept), Some(Part::Both)));
+    assert_eq!(waiting[0].asked_by, "admin/anna");
+
+    // It waits for the first that was found; lifted, it moves to the other.
+    let (waits_for, rest) =
+        if waiting[0].hold == first.hold.id { (first.hold.id, second.hold.id) } else { (second.hold.id, first.hold.id) };
+    let ran = world.vault().lift_hold(&admin("bob"), waits_for).await.expect("lifted");
+    assert_eq!(ran, Ran { moved: 1, ..Ran::default() });
+    assert!(world.plays(kept).await);
+    let ran = world.vault().lift_hold(&admin("bob"), rest).await.expect("lifted");
+    assert_eq!(ran, Ran { erased: 1, ..Ran::default() });
+    assert!(!world.plays(kept).await);
+    assert_eq!(world.vault().status().parked, 0);
+    assert!(world.vault().holds(&admin("anna"), None).expect("listed").is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_that_is_held_in_part_waits_as_a_whole() {
+    let world = world().await;
+    let held = world.record("acme", "+441632960001").await;
+    let beside = world.record("acme", "+441632960001").await;
+    let hold = place(&world, HoldScope::Recording(held)).await.expect("placed").hold.id;
+    assert!(parked(world.erase_subscriber("acme", "+441632960001").await));
+    assert!(world.plays(held).await && world.plays(beside).await);
+    world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+    assert!(!world.plays(held).await && !world.plays(beside).await);
+    assert!(matches!(
+        world.vault().subscriber(&admin("anna"), "acme", "+441632960001"),
+        Err(Error::Unknown { what: "subscriber" })
+    ));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_on_a_number_finds_calls_by_party_and_date_stored_and_new() {
+    let world = world().await;
+    let number = HoldScope::Number {
+        number: "0044 1632 960 999".into(),
+        from: Some(world.now().plus_ms(-DAY_MS)),
+        to: Some(world.now().plus_ms(10 * DAY_MS)),
+    };
+    let with = |parties: &'static [&'static str]| world.call("acme", "+441632960001", parties);
+    let stored = world.send(with(&["+441632960001", "+44 (1632) 960-999"])).await.expect("recorded");
+    let another = world.send(with(&["+441632960001", "+441632960998"])).await.expect("recorded");
+    let faceless = world.send(with(&["+441632960999"])).await.expect("recorded");
+    world.erase(Target::Recording(faceless, Part::Facts)).await.expect("facts go");
+    let placed = place(&world, number).await.expect("placed");
+    assert_eq!((placed.found, placed.without_facts), (1, 1));
+
+    let later = world.send(with(&["sip:+441632960999@pbx"])).await.expect("recorded");
+    let own = world.send(world.call("acme", "+441632960999", &[])).await.expect("recorded");
+    world.wait(11 * DAY_MS).await;
+    let beyond = world.send(with(&["+441632960999"])).await.expect("recorded");
+    for (id, held) in [(stored, true), (another, false), (faceless, false), (later, true), (own, true), (beyond, false)] {
+        // The facts are held with the audio, so that the hold still finds them.
+        let facts = world.erase(Target::Recording(id, Part::Facts)).await;
+        let audio = world.erase(Target::Recording(id, Part::Audio)).await;
+        match held {
+            true => assert!(parked(facts) && parked(audio), "{id}"),
+            false => assert!(facts.is_ok() && audio.is_ok(), "{id}"),
+        }
+    }
+    assert!(parked(world.erase_subscriber("acme", "+441632960999").await));
+    world.vault().lift_hold(&admin("anna"), placed.hold.id).await.expect("lifted");
+    for id in [stored, later, own] {
+        assert!(!world.plays(id).await);
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_finds_nothing_where_nothing_is_left() {
+    let world = world().await;
+    let id = world.record("acme", "+441632960001").await;
+    world.erase_recording(id).await.expect("erased");
+    assert!(matches!(place(&world, HoldScope::Recording(id)).await, Err(Error::Erased)));
+    world.erase_subscriber("acme", "+441632960001").await.expect("erased");
+    let gone = place(&world, HoldScope::Subscriber("+441632960001".into())).await;
+    assert!(matches!(gone, Err(Error::Unknown { what: "subscriber" })));
+    assert_eq!(world.vault().status().holds, 0);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn placing_and_erasing_race_in_two_orders_only() {
+    let world = world().await;
+    let (mut held, mut gone) = (0, 0);
+    for round in 0..60_u64 {
+        let id = world.record("acme", "+441632960001").await;
+        let scope = match round % 3 {
+            0 => HoldScope::Recording(id),
+            1 => HoldScope::Subscriber("+441632960001".into()),
+            _ => HoldScope::Tenant,
+        };
+        let by_recording = matches!(scope, HoldScope::Recording(_));
+        // Which of the two begins first changes from round to round.
+        let pause = std::time::Duration::from_micros(round * 150 % 4000);
+        let erase = async {
+            if round % 2 == 0 {
+                tokio::time::sleep(pause).await;
+            }
+            world.erase_recording(id).await
+        };
+        let place = async {
+            if round % 2 == 1 {
+                tokio::time::sleep(pause).await;
+            }
+            place(&world, scope).await
+        };
+        let (erased, placed) = tokio::join!(erase, place);
+        match (erased, placed) {
+            // Placed before: the data is there, and the erasure waits.
+            (Err(Error::Parked { .. }), Ok(placed)) => {
+                assert!(world.plays(id).await, "round {round}: held, and gone");
+                assert!(placed.found >= 1, "round {round}");
+                let ran = world.vault().lift_hold(&admin("anna"), placed.hold.id).await.expect("lifted");
+                assert_eq!(ran.erased, 1, "round {round}");
+                assert!(!world.plays(id).await, "round {round}");
+                held += 1;
+            }
+            // Erased before: there is nothing to hold.
+            (Ok(erased), placed) => {
+                assert!(erased.destroyed && !world.plays(id).await, "round {round}");
+                match placed {
+                    Err(Error::Erased) => assert!(by_recording, "round {round}"),
+                    Ok(placed) => {
+                        assert!(!by_recording, "round {round}: holds a recording that is gone");
+                        assert_eq!(placed.found, 0, "round {round}: found what is gone");
+                        world.vault().lift_hold(&admin("anna"), placed.hold.id).await.expect("lifted");
+                    }
+                    Err(other) => panic!("round {round}: {other}"),
+                }
+                gone += 1;
+            }
+            (erased, placed) => panic!("round {round}: {erased:?}, {:?}", placed.map(|placed| placed.found)),
+        }
+    }
+    println!("{held} rounds held, {gone} rounds gone");
+    assert!(held > 0 && gone > 0, "the rounds reached one order only: {held} held, {gone} gone");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_discard_of_what_is_held_waits_too() {
+    let world = world().await;
+    let open = world.call("acme", "+441632960001", &[]);
+    let mut ingest = world.vault().record(open).await.expect("opened");
+    let id: RecordingId = ingest.opened().id;
+    ingest.data(0, bytes::Bytes::from_static(&[1; 500])).await.expect("taken");
+    let hold = place(&world, HoldScope::Tenant).await.expect("placed").hold.id;
+    assert!(parked(ingest.discard().await));
+    assert!(world.vault().recording(&quietus::vault::Scope::All, id).is_ok(), "it is kept");
+    assert_eq!(world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted").erased, 1);
+    assert!(matches!(world.vault().recording(&quietus::vault::Scope::All, id), Err(Error::Erased)));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hold_past_its_review_date_holds_and_is_overdue() {
+    let world = world().await;
+    let id = world.record("acme", "+441632960001").await;
+    let hold = place(&world, HoldScope::Recording(id)).await.expect("placed").hold;
+    assert_eq!((world.vault().status().holds, world.vault().status().holds_overdue), (1, 0));
+    world.wait(91 * DAY_MS).await;
+    assert_eq!(world.vault().status().holds_overdue, 1);
+    assert!(parked(world.erase_recording(id).await));
+    let next = world.now().plus_ms(30 * DAY_MS);
+    let reviewed = world.vault().review_hold(&admin("bob"), hold.id, next).await.expect("reviewed");
+    assert!(!reviewed.overdue && reviewed.review == next && reviewed.parked == 1);
+    assert_eq!(world.vault().status().holds_overdue, 0);
+    for wrong in [world.now(), world.now().plus_ms(-1), Timestamp(i64::MAX)] {
+        let refused = world.vault().review_hold(&admin("bob"), hold.id, wrong).await;
+        assert!(matches!(refused, Err(Error::Invalid { field: "review", .. })));
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_hold_said_is_forgotten_when_it_is_lifted() {
+    let world = world().await;
+    world.record("acme", "+441632960001").await;
+    let number = HoldScope::Number { number: "+441632960999".into(), from: None, to: None };
+    let hold = place(&world, number).await.expect("placed").hold.id;
+    let said = ["county court, case 17", "+441632960999"];
+    let before = world.copy("before", true);
+    assert_eq!(rehearsal::found(&world.attack(&[], &said)), said, "the control: while it stands it can be read");
+    world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+    std::fs::remove_dir_all(before.join("slot")).expect("the slot of before is gone");
+    assert!(rehearsal::found(&world.attack(&[before], &said)).is_empty(), "old copies open what was lifted");
+    world.close().await;
+}
