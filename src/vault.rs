@@ -25,6 +25,7 @@ mod catalogue;
 mod claims;
 mod clearance;
 mod erasure;
+mod explain;
 mod holds;
 mod housekeeping;
 mod inbox;
@@ -37,7 +38,10 @@ mod preview;
 mod receipt;
 mod recording_id;
 mod recover;
+mod redue;
 mod replicate;
+mod retention;
+mod runner;
 mod sessions;
 mod states;
 mod sweep;
@@ -48,6 +52,7 @@ mod track;
 mod transition;
 mod values;
 mod webhook;
+mod witness;
 
 pub use crate::domain::id::ApiKeyId;
 pub use anonymous::AnonymousRow;
@@ -55,6 +60,7 @@ pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use audit::{AuditEntry, Inclusion, MAX_TAIL, SubjectView, TailOf};
 pub use catalogue::Page;
+pub use explain::{DryRunRow, Explanation, PartExplanation};
 pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use inbox::{InboxAbout, InboxId, InboxItem};
 pub use ingest::Ingest;
@@ -63,6 +69,8 @@ pub use permission::{Narrower, NewPermission, Over, Permission};
 pub use playback::{Hearing, Playback};
 pub use preview::Preview;
 pub use receipt::{MAX_LIST, Receipt};
+pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
+pub use runner::ExpiryStatus;
 pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
 pub use ticket::Ticket;
@@ -84,11 +92,14 @@ use bytes::Bytes;
 use claims::Claims;
 use holds::Holds;
 use receipt::Receipts;
+use retention::Policies;
+use runner::Expiry;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use switches::Switches;
 use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use witness::Clocks;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -172,9 +183,13 @@ pub(crate) struct Inner {
     period_lock: Mutex<()>,
     /// Whoever rewrites a tenant's settings, or a subscriber's state, holds it.
     settings_lock: Mutex<()>,
+    policies: Policies,
+    expiry: Expiry,
+    clocks: Clocks,
+    due_wake: Notify,
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
-    /// Whoever rewrites what an entry says about keeping holds it alone.
+    /// Whoever rewrites what an entry says about keeping holds it alone; see [`retention`].
     keeping: RwLock<()>,
     holds: Holds,
     /// Closes and purges, one step at a time.
@@ -236,6 +251,10 @@ impl Vault {
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
+            policies: Policies::default(),
+            expiry: Expiry::default(),
+            clocks: Clocks::default(),
+            due_wake: Notify::new(),
             gate: RwLock::new(()),
             keeping: RwLock::new(()),
             holds: Holds::default(),
@@ -256,6 +275,7 @@ impl Vault {
         inner.tasks.spawn(housekeeping::run(inner.clone()));
         inner.tasks.spawn(permission::load(inner.clone()));
         inner.tasks.spawn(webhook::run(inner.clone()));
+        inner.tasks.spawn(runner::run(inner.clone()));
         Ok(Self(inner))
     }
 
@@ -289,6 +309,7 @@ impl Vault {
             journal_limit_bytes: inner.journal.limit(),
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
+            expiry: inner.expiry_status(),
         }
     }
 
@@ -299,6 +320,14 @@ impl Vault {
     pub async fn housekeep(&self) -> Result<(), Error> {
         housekeeping::once(&self.0).await
     }
+
+    /// Erases what is due now. The background task does so by itself; tests with their own clock call this.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn expire(&self) -> Result<(), Error> {
+        runner::once(&self.0).await
+    }
 }
 
 /// A share must hold at least one slice.
@@ -307,6 +336,11 @@ const MIN_BUDGET: usize = 2 * crate::segment::MAX_SLICE;
 /// Grants that so much plaintext takes, sealed in place.
 fn grants(plaintext: u64) -> u32 {
     (crate::segment::object_len(plaintext) as usize).div_ceil(GRANT) as u32
+}
+
+/// Runs what reads many pages of the key store, where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|failed| Error::Internal(failed.to_string()))
 }
 
 /// A recording that an id leads to.

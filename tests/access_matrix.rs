@@ -17,6 +17,7 @@ mod served;
 mod wire;
 
 use gateway::Gateway;
+use http_body_util::BodyExt as _;
 use issuer::{Issuer, Signer};
 use prost::Message;
 use quietus::{
@@ -38,6 +39,7 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
 };
+use tower::{Service as _, ServiceExt as _};
 use wire::{open, reason, store};
 
 /// What a request can be about.
@@ -119,6 +121,7 @@ const ROWS: &[Row] = &[
             home: "eu-west-2".into(),
             residency: Residency::HomeOnly.into(),
             policy: "dev".into(),
+            keep: String::new(),
         }
         .encode_to_vec()
     }),
@@ -130,6 +133,25 @@ const ROWS: &[Row] = &[
         v1::GetStatisticsRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("TenantService/GetStatus", Action::Status, Own::Nameless, |_| v1::GetStatusRequest {}.encode_to_vec()),
+    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
+    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
+    }),
+    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::CheckPolicyRequest { source: Some(dev_policy()) }.encode_to_vec()
+    }),
+    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
+    }),
+    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
+    }),
     row("TenantService/CloseTenant", Action::ChangeTenant, Own::Untouched, |of| {
         v1::CloseTenantRequest { name: of.tenant.clone(), confirm: of.tenant.clone() }.encode_to_vec()
     }),
@@ -170,6 +192,25 @@ const ROWS: &[Row] = &[
     row("HoldService/ListParked", Action::ReadHolds, Own::Reached, |of| {
         v1::ListParkedRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
+    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
+    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
+    }),
+    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::CheckPolicyRequest { source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
     row("ApiKeyService/CreateApiKey", Action::ManageKeys, Own::Reached, |of| {
         let role = v1::ApiKeyRole::Switch.into();
         v1::CreateApiKeyRequest { tenant: of.tenant.clone(), name: "k".into(), role, own: None }.encode_to_vec()
@@ -190,6 +231,10 @@ const ROWS: &[Row] = &[
         v1::RevokeSwitchRequest { tenant: of.tenant.clone(), name: of.switch.clone() }.encode_to_vec()
     }),
 ];
+
+fn dev_policy() -> v1::PolicySource {
+    v1::PolicySource { policy: "dev".into(), keep: String::new() }
+}
 
 fn placing(tenant: &str) -> v1::PlaceHoldRequest {
     v1::PlaceHoldRequest {
@@ -213,6 +258,10 @@ fn restricting(of: &Things) -> Vec<u8> {
     let scope = v1::RestrictSubscriber { tenant: of.tenant.clone(), name: of.subscriber.clone() };
     let scope = Some(v1::restrict_request::Scope::Subscriber(scope));
     v1::RestrictRequest { scope }.encode_to_vec()
+}
+
+fn dev_policy() -> Option<v1::PolicySource> {
+    Some(v1::PolicySource { policy: "dev".into(), keep: String::new() })
 }
 
 /// Bytes in, bytes out.
@@ -432,6 +481,44 @@ impl Stage {
             format!("endpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\ntoken = \"{token}\"\n", self.gateway.port);
         std::fs::write(&path, text).expect("written");
         Link::open(&path, Some(Transport::H2)).expect("a profile")
+    }
+}
+
+/// Status and body of a request over HTTP.
+async fn get(mut link: Link, path: &str) -> (http::StatusCode, Vec<u8>) {
+    let request = http::Request::get(format!("https://localhost{path}")).body(tonic::body::Body::empty());
+    let answer = link.ready().await.expect("ready").call(request.expect("a request")).await.expect("an answer");
+    let status = answer.status();
+    (status, answer.into_body().collect().await.expect("a body").to_bytes().to_vec())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_answers_every_role_like_grpc_and_tells_nothing_of_other_tenants() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let stage = Stage::set(dir.path()).await;
+    let access = Access::shipped("g");
+    let audio = |things: &Things| format!("/v1/recordings/{}/audio", things.recording);
+    let stranger = stage.with_token("stranger", "an invented token");
+    let unknown = get(stranger.clone(), &audio(&stage.own)).await;
+    assert_eq!(unknown.0, http::StatusCode::UNAUTHORIZED);
+    assert_eq!(get(stranger.clone(), &audio(&stage.absent)).await, unknown);
+    assert_eq!(get(stranger, "/metrics").await, unknown);
+    for role in ROLES {
+        let Some(link) = stage.link(role) else { continue };
+        let who = Principal { name: role_name(role), role, tenants: Some(&[]), delegated: false };
+        let may = |action| access.decide(&who, action).is_ok();
+        let own = get(link.clone(), &audio(&stage.own)).await;
+        let foreign = get(link.clone(), &audio(&stage.foreign)).await;
+        assert_eq!(foreign, get(link.clone(), &audio(&stage.absent)).await, "{role:?}");
+        let expected = match (may(Action::Play), role) {
+            (false, _) | (_, Role::Staff) => http::StatusCode::FORBIDDEN,
+            (true, _) => http::StatusCode::OK,
+        };
+        assert_eq!(own.0, expected, "{role:?}");
+        let hidden = if may(Action::Play) { http::StatusCode::NOT_FOUND } else { http::StatusCode::FORBIDDEN };
+        assert_eq!(foreign.0, hidden, "{role:?}");
+        let metrics = if may(Action::Metrics) { http::StatusCode::OK } else { http::StatusCode::FORBIDDEN };
+        assert_eq!(get(link, "/metrics").await.0, metrics, "{role:?}");
     }
 }
 

@@ -211,9 +211,9 @@ async fn a_discard_of_what_is_held_waits_too() {
     ingest.data(0, bytes::Bytes::from_static(&[1; 500])).await.expect("taken");
     let hold = place(&world, HoldScope::Tenant).await.expect("placed").hold.id;
     assert!(parked(ingest.discard().await));
-    assert!(world.vault().recording(&quietus::vault::Scope::All, id).is_ok(), "it is kept");
+    assert!(world.vault().recording(&admin("anna"), id, "").await.is_ok(), "it is kept");
     assert_eq!(world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted").erased, 1);
-    assert!(matches!(world.vault().recording(&quietus::vault::Scope::All, id), Err(Error::Erased)));
+    assert!(matches!(world.vault().recording(&admin("anna"), id, "").await, Err(Error::Erased)));
     world.close().await;
 }
 

@@ -455,6 +455,25 @@ async fn keys_and_switches_are_managed_from_the_command_line() {
     let profile = profile.display().to_string();
     assert_eq!(run(&["list", "--tenant", "acme", "--profile", &profile]).0, Some(0));
     assert_eq!(run(&["apikey", "list", "acme", "--profile", &profile]).0, Some(3), "no key lists keys");
+    // When a key got out: what did it touch?
+    let file = gateway.client_file("sound.wav");
+    std::fs::write(&file, sound(1, 1000)).expect("written");
+    let record =
+        ["record", "--tenant", "acme", "--subscriber", "s", "--kind", "call", "--media-type", "audio/L16;rate=8000"];
+    let (status, recording, said) = run(&[&record[..], &[&file.display().to_string()]].concat());
+    assert_eq!(status, Some(0), "{said}");
+    assert_eq!(run(&["play", &recording, "-o", "/dev/null"]).0, Some(0), "somebody else");
+    assert_eq!(run(&["play", &recording, "-o", "/dev/null", "--profile", &profile]).0, Some(0));
+    assert_eq!(run(&["erase", "recording", &recording, "--profile", &profile]).0, Some(0));
+    let (status, report, _) = run(&["apikey", "report", "acme", &id, "--json"]);
+    assert_eq!(status, Some(0));
+    assert!(
+        report.lines().count() >= 2 && report.lines().all(|line| line.contains(&format!("\"key/{id}\""))),
+        "{report}"
+    );
+    for action in ["\"play\"", "\"erase."] {
+        assert!(report.contains(action), "{action} in {report}");
+    }
     let (_, listed, _) = run(&["apikey", "list", "acme", "--json"]);
     assert!(listed.contains(&id) && !listed.contains(&token));
     assert_eq!(run(&["apikey", "revoke", "acme", &id]).0, Some(0));
@@ -467,4 +486,8 @@ async fn keys_and_switches_are_managed_from_the_command_line() {
     assert!(listed.contains("pbx-1") && listed.contains("40"), "{listed}");
     assert_eq!(run(&["switch", "revoke", "acme", "pbx-1"]).0, Some(0));
     assert_eq!(run(&["switch", "revoke", "acme", "pbx-1"]).0, Some(5));
+    let (_, log, _) = run(&["audit", "tail", "--tenant", "acme", "--json"]);
+    for action in ["apikey.create", "apikey.revoke", "switch.enrol", "switch.revoke"] {
+        assert!(log.contains(action), "{action} in {log}");
+    }
 }

@@ -2,6 +2,7 @@
 //! line, so that it can go straight into a file.
 
 use super::{
+    audit,
     connect::Link,
     failure::Failure,
     names,
@@ -46,6 +47,13 @@ pub enum ApikeyCommand {
         /// The key's id: what stands between the first and the second `_`.
         id: String,
     },
+    /// Show everything that the audit log has of a key: what it made, heard, changed, and erased.
+    Report {
+        /// Whose.
+        tenant: String,
+        /// The key's id.
+        id: String,
+    },
 }
 
 /// What a key may do.
@@ -61,7 +69,7 @@ pub enum Role {
 
 /// Runs the command.
 pub async fn run(link: Link, command: ApikeyCommand, output: Output) -> Result<(), Failure> {
-    let mut client = ApiKeyServiceClient::new(link);
+    let mut client = ApiKeyServiceClient::new(link.clone());
     match command {
         ApikeyCommand::Create { tenant, name, role, own, own_sha256 } => {
             let role = match role {
@@ -98,6 +106,9 @@ pub async fn run(link: Link, command: ApikeyCommand, output: Output) -> Result<(
             let request = RevokeApiKeyRequest { tenant: names::resolve(&tenant)?, id: names::resolve(&id)? };
             let key = client.revoke_api_key(request).await?.into_inner();
             output.one(as_json(&key), || format!("revoked: {}", key.id))
+        }
+        ApikeyCommand::Report { tenant, id } => {
+            audit::report(link, names::resolve(&tenant)?, &format!("key/{}", names::resolve(&id)?), output).await
         }
     }
 }

@@ -24,6 +24,9 @@ use std::path::{Path, PathBuf};
 const KEPT: &str = "audit.checkpoint";
 /// The file in which the public key lies, beside the profile.
 const KEY: &str = "audit.vkey";
+/// Entries asked for at a time.
+const PAGE: u32 = 1000;
+const COLUMNS: [&str; 7] = ["INDEX", "TIME", "ACTOR", "ACTION", "OUTCOME", "REFERENCE", "ABOUT"];
 
 /// `quietus audit …`
 #[derive(Subcommand)]
@@ -85,7 +88,26 @@ async fn tail(link: Link, what: Tail, output: Output) -> Result<(), Failure> {
         return entries.iter().try_for_each(|entry| output.one(as_json(entry), String::new));
     }
     let rows: Vec<_> = entries.iter().map(row).collect();
-    output.table(&["INDEX", "TIME", "ACTOR", "ACTION", "OUTCOME", "REFERENCE", "ABOUT"], &rows)
+    output.table(&COLUMNS, &rows)
+}
+
+/// All that one actor did to a tenant's things.
+pub async fn report(link: Link, tenant: String, actor: &str, output: Output) -> Result<(), Failure> {
+    let mut client = AuditServiceClient::new(link);
+    // No entry of a tenant is the log's first: that one is older than every tenant.
+    let (mut after, mut found) = (0, Vec::new());
+    loop {
+        let request = TailRequest { tenant: tenant.clone(), after: Some(after), limit: PAGE, ..TailRequest::default() };
+        let entries = client.tail(request).await?.into_inner().entries;
+        let Some(last) = entries.last().map(|entry| entry.index) else { break };
+        after = last;
+        found.extend(entries.into_iter().filter(|entry| entry.actor == actor));
+    }
+    if output.json {
+        return found.iter().try_for_each(|entry| output.one(as_json(entry), String::new));
+    }
+    let rows: Vec<_> = found.iter().map(row).collect();
+    output.table(&COLUMNS, &rows)
 }
 
 async fn verify(

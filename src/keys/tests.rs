@@ -4,6 +4,7 @@
 mod attacker;
 mod basics;
 mod history;
+mod log;
 mod medium;
 mod model;
 mod musts;

@@ -18,10 +18,16 @@
 //!
 //! Every id that is not in the index, and every wrong secret, reads the same.
 
-use super::{Actor, ActorRole, Error, Inner, Vault, tenants::invalid, values};
+use super::{
+    Actor, ActorRole, Error, Inner, Vault,
+    audit::{About, Detail, Event},
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope, random},
     domain::{
+        audit::{Action, Outcome},
         id::{ApiKeyId, TenantHandle},
         time::Timestamp,
     },
@@ -239,7 +245,7 @@ impl Vault {
             created_ms: created.0,
             revoked_ms: 0,
         };
-        inner.put_key(tenant, id, &row).await?;
+        inner.put_key(actor, tenant, id, &row).await?;
         inner.api_keys.insert(id, Live { tenant, role: new.role, salt, hash, alive: CancellationToken::new() });
         if inner.keys.tenant_name(tenant).is_none() {
             // The tenant was erased between the two; nobody else would take the key out of the index.
@@ -277,7 +283,7 @@ impl Vault {
             row.revoked_ms = inner.clock.now().0;
             row.salt.clear();
             row.hash.clear();
-            inner.put_key(tenant, id, &row).await?;
+            inner.put_key(actor, tenant, id, &row).await?;
         }
         inner.api_keys.remove(id);
         shown(id, row)
@@ -296,12 +302,25 @@ impl Inner {
             .collect()
     }
 
-    async fn put_key(&self, tenant: TenantHandle, id: ApiKeyId, row: &stored::ApiKey) -> Result<(), Error> {
+    /// Writes a key's row, and in the same command who made or revoked it.
+    async fn put_key(
+        &self,
+        actor: &Actor,
+        tenant: TenantHandle,
+        id: ApiKeyId,
+        row: &stored::ApiKey,
+    ) -> Result<(), Error> {
         let holder = self.tenant_holder(tenant)?;
         let name = values::name_with(holder.row, envelope::Kind::ApiKey, &id.0);
         let envelope = values::seal_as(envelope::Kind::ApiKey, row, &holder.secret, &name);
-        let change = Change::PutValue { owner: Owner::Tenant(tenant), name, envelope };
-        self.keys.commit(Mutation::new(vec![change])).await?;
+        let action = if row.revoked_ms == 0 { Action::ApikeyCreate } else { Action::ApikeyRevoke };
+        let notes = vec![("key", id.to_string()), ("name", row.name.clone())];
+        let detail = Detail { notes, ..Detail::default() };
+        let about = About::Tenant(tenant);
+        let event = Event { action, about, grant: None, outcome: Outcome::Done, detail };
+        let mut changes = vec![Change::PutValue { owner: Owner::Tenant(tenant), name, envelope }];
+        changes.extend(self.audit(actor, event).await?);
+        self.keys.commit(Mutation::new(changes)).await?;
         Ok(())
     }
 }

@@ -7,10 +7,19 @@
 //! The index in memory is rebuilt at the start: an enrolment is in it if and only if its row is there. A row is durable
 //! before it gets in; the answer to a revocation waits until it is out.
 
-use super::{Actor, Error, Inner, Vault, tenants::invalid, values};
+use super::{
+    Actor, Error, Inner, Vault,
+    audit::{About, Detail, Event},
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope, random},
-    domain::{id::TenantHandle, time::Timestamp},
+    domain::{
+        audit::{Action, Outcome},
+        id::TenantHandle,
+        time::Timestamp,
+    },
     keys::{Change, KeyStore, Mutation, Owner},
     proto::stored,
 };
@@ -167,7 +176,9 @@ impl Vault {
         let row_name = values::name_with(holder.row, envelope::Kind::Switch, &suffix);
         let envelope = values::seal_as(envelope::Kind::Switch, &row, &holder.secret, &row_name);
         let change = Change::PutValue { owner: Owner::Tenant(tenant), name: row_name, envelope };
-        inner.keys.commit(Mutation::new(vec![change])).await?;
+        let mut changes = vec![change];
+        changes.extend(inner.audit(actor, event(Action::SwitchEnrol, tenant, name)).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         let entry = Enrolled::new(tenant, suffix.to_vec(), &row);
         let shown = entry.shown(name);
         {
@@ -209,7 +220,9 @@ impl Vault {
         };
         let holder = inner.tenant_holder(tenant)?;
         let row_name = values::name_with(holder.row, envelope::Kind::Switch, &suffix);
-        inner.keys.commit(Mutation::new(vec![Change::DropValue { name: row_name }])).await?;
+        let mut changes = vec![Change::DropValue { name: row_name }];
+        changes.extend(inner.audit(actor, event(Action::SwitchRevoke, tenant, name)).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         inner.switches.drop_where(|switch, enrolled| switch == name && enrolled.tenant == tenant);
         Ok(())
     }
@@ -224,4 +237,9 @@ impl Inner {
             })
             .collect()
     }
+}
+
+fn event(action: Action, tenant: TenantHandle, name: &str) -> Event {
+    let detail = Detail { notes: vec![("switch", name.to_owned())], ..Detail::default() };
+    Event { action, about: About::Tenant(tenant), grant: None, outcome: Outcome::Done, detail }
 }

@@ -31,6 +31,7 @@ sealed! {
     Slice => Slice,
     Listening => Listening,
     TenantSettings => TenantSettings,
+    TenantPolicy => TenantPolicy,
     LogRef => LogRef,
     ClientEntry => Client,
     OpenEntry => Open,
