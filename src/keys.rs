@@ -307,14 +307,7 @@ impl Owner {
         use envelope::Kind;
         matches!(
             kind,
-            Kind::Audio
-                | Kind::Slice
-                | Kind::Listening
-                | Kind::Permission
-                | Kind::Parked
-                | Kind::LogRef
-                | Kind::Basis
-                | Kind::Timeline
+            Kind::Audio | Kind::Slice | Kind::Permission | Kind::Parked | Kind::LogRef | Kind::Basis | Kind::Timeline
         )
     }
 

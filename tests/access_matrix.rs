@@ -51,6 +51,7 @@ struct Things {
     key: String,
     switch: String,
     hold: String,
+    permission: String,
 }
 
 /// How the answer about somebody's own things is looked at.
@@ -82,13 +83,52 @@ const ROWS: &[Row] = &[
         v1::RecordRequest { event: Some(v1::record_request::Event::Open(open)) }.encode_to_vec()
     }),
     row("RecordingService/Get", Action::Show, Own::Reached, |of| {
-        v1::GetRecordingRequest { id: of.recording.clone() }.encode_to_vec()
+        v1::GetRecordingRequest { id: of.recording.clone(), ticket: "T-1".into() }.encode_to_vec()
     }),
     row("RecordingService/List", Action::List, Own::Reached, |of| {
-        v1::ListRecordingsRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+        v1::ListRecordingsRequest { tenant: of.tenant.clone(), ticket: "T-1".into(), ..Default::default() }
+            .encode_to_vec()
     }),
     row("PlaybackService/Play", Action::Play, Own::Reached, |of| {
-        v1::PlayRequest { id: of.recording.clone(), range: None }.encode_to_vec()
+        v1::PlayRequest { id: of.recording.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("PlaybackService/Ticket", Action::Play, Own::Reached, |of| {
+        v1::TicketRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PermissionService/Request", Action::RequestPermission, Own::Reached, |of| {
+        asking(&of.recording).encode_to_vec()
+    }),
+    row("PermissionService/Grant", Action::DecidePermission, Own::Untouched, |of| {
+        v1::GrantPermissionRequest { id: of.permission.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("PermissionService/Deny", Action::DecidePermission, Own::Untouched, |of| {
+        v1::DenyPermissionRequest { id: of.permission.clone() }.encode_to_vec()
+    }),
+    row("PermissionService/Revoke", Action::DecidePermission, Own::Untouched, |of| {
+        v1::RevokePermissionRequest { id: of.permission.clone() }.encode_to_vec()
+    }),
+    // Staff see what they asked for themselves, and this was asked for by somebody else.
+    row("PermissionService/Get", Action::ReadPermissions, Own::Untouched, |of| {
+        v1::GetPermissionRequest { id: of.permission.clone() }.encode_to_vec()
+    }),
+    row("PermissionService/List", Action::ReadPermissions, Own::Reached, |of| {
+        v1::ListPermissionsRequest { tenant: of.tenant.clone(), waiting: false }.encode_to_vec()
+    }),
+    row("InboxService/List", Action::Inbox, Own::Reached, |of| {
+        v1::ListInboxRequest { tenant: of.tenant.clone(), ..Default::default() }.encode_to_vec()
+    }),
+    row("InboxService/Acknowledge", Action::Inbox, Own::Reached, |of| {
+        v1::AcknowledgeRequest { tenant: of.tenant.clone(), ids: Vec::new() }.encode_to_vec()
+    }),
+    // No key of a tenant says where it is told: the vault asks for an administrator.
+    row("InboxService/SetWebhook", Action::Inbox, Own::Untouched, |of| {
+        v1::SetWebhookRequest { tenant: of.tenant.clone(), url: "https://example.com/".into() }.encode_to_vec()
+    }),
+    row("InboxService/GetWebhook", Action::Inbox, Own::Reached, |of| {
+        v1::GetWebhookRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("InboxService/RemoveWebhook", Action::Inbox, Own::Untouched, |of| {
+        v1::RemoveWebhookRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("ErasureService/Erase", Action::Erase, Own::Untouched, |of| {
         let scope = erase_request::Scope::Recording(v1::EraseRecording { id: of.recording.clone(), part: 0 });
@@ -192,25 +232,6 @@ const ROWS: &[Row] = &[
     row("HoldService/ListParked", Action::ReadHolds, Own::Reached, |of| {
         v1::ListParkedRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
-    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
-    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
-        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
-    }),
-    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
-        v1::CheckPolicyRequest { source: dev_policy() }.encode_to_vec()
-    }),
-    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
-        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
-    }),
-    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
-        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
-    }),
-    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
-        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
-    }),
-    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
-        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
-    }),
     row("ApiKeyService/CreateApiKey", Action::ManageKeys, Own::Reached, |of| {
         let role = v1::ApiKeyRole::Switch.into();
         v1::CreateApiKeyRequest { tenant: of.tenant.clone(), name: "k".into(), role, own: None }.encode_to_vec()
@@ -236,6 +257,17 @@ fn dev_policy() -> v1::PolicySource {
     v1::PolicySource { policy: "dev".into(), keep: String::new() }
 }
 
+fn asking(recording: &str) -> v1::RequestPermissionRequest {
+    let about = v1::permission_scope::About::Recording(recording.to_owned());
+    let level = v1::PermissionLevel::Listen.into();
+    v1::RequestPermissionRequest {
+        scope: Some(v1::PermissionScope { about: Some(about) }),
+        purpose: "a crackling line".into(),
+        ticket: "T-1".into(),
+        terms: Some(v1::PermissionTerms { level, seconds: 3600, later_calls: false }),
+    }
+}
+
 fn placing(tenant: &str) -> v1::PlaceHoldRequest {
     v1::PlaceHoldRequest {
         tenant: tenant.to_owned(),
@@ -258,10 +290,6 @@ fn restricting(of: &Things) -> Vec<u8> {
     let scope = v1::RestrictSubscriber { tenant: of.tenant.clone(), name: of.subscriber.clone() };
     let scope = Some(v1::restrict_request::Scope::Subscriber(scope));
     v1::RestrictRequest { scope }.encode_to_vec()
-}
-
-fn dev_policy() -> Option<v1::PolicySource> {
-    Some(v1::PolicySource { policy: "dev".into(), keep: String::new() })
 }
 
 /// Bytes in, bytes out.
@@ -438,7 +466,11 @@ impl Stage {
             let mut switches = v1::switch_service_client::SwitchServiceClient::new(provider());
             switches.enrol_switch(request).await.expect("enrolled");
             tokens.push(key.token);
+            let mut staff =
+                v1::permission_service_client::PermissionServiceClient::new(gateway.link("staff", Transport::H2));
+            let permission = staff.request(asking(&recording)).await.expect("asked").into_inner().id;
             things.push(Things {
+                permission,
                 tenant: tenant.into(),
                 subscriber: "sub-1".into(),
                 recording,
@@ -454,6 +486,7 @@ impl Stage {
             key: "0".repeat(24),
             switch: "pbx-1".into(),
             hold: "0".repeat(32),
+            permission: "0".repeat(32),
         };
         let (own, foreign) = (things[0].clone(), things[1].clone());
         Self { world, gateway, issuer, signer, key: tokens.remove(0), own, foreign, absent }

@@ -61,7 +61,7 @@ impl World {
                 residency: Residency::HomeOnly,
                 policy: "dev".into(),
             };
-            world.vault().create_tenant(new).await.expect("created");
+            world.vault().create_tenant(&root(), new).await.expect("created");
         }
         world
     }
@@ -141,7 +141,7 @@ impl World {
     }
 
     async fn erase(&self, target: Target) {
-        assert!(self.vault().erase(&Scope::All, target).await.expect("erased").destroyed);
+        assert!(self.vault().erase(&root(), target, None).await.expect("erased").destroyed);
     }
 }
 
@@ -625,7 +625,7 @@ async fn a_permission_goes_with_what_it_is_about() {
     assert!(there(of_recording).await, "the facts are not what it is about");
     world.erase(Target::Recording(id, Part::Audio)).await;
     assert!(!there(of_recording).await && there(of_subscriber).await && there(of_tenant).await);
-    world.erase(Target::Subscriber { tenant: "acme".into(), subscriber: "one".into() }).await;
+    world.erase(Target::Subscriber { tenant: "acme".into(), subscriber: "one".into(), block: false }).await;
     assert!(!there(of_subscriber).await && there(of_tenant).await);
     assert_eq!(world.vault().permissions(&anna(), "acme").await.expect("listed").len(), 1);
     // What leads nowhere is let go of.

@@ -3,6 +3,7 @@
 
 mod attacker;
 mod basics;
+mod bound;
 mod history;
 mod log;
 mod medium;

@@ -212,7 +212,7 @@ impl Inner {
     }
 
     /// The receipt of one thing.
-    fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
+    pub(super) fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
         let tenant = wanted.tenant();
         let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
         let (about, parts, scope) = match wanted {

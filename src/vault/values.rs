@@ -29,7 +29,6 @@ sealed! {
     Facts => Facts,
     Audio => Audio,
     Slice => Slice,
-    Listening => Listening,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
     LogRef => LogRef,
