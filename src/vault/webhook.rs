@@ -316,11 +316,7 @@ impl Inner {
 /// Runs until the vault stops.
 pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
-        let pass = tokio::select! {
-            () = inner.stopping.cancelled() => return,
-            pass = pass(&inner) => pass,
-        };
-        if let Err(error) = pass {
+        if let Err(error) = pass(&inner).await {
             tracing::warn!(%error, "webhooks wait");
         }
         // Not at once: a receiver that is away must not be asked as fast as items come.
@@ -361,7 +357,11 @@ async fn deliver(inner: &Inner, tenant: TenantHandle, hook: &stored::Webhook, du
     for mut kept in due {
         let now = inner.clock.now();
         let Some(body) = body(&kept) else { continue };
-        let taken = inner.webhooks.post(hook, body, now).await;
+        // A stop does not wait for a receiver, and an answer that came is written down.
+        let taken = tokio::select! {
+            () = inner.stopping.cancelled() => return Ok(()),
+            taken = inner.webhooks.post(hook, body, now) => taken,
+        };
         kept.item.attempts = kept.item.attempts.saturating_add(1);
         kept.item.next_ms = if taken { 0 } else { next_attempt(kept.item.attempts, now) };
         inner.rewrite_item(tenant, &kept).await?;
