@@ -5,6 +5,7 @@ use bytes::Bytes;
 use quietus::{
     crypto::random,
     domain::{
+        audit::Action,
         id::{PermissionId, RecordingId},
         permission::{LAPSES_MS, Level, SHOWN_MS, State, Terms},
         time::{Clock, Timestamp},
@@ -15,7 +16,8 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, Error, Finish, Hearing, InboxAbout, Kind, Mode, Narrower, NewPermission, NewTenant, Open,
-        Over, Part, Permission, PlayRange, Playback, Residency, Scope, StatedFacts, Target, Vault, VaultConfig,
+        Over, Part, Permission, PlayRange, Playback, Residency, Scope, StatedFacts, SubjectView, TailOf, Target, Vault,
+        VaultConfig,
     },
 };
 use std::{
@@ -629,5 +631,55 @@ async fn a_permission_goes_with_what_it_is_about() {
     assert_eq!(world.vault().permissions(&anna(), "acme").await.expect("listed").len(), 1);
     // What leads nowhere is let go of.
     world.vault().housekeep().await.expect("the daily work");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_says_who_asked_who_let_them_and_what_was_heard_under_which_grant() {
+    let world = World::new().await;
+    let id = world.record("acme", "one", 100_000).await;
+    assert!(not_permitted(world.play(&sam(), id).await));
+    world.vault().recording(&sam(), id, "T-9").await.expect("shown");
+    let granted = world.granted(Over::Recording(id), Level::Listen).await;
+    let part = PlayRange::Bytes { start: 500, end: Some(1500) };
+    let playback = world.vault().play(&sam(), id, part, LISTEN).await.expect("granted");
+    // In the log before anybody has taken a byte.
+    let entries = world.vault().tail(&Scope::All, &TailOf::Recording(id), None, 100).expect("entries");
+    drop(playback);
+    let token = world.vault().ticket(&sam(), id).await.expect("a ticket").token;
+    heard(world.vault().play_ticket(&token, HERE, part).await.expect("plays")).await.expect("heard");
+    heard(world.vault().play_ticket(&token, HERE, part).await.expect("plays")).await.expect("heard");
+    world.vault().revoke_permission(&anna(), granted).await.expect("revoked");
+
+    let play = entries.iter().find(|entry| entry.action == Action::Play).expect("logged");
+    assert_eq!((play.actor.as_str(), play.reference), ("staff/sam", Some(granted.0)));
+    let SubjectView::Open { range, recording, .. } = &play.subject else { panic!("it lives") };
+    assert_eq!((range.clone(), *recording), (Some(500..1500), Some(id)));
+    let shown = entries.iter().find(|entry| entry.action == Action::FactsShow).expect("logged");
+    let SubjectView::Open { details, .. } = &shown.subject else { panic!("it lives") };
+    assert_eq!((shown.actor.as_str(), details.contains(&("ticket".into(), "T-9".into()))), ("staff/sam", true));
+
+    let entries = world.vault().tail(&Scope::All, &TailOf::Recording(id), None, 100).expect("entries");
+    let said: Vec<_> = entries
+        .iter()
+        .filter(|entry| entry.reference == Some(granted.0))
+        .map(|entry| (entry.action, entry.actor.as_str()))
+        .collect();
+    let expected = [
+        (Action::PermissionRequest, "staff/sam"),
+        (Action::PermissionGrant, "admin/anna"),
+        (Action::Play, "staff/sam"),
+        (Action::TicketIssue, "staff/sam"),
+        (Action::Play, "staff/sam"),
+        (Action::Play, "staff/sam"),
+        (Action::PermissionRevoke, "admin/anna"),
+    ];
+    assert_eq!(said, expected, "each range of a ticket is an entry of its own");
+    // After the erasure somebody permitted listened under this grant; whose recording it was is gone.
+    world.erase(Target::Recording(id, Part::Both)).await;
+    let entries = world.vault().tail(&anna().scope, &TailOf::Tenant("acme".into()), None, 1000).expect("entries");
+    let plays = || entries.iter().filter(|entry| entry.action == Action::Play);
+    assert_eq!(plays().filter(|entry| entry.reference == Some(granted.0)).count(), 3);
+    assert!(plays().all(|entry| !matches!(entry.subject, SubjectView::Open { .. })));
     world.close().await;
 }

@@ -63,6 +63,9 @@ pub(super) struct Shared {
     copies: AtomicU64,
     /// The doomed row that a step was last drawn up from.
     sweeps_behind: Mutex<Vec<u8>>,
+    /// How often an audio secret was handed out.
+    #[cfg(test)]
+    pub(super) audio_opened: AtomicU64,
 }
 
 /// The state that readers see.
@@ -121,6 +124,8 @@ impl KeyStore {
             doomed,
             copies,
             sweeps_behind: Mutex::new(Vec::new()),
+            #[cfg(test)]
+            audio_opened: AtomicU64::new(0),
         };
         shared.rebuild_index()?;
         settled.commit(&*shared.backing, &mut *slot)?;
@@ -289,6 +294,11 @@ impl KeyStore {
     /// Whether a copy of this object waits.
     pub fn copy_is_queued(&self, object: ObjectId) -> Result<bool, ReadError> {
         Ok(self.0.shared.backing.get(Family::Copies, &object.0)?.is_some())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn audio_opened(&self) -> u64 {
+        self.0.shared.audio_opened.load(Ordering::SeqCst)
     }
 
     #[cfg(test)]

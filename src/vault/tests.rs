@@ -6,8 +6,8 @@
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
 use super::{
-    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Open, PlayRange, Scope, StatedFacts, Target, Vault,
-    VaultConfig,
+    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Open, Page, PlayRange, Scope, StatedFacts, Target,
+    Vault, VaultConfig,
 };
 use crate::{
     crypto::epoch::ledger,
@@ -436,5 +436,37 @@ fn an_object_is_named_in_the_key_store_before_it_is_put() {
         let seen = watch.join();
         house.vault.drain().await;
         assert!(seen.expect("no object without a name") >= 30, "the watch saw too little");
+    });
+}
+
+/// The permitted view: what staff may see, and what they must not touch for it.
+#[test]
+fn staff_see_facts_and_no_key_of_audio_is_opened() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let mut house = House::new().await;
+        house.open(0, false).await;
+        house.take(Step::Data { client: 0, length: 5000 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        let id = house.model[&0].id;
+        let (vault, keys) = (house.vault.clone(), house.vault.0.keys.clone());
+        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
+        // What runs by itself has settled.
+        while vault.status().recordings_open > 0 || vault.status().replications_pending > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let before = keys.audio_opened();
+        assert!(vault.recording(&staff, id, "T-1").await.expect("shown").facts.is_some());
+        let page =
+            || Page { tenant: "acme".into(), subscriber: None, size: 10, token: String::new(), ticket: "T-1".into() };
+        assert_eq!(vault.recordings(&staff, page()).await.expect("listed").0.len(), 1);
+        let all = PlayRange::Bytes { start: 0, end: None };
+        let refused = vault.play(&staff, id, all, Hearing { transport: "none", download: false }).await;
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })));
+        assert_eq!(keys.audio_opened(), before, "not to look, and not to be refused");
+        // The control: whoever may hear it opens it.
+        house.play(0).await;
+        assert!(keys.audio_opened() > before);
+        house.vault.drain().await;
     });
 }

@@ -174,6 +174,10 @@ impl Reading<'_> {
 
     /// A leaf's secret.
     fn open(&self, at: RecordingPath, recording: &Recording, part: Part) -> Result<Option<Secret>, ReadError> {
+        #[cfg(test)]
+        if part == Part::Audio {
+            self.shared.audio_opened.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
         let leaf = match part {
             Part::Audio => &recording.audio,
             Part::Facts => &recording.facts,
