@@ -161,13 +161,16 @@ async fn a_recording_goes_in_and_comes_out_over_both_transports() {
 async fn statuses_are_the_same_over_both_transports() {
     let (_dir, gateway) = start();
     create_tenant(gateway.link("admin", Transport::H2), "acme").await;
+    let id = store(gateway.link("switch", Transport::H2), "acme", v1::Mode::Spooled, b"sound").await;
     for transport in TRANSPORTS {
         let link = |role| gateway.link(role, transport);
         let unknown = play(link("admin"), &"0".repeat(52), None).await.expect_err("unknown");
         assert_eq!((unknown.code(), reason(&unknown)), (Code::NotFound, "UNKNOWN".into()), "{transport:?}");
         let malformed = play(link("admin"), "x", None).await.expect_err("malformed");
         assert_eq!((malformed.code(), reason(&malformed)), (Code::InvalidArgument, "INVALID".into()));
-        let staff = play(link("staff"), &"0".repeat(52), None).await.expect_err("denied");
+        let unknown = play(link("staff"), &"0".repeat(52), None).await.expect_err("unknown");
+        assert_eq!((unknown.code(), reason(&unknown)), (Code::NotFound, "UNKNOWN".into()));
+        let staff = play(link("staff"), &id, None).await.expect_err("denied");
         assert_eq!((staff.code(), reason(&staff)), (Code::PermissionDenied, "NOT_PERMITTED".into()));
         assert!(staff.message().contains("customer's permission"));
         let denied = Call::begin(link("auditor"), open("acme", v1::Mode::Spooled)).await.err().expect("denied");
@@ -272,7 +275,7 @@ async fn an_audio_element_plays_and_seeks() {
     let id = store(gateway.link("switch", Transport::H2), "acme", v1::Mode::Spooled, &content).await;
     let path = format!("/v1/recordings/{id}/audio");
     for transport in TRANSPORTS {
-        let mut link = gateway.link("admin", transport);
+        let mut link = gateway.link("developer", transport);
         let whole = get(&mut link, &path, &[]).await;
         assert_eq!(whole.status(), StatusCode::OK);
         assert_eq!(whole.headers()[header::CONTENT_TYPE], "audio/PCMA;rate=8000");
@@ -292,13 +295,16 @@ async fn an_audio_element_plays_and_seeks() {
         assert_eq!(outside.headers()[header::CONTENT_RANGE], "bytes */300000");
         let staff = get(&mut gateway.link("staff", transport), &path, &[]).await;
         assert_eq!(staff.status(), StatusCode::FORBIDDEN);
-        let token = std::fs::read_to_string(gateway.client_file("admin.token")).expect("token");
+        let token = std::fs::read_to_string(gateway.client_file("developer.token")).expect("token");
         let by_token = get(&mut gateway.link("staff", transport), &format!("{path}?access_token={token}"), &[]).await;
         assert_eq!(by_token.status(), StatusCode::OK);
         let wrong = get(&mut link, &format!("{path}?access_token=wrong"), &[]).await;
         assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
         assert_eq!(get(&mut link, "/readyz", &[]).await.status(), StatusCode::OK);
-        assert_eq!(get(&mut link, "/metrics", &[]).await.status(), StatusCode::FORBIDDEN);
+        let mut admin = gateway.link("admin", transport);
+        assert_eq!(get(&mut admin, "/metrics", &[]).await.status(), StatusCode::FORBIDDEN);
+        // Who reaches every tenant is the provider's.
+        assert_eq!(get(&mut admin, &path, &[]).await.status(), StatusCode::FORBIDDEN);
         let metrics = get(&mut gateway.link("operator", transport), "/metrics", &[]).await;
         assert!(String::from_utf8_lossy(metrics.body()).contains("\nquietus_journal_bytes "));
     }

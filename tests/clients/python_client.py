@@ -75,7 +75,7 @@ def main(address, ca, certificate, key, tenant):
 
     home = number("Residency", "RESIDENCY_HOME_ONLY")
     tenants.CreateTenant(
-        message("CreateTenantRequest", name=tenant, home="eu-west-2", residency=home, policy="python")
+        message("CreateTenantRequest", name=tenant, home="eu-west-2", residency=home, policy="dev")
     )
 
     def record(mode, audio, digest):

@@ -56,20 +56,20 @@ impl World {
 
     async fn configure(&mut self, regions: Vec<RegionConfig>, settings: &str) {
         let data = self.data();
-        // The identities of `quietus dev`, without the one that only `dev` lets in; a switch that reaches one tenant; an
-        // administrator of the customers that tests make, who may hear what is theirs.
+        // The identities of `quietus dev`, with a switch that reaches one tenant and an administrator of the customers that
+        // tests make, who may hear what is theirs. In the place of the one that only `dev` lets in, and with its token, the
+        // provider's administrator, who reaches every tenant.
         let all = std::fs::read_to_string(data.join("tls/identities.toml")).expect("identities");
         let kept: Vec<String> = all
             .split("[[identity]]")
             .skip(1)
-            .filter(|entry| !entry.contains("developer/"))
             .map(|entry| {
                 let reach = match entry {
                     switch if switch.contains("switch/") => "[\"acme\"]",
-                    admin if admin.contains("admin/") => "[\"acme\", \"other\", \"tenant-zqxjkvb\"]",
+                    admin if admin.contains("admin/") => "[\"acme\", \"globex\", \"other\"]",
                     _ => "[\"*\"]",
                 };
-                format!("[[identity]]{}", entry.replace("[\"*\"]", reach))
+                format!("[[identity]]{}", entry.replace("[\"*\"]", reach).replace("developer/dev", "admin/root"))
             })
             .collect();
         std::fs::write(data.join("identities.toml"), kept.concat()).expect("written");
@@ -111,6 +111,11 @@ impl World {
         let data = self.data();
         let gateway = tokio::task::block_in_place(|| Gateway::serve(&data.join("quietus.toml"), &data));
         self.files.write_profiles(gateway.port).expect("profiles");
+        let root = format!(
+            "endpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\ntoken_file = \"developer.token\"\n",
+            gateway.port
+        );
+        std::fs::write(data.join("client/root.toml"), root).expect("a profile");
         gateway
     }
 

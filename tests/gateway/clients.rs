@@ -22,7 +22,7 @@ fn a_client_in_python_that_learns_everything_from_reflection() {
     let output = Command::new(python())
         .arg(script)
         .arg(format!("localhost:{}", gateway.port))
-        .args(["ca.pem", "admin.pem", "admin.key"].map(|name| gateway.client_file(name)))
+        .args(["ca.pem", "developer.pem", "developer.key"].map(|name| gateway.client_file(name)))
         .arg("python-tenant")
         .output()
         .expect("python is there; `make deps` prepares it, QUIETUS_PYTHON names another one");

@@ -112,7 +112,7 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
     };
     let mut gateway = start();
     let audio = text("audio").repeat(8000).into_bytes();
-    wire::tenant(gateway.link("admin", TRANSPORTS[0]), &text("tenant"), Residency::Both).await;
+    wire::tenant(gateway.link("developer", TRANSPORTS[0]), &text("tenant"), Residency::Both).await;
     let first = |mode| v1::Open {
         subscriber: text("subscriber"),
         facts: Some(v1::Facts {
@@ -126,7 +126,7 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
     };
     let mut ids = Vec::new();
     for transport in TRANSPORTS {
-        let link = || gateway.link("admin", transport);
+        let link = || gateway.link("developer", transport);
         for mode in [Mode::Live, Mode::Spooled] {
             let id = store(link(), first(mode), &audio).await;
             assert_plays(link(), &id, &audio).await;
@@ -145,13 +145,13 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
     }
     // A call that is in the journal when the process is killed, and goes on afterwards.
     let waiting = first(Mode::Live);
-    let mut call = Call::begin(gateway.link("admin", TRANSPORTS[0]), waiting.clone()).await.expect("opened");
+    let mut call = Call::begin(gateway.link("developer", TRANSPORTS[0]), waiting.clone()).await.expect("opened");
     assert!(call.rest(&audio, 0).await);
     call.until(|mark| mark.journaled == audio.len() as u64).await.expect("journaled");
     traces.search_folder(&data);
     gateway.kill();
     gateway = start();
-    let link = || gateway.link("admin", TRANSPORTS[0]);
+    let link = || gateway.link("developer", TRANSPORTS[0]);
     ids.push(store(link(), waiting, &audio).await);
     wire::erase(link(), wire::recording(&ids[0], Part::Audio)).await.expect("erased");
     wire::erase(link(), wire::recording(&ids[1], Part::Facts)).await.expect("erased");

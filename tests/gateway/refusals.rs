@@ -174,7 +174,7 @@ async fn each_field_that_is_wrong_is_named() {
             policy: "dev".into(),
             keep: String::new(),
         };
-        let link = gateway.link("admin", TRANSPORTS[0]);
+        let link = gateway.link("root", TRANSPORTS[0]);
         let refused = v1::tenant_service_client::TenantServiceClient::new(link).create_tenant(request).await;
         assert_eq!(field(&refused.expect_err("refused")), wrong);
     }
