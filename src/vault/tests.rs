@@ -6,13 +6,14 @@
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
 use super::{
-    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Open, Page, PlayRange, Scope, StatedFacts, Target,
-    Vault, VaultConfig,
+    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
+    Scope, StatedFacts, Target, Vault, VaultConfig,
 };
 use crate::{
     crypto::epoch::ledger,
     domain::{
         id::{ObjectId, RecordingId},
+        permission::{Level, Terms},
         time::Clock,
     },
     journal::{Journal, Options},
@@ -467,6 +468,57 @@ fn staff_see_facts_and_no_key_of_audio_is_opened() {
         // The control: whoever may hear it opens it.
         house.play(0).await;
         assert!(keys.audio_opened() > before);
+        house.vault.drain().await;
+    });
+}
+
+/// Both orders of the race that `vault::permission` argues about, each made to happen.
+#[test]
+fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let mut house = House::new().await;
+        house.open(0, false).await;
+        house.take(Step::Data { client: 0, length: 5000 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        let id = house.model[&0].id;
+        let vault = house.vault.clone();
+        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
+        let scope = Scope::Tenants(vec!["acme".into()]);
+        let customer = Actor { name: "admin/anna".into(), role: ActorRole::Admin, scope, ..Actor::gateway() };
+        let granted = async || {
+            let terms = Terms { level: Level::Listen, lasts_ms: 3_600_000, later_calls: false };
+            let over = Over::Recording(id);
+            let new = NewPermission { over, purpose: "p".into(), ticket: "t".into(), terms };
+            let asked = vault.request_permission(&staff, new).await.expect("asked").id;
+            vault.grant_permission(&customer, asked, Narrower::default()).await.expect("granted").id
+        };
+        let path = vault.0.locate(&Scope::All, id).expect("located").path;
+
+        // The cut looks before the session says what it rests on: the second look finds the revocation.
+        let grant = granted().await;
+        let guard = vault.0.sessions.enter_playback(path);
+        let revoked = || {
+            let revoke = async { vault.revoke_permission(&customer, grant).await.expect("revoked") };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(revoke));
+        };
+        let admitted = vault.0.admit_after(&staff, &guard, revoked);
+        assert!(matches!(admitted, Err(Error::NotPermitted { .. })), "let in under what was revoked and answered");
+        drop(guard);
+
+        // The session says it first: it is cut, and the revocation waits until it has left.
+        let grant = granted().await;
+        let guard = vault.0.sessions.enter_playback(path);
+        let admitted = vault.0.admit(&staff, &guard);
+        assert_eq!(admitted.ok().and_then(|admitted| admitted.id()), Some(grant));
+        let revoking = tokio::spawn({
+            let (vault, customer) = (vault.clone(), customer.clone());
+            async move { vault.revoke_permission(&customer, grant).await }
+        });
+        guard.cut().await;
+        assert!(!revoking.is_finished(), "answered while somebody is inside");
+        drop(guard);
+        revoking.await.expect("ran").expect("revoked");
         house.vault.drain().await;
     });
 }

@@ -57,7 +57,13 @@ impl Inner {
     /// Lets a playback in, or says what is missing. The session is told the permission it rests on *between two looks*: the
     /// argument is at the head of the parent module.
     pub(crate) fn admit(&self, actor: &Actor, guard: &Guard) -> Result<Grant, Error> {
+        self.admit_after(actor, guard, || ())
+    }
+
+    /// As [`Inner::admit`]; what comes between the first look and the word to the session is for tests to say.
+    pub(crate) fn admit_after(&self, actor: &Actor, guard: &Guard, between: impl FnOnce()) -> Result<Grant, Error> {
         let first = self.may_hear(actor, guard.path(), self.clock.now())?;
+        between();
         guard.rest_on(first.id);
         let grant = self.may_hear(actor, guard.path(), self.clock.now())?;
         // The best of several permissions ended between the looks: the caller asks again and gets the next best.
