@@ -58,7 +58,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
             group: GROUP.into(),
             signing_key: Some(Arc::new(key)),
             // A receiver that is tried out runs on this machine, with the certificate in DIR/tls.
-            webhook: WebhookConfig { ca_pem: Some(ca.clone().into()), allow_private: true },
+            webhook: WebhookConfig { ca_pem: Some(ca.clone()), allow_private: true },
             ..VaultConfig::default()
         },
         tls: files.tls,

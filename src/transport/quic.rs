@@ -36,7 +36,8 @@ use tower::ServiceExt as _;
 
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
-const SEND_WINDOW: u64 = 8 << 20;
+/// What waits here when a listener is cut over gRPC may still leave, if it did not read: so no more than a line needs.
+const SEND_WINDOW: u64 = 1 << 20;
 const HEADERS: u64 = 16 << 10;
 const IDLE: Duration = Duration::from_secs(30);
 const PING_EVERY: Duration = Duration::from_secs(10);
