@@ -243,7 +243,7 @@ impl World {
             name: "bench".into(),
             home: REGION.into(),
             residency: v1::Residency::HomeOnly.into(),
-            policy: "none".into(),
+            policy: "dev".into(),
         };
         match TenantServiceClient::new(self.to_admin.clone()).create_tenant(create).await {
             Ok(_) => {}

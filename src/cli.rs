@@ -21,6 +21,7 @@ pub mod media;
 pub mod names;
 pub mod output;
 pub mod play;
+pub mod policy;
 pub mod receipt;
 pub mod record;
 pub mod recordings;
@@ -58,9 +59,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
     let output = Output { json: arguments.json };
     let link = || Link::open(&arguments.profile, arguments.transport);
     match arguments.command {
-        Command::Dev { data, listen } => {
+        Command::Dev { data, listen, clock } => {
             start_log();
-            Ok(server::dev::dev(&data, listen).await?)
+            Ok(server::dev::dev(&data, listen, clock.as_deref()).await?)
         }
         Command::Serve { config } => {
             start_log();
@@ -71,6 +72,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             output.one(serde_json::json!({ "file": file, "good": true }), || format!("{}: good", file.display()))
         }
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
+        Command::Policy { command } => policy::run(link()?, command, output).await,
         Command::Record(what) => record::run(link()?, what, output).await,
         Command::List(what) => recordings::list(link()?, what, output).await,
         Command::Show { id } => recordings::show(link()?, &id, output).await,

@@ -308,7 +308,6 @@ impl Owner {
             kind,
             Kind::Audio
                 | Kind::Slice
-                | Kind::Listening
                 | Kind::Permission
                 | Kind::Parked
                 | Kind::LogRef

@@ -6,6 +6,7 @@
 //! - [`signing_key`]: the file of the key that signs checkpoints and receipts.
 //! - [`run`]: composes the vault and the listeners, serves, drains.
 //! - [`dev`]: `quietus dev`, everything in one process on one folder; [`dev_files`] makes its CA and certificates.
+//! - [`rehearsal`]: a clock that is read from a file, for `quietus dev`.
 //! - [`process`]: what the process does to itself first: no core dumps; the log.
 //!
 //! Nothing here sees audio, facts or keys, and nothing here may log a name of a tenant, a subscriber or a caller.
@@ -15,6 +16,7 @@ pub mod dev;
 pub mod dev_files;
 pub mod identities;
 pub mod process;
+pub mod rehearsal;
 pub mod run;
 pub mod signing_key;
 pub mod who;

@@ -25,6 +25,7 @@ mod catalogue;
 mod claims;
 mod clearance;
 mod erasure;
+mod explain;
 mod holds;
 mod housekeeping;
 mod ingest;
@@ -35,7 +36,10 @@ mod preview;
 mod receipt;
 mod recording_id;
 mod recover;
+mod redue;
 mod replicate;
+mod retention;
+mod runner;
 mod sessions;
 mod states;
 mod sweep;
@@ -44,18 +48,22 @@ mod tenants;
 mod track;
 mod transition;
 mod values;
+mod witness;
 
 pub use crate::domain::id::ApiKeyId;
 pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use audit::{AuditEntry, Inclusion, MAX_TAIL, SubjectView, TailOf};
+pub use explain::{DryRunRow, Explanation, PartExplanation};
 pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use ingest::Ingest;
 pub use parked::{Ran, Waiting};
 pub use playback::Playback;
 pub use preview::Preview;
 pub use receipt::{MAX_LIST, Receipt};
+pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
+pub use runner::ExpiryStatus;
 pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
 pub use transition::Settled;
@@ -75,11 +83,14 @@ use bytes::Bytes;
 use claims::Claims;
 use holds::Holds;
 use receipt::Receipts;
+use retention::Policies;
+use runner::Expiry;
 use sessions::{Cut, Sessions};
 use std::{collections::HashMap, sync::Arc, time::Duration};
 use switches::Switches;
 use tokio::sync::{Mutex, Notify, RwLock, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use witness::Clocks;
 
 /// What can be set.
 #[derive(Clone, Debug)]
@@ -155,9 +166,13 @@ pub(crate) struct Inner {
     period_lock: Mutex<()>,
     /// Whoever rewrites a tenant's settings, or a subscriber's state, holds it.
     settings_lock: Mutex<()>,
+    policies: Policies,
+    expiry: Expiry,
+    clocks: Clocks,
+    due_wake: Notify,
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
-    /// Whoever rewrites what an entry says about keeping holds it alone.
+    /// Whoever rewrites what an entry says about keeping holds it alone; see [`retention`].
     keeping: RwLock<()>,
     holds: Holds,
     /// Closes and purges, one step at a time.
@@ -213,6 +228,10 @@ impl Vault {
             enrolling: Mutex::new(()),
             period_lock: Mutex::new(()),
             settings_lock: Mutex::new(()),
+            policies: Policies::default(),
+            expiry: Expiry::default(),
+            clocks: Clocks::default(),
+            due_wake: Notify::new(),
             gate: RwLock::new(()),
             keeping: RwLock::new(()),
             holds: Holds::default(),
@@ -231,6 +250,7 @@ impl Vault {
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
+        inner.tasks.spawn(runner::run(inner.clone()));
         Ok(Self(inner))
     }
 
@@ -264,6 +284,7 @@ impl Vault {
             journal_limit_bytes: inner.journal.limit(),
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
+            expiry: inner.expiry_status(),
         }
     }
 
@@ -274,6 +295,14 @@ impl Vault {
     pub async fn housekeep(&self) -> Result<(), Error> {
         housekeeping::once(&self.0).await
     }
+
+    /// Erases what is due now. The background task does so by itself; tests with their own clock call this.
+    ///
+    /// # Errors
+    /// When a store fails.
+    pub async fn expire(&self) -> Result<(), Error> {
+        runner::once(&self.0).await
+    }
 }
 
 /// A share must hold at least one slice.
@@ -282,6 +311,11 @@ const MIN_BUDGET: usize = 2 * crate::segment::MAX_SLICE;
 /// Grants that so much plaintext takes, sealed in place.
 fn grants(plaintext: u64) -> u32 {
     (crate::segment::object_len(plaintext) as usize).div_ceil(GRANT) as u32
+}
+
+/// Runs what reads many pages of the key store, where it holds up nobody.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|failed| Error::Internal(failed.to_string()))
 }
 
 /// A recording that an id leads to.

@@ -121,6 +121,7 @@ const ROWS: &[Row] = &[
             home: "eu-west-2".into(),
             residency: Residency::HomeOnly.into(),
             policy: "dev".into(),
+            keep: String::new(),
         }
         .encode_to_vec()
     }),
@@ -191,6 +192,25 @@ const ROWS: &[Row] = &[
     row("HoldService/ListParked", Action::ReadHolds, Own::Reached, |of| {
         v1::ListParkedRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
+    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
+    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
+    }),
+    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::CheckPolicyRequest { source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
+    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: dev_policy() }.encode_to_vec()
+    }),
     row("ApiKeyService/CreateApiKey", Action::ManageKeys, Own::Reached, |of| {
         let role = v1::ApiKeyRole::Switch.into();
         v1::CreateApiKeyRequest { tenant: of.tenant.clone(), name: "k".into(), role, own: None }.encode_to_vec()
@@ -238,6 +258,10 @@ fn restricting(of: &Things) -> Vec<u8> {
     let scope = v1::RestrictSubscriber { tenant: of.tenant.clone(), name: of.subscriber.clone() };
     let scope = Some(v1::restrict_request::Scope::Subscriber(scope));
     v1::RestrictRequest { scope }.encode_to_vec()
+}
+
+fn dev_policy() -> Option<v1::PolicySource> {
+    Some(v1::PolicySource { policy: "dev".into(), keep: String::new() })
 }
 
 /// Bytes in, bytes out.

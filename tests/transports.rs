@@ -41,7 +41,8 @@ async fn create_tenant(link: Link, name: &str) {
         name: name.into(),
         home: "eu-west-2".into(),
         residency: v1::Residency::HomeOnly.into(),
-        policy: "test".into(),
+        policy: "dev".into(),
+        keep: String::new(),
     };
     TenantServiceClient::new(link).create_tenant(request).await.expect("created");
 }

@@ -48,7 +48,7 @@ impl World {
             name: "acme".into(),
             home: "eu-west-2".into(),
             residency: Residency::HomeOnly,
-            policy: "test".into(),
+            policy: "dev".into(),
         };
         world.vault().create_tenant(&Actor::gateway(), new).await.expect("created");
         world

@@ -32,22 +32,6 @@ pub fn leaf_hash(leaf: &[u8]) -> Hash {
     tlog::record_hash(leaf).0
 }
 
-/// The hashes to store when leaf number `index` is appended; the first lies at `stored_index(0, index)`, the others behind it.
-pub fn stored_hashes<E>(
-    index: u64,
-    leaf: &[u8],
-    read: impl Fn(&[u64]) -> Result<Vec<Hash>, E>,
-) -> Result<Vec<Hash>, ProofError<E>> {
-    within(index)?;
-    let found = with(read, |reader| tlog::stored_hashes(index, leaf, reader))?;
-    Ok(found.into_iter().map(|hash| hash.0).collect())
-}
-
-/// Where the hash of the `n`th complete subtree of a level lies among the stored hashes.
-pub fn stored_index(level: u8, n: u64) -> u64 {
-    tlog::stored_hash_index(level, n)
-}
-
 /// The root of a log of `size` entries.
 pub fn root<E>(size: u64, read: impl Fn(&[u64]) -> Result<Vec<Hash>, E>) -> Result<Hash, ProofError<E>> {
     within(size)?;
@@ -159,9 +143,9 @@ pub(crate) mod tests {
 
         pub(crate) fn append(&mut self, leaf: Vec<u8>) {
             let index = self.leaves.len() as u64;
-            let hashes = stored_hashes(index, &leaf, |at| self.read(at)).expect("hashes");
-            assert_eq!(self.stored.len() as u64, stored_index(0, index));
-            self.stored.extend(hashes);
+            let hashes = with(|at| self.read(at), |reader| tlog::stored_hashes(index, &leaf, reader)).expect("hashes");
+            assert_eq!(self.stored.len() as u64, tlog::stored_hash_index(0, index));
+            self.stored.extend(hashes.into_iter().map(|hash| hash.0));
             self.leaves.push(leaf);
         }
 

@@ -53,6 +53,10 @@ pub enum Command {
         /// Address for TCP and UDP; port 0 takes any that is free.
         #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
         listen: SocketAddr,
+        /// Take the time from this file, read anew at each look: milliseconds since 1970, and in a second line, where
+        /// there is one, what a second clock says. For rehearsing months in seconds.
+        #[arg(long, value_name = "FILE")]
+        clock: Option<PathBuf>,
     },
     /// Serve with a configuration file.
     Serve {
@@ -71,6 +75,12 @@ pub enum Command {
         /// What to do with one.
         #[command(subcommand)]
         command: TenantCommand,
+    },
+    /// Say how long recordings are kept, and why something goes when it goes.
+    Policy {
+        /// What to do.
+        #[command(subcommand)]
+        command: super::policy::PolicyCommand,
     },
     /// Store recordings; prints their ids.
     Record(Record),
@@ -167,9 +177,12 @@ pub enum TenantCommand {
         /// Whether a second region keeps a copy.
         #[arg(long, value_enum, default_value = "home-only")]
         residency: Residency,
-        /// Name of its retention policy.
-        #[arg(long, default_value = "default")]
+        /// Its retention policy: the name of a preset (`quietus policy presets`), or a file.
+        #[arg(long, default_value = "dev")]
         policy: String,
+        /// The policy's parameter, for one that takes it: 90d.
+        #[arg(long, value_name = "LENGTH")]
+        keep: Option<String>,
     },
     /// Show a tenant and what is counted of it.
     Show {
@@ -395,7 +408,15 @@ mod tests {
             "quietus dev --data DIR",
             "quietus serve --config FILE",
             "quietus config check FILE",
-            "quietus tenant create acme --home eu-west-2 --residency home-only --policy uk-standard",
+            "quietus tenant create acme --home eu-west-2 --residency home-only --policy uk-mifid",
+            "quietus tenant create acme --home eu-west-2 --policy customer-notice --keep 90d",
+            "quietus policy presets",
+            "quietus policy check FILE",
+            "quietus policy explain ID",
+            "quietus policy dry-run acme FILE --keep 90d",
+            "quietus policy set acme vclerk --keep 90d",
+            "quietus policy show acme --json",
+            "quietus dev --data DIR --clock FILE",
             "quietus tenant show acme",
             "quietus tenant list --json",
             "quietus tenant purge acme --confirm acme",

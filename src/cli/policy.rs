@@ -105,7 +105,16 @@ pub async fn run(link: Link, command: PolicyCommand, output: Output) -> Result<(
                 return rows.iter().try_for_each(|row| output.one(row_json(row), String::new));
             }
             let header = [
-                "KIND", "PART", "STORED", "AT ONCE", "EARLIER", "LATER", "WAITING", "BY FLOOR", "NO RULE", "FIRST GOES",
+                "KIND",
+                "PART",
+                "STORED",
+                "AT ONCE",
+                "EARLIER",
+                "LATER",
+                "WAITING",
+                "BY FLOOR",
+                "NO RULE",
+                "FIRST GOES",
             ];
             output.table(&header, &rows.iter().map(row_cells).collect::<Vec<_>>())
         }
@@ -132,8 +141,7 @@ pub fn source(policy: &str, keep: Option<String>) -> Result<PolicySource, Failur
         return Ok(PolicySource { policy: policy.to_owned(), keep });
     }
     let mut text = String::new();
-    let read = std::fs::File::open(policy)
-        .and_then(|file| file.take(MAX_TEXT as u64 + 1).read_to_string(&mut text));
+    let read = std::fs::File::open(policy).and_then(|file| file.take(MAX_TEXT as u64 + 1).read_to_string(&mut text));
     match read {
         Ok(_) if text.contains('\n') => Ok(PolicySource { policy: text, keep }),
         Ok(_) => Err(Failure::usage(format!("{policy}: a policy has more than one line"))),
@@ -179,20 +187,10 @@ fn row_json(row: &PolicyDryRunRow) -> Value {
 }
 
 fn row_cells(row: &PolicyDryRunRow) -> Vec<String> {
-    let numbers = [
-        row.stored,
-        row.due_at_once,
-        row.due_earlier,
-        row.due_later,
-        row.waiting,
-        row.kept_by_floor,
-        row.ungoverned,
-    ];
+    let numbers =
+        [row.stored, row.due_at_once, row.due_earlier, row.due_later, row.waiting, row.kept_by_floor, row.ungoverned];
     let words = [row.kind.clone(), row.part.clone()].into_iter();
-    words
-        .chain(numbers.map(|number| number.to_string()))
-        .chain([moment(row.first_ms).unwrap_or_default()])
-        .collect()
+    words.chain(numbers.map(|number| number.to_string())).chain([moment(row.first_ms).unwrap_or_default()]).collect()
 }
 
 #[cfg(test)]

@@ -18,6 +18,11 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "holds_overdue": status.holds_overdue,
         "parked": status.parked,
         "transitions": status.transitions,
+        "expired": status.expired,
+        "expired_late": status.expired_late,
+        "retention_late_recordings": status.retention_late_recordings,
+        "retention_late_seconds": status.retention_late_seconds,
+        "clock_disagrees": status.clock_disagrees,
     });
     output.one(json, || {
         format!(

@@ -7,11 +7,11 @@ use super::{
     failure::Failure,
     names,
     output::{Output, moment},
-    subscriber,
+    policy, subscriber,
 };
 use crate::proto::v1::{
     self, ApproveTransitionRequest, CloseTenantRequest, CreateTenantRequest, EraseTenant, GetStandingRequest,
-    GetStatisticsRequest, GetTenantRequest, ListTenantsRequest, Statistics, Tenant, Transition,
+    GetStatisticsRequest, GetTenantRequest, ListTenantsRequest, PolicySource, Statistics, Tenant, Transition,
     WithdrawTransitionRequest, erase_request::Scope, restrict_request::Scope as Restricted,
     tenant_service_client::TenantServiceClient, transition::Action,
 };
@@ -21,13 +21,14 @@ use serde_json::{Value, json};
 pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(), Failure> {
     let mut client = TenantServiceClient::new(link.clone());
     match command {
-        TenantCommand::Create { name, home, residency, policy } => {
+        TenantCommand::Create { name, home, residency, policy, keep } => {
             let residency = match residency {
                 Residency::HomeOnly => v1::Residency::HomeOnly,
                 Residency::Both => v1::Residency::Both,
             };
             let name = names::resolve(&name)?;
-            let request = CreateTenantRequest { name, home, residency: residency.into(), policy };
+            let PolicySource { policy, keep } = policy::source(&policy, keep)?;
+            let request = CreateTenantRequest { name, home, residency: residency.into(), policy, keep };
             let tenant = client.create_tenant(request).await?.into_inner();
             output.one(as_json(&tenant), || format!("tenant {} made in {}", tenant.name, tenant.home))
         }

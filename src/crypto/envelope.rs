@@ -48,8 +48,6 @@ pub enum Kind {
     Audio = 5,
     /// One slice's row, under the `audio` secret.
     Slice = 6,
-    /// One listening, under the `audio` secret.
-    Listening = 7,
     /// A tenant's settings, under its stable secret.
     TenantSettings = 8,
     /// Who a client id became, under a secret derived from the period key and the client id.
@@ -100,14 +98,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 29] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
         Kind::Facts,
         Kind::Audio,
         Kind::Slice,
-        Kind::Listening,
         Kind::TenantSettings,
         Kind::Client,
         Kind::Open,

@@ -34,6 +34,7 @@ pub mod time;
 mod verdict;
 
 pub use parse::{MAX_RULES, MAX_TEXT, Outline, Parameter, Parameters};
+pub use time::spoken;
 pub use time::{Event, Length, NotALength, When};
 pub use verdict::{CallEnd, Floor, Subject, Verdict};
 

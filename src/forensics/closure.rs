@@ -351,7 +351,6 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Facts => "facts",
         Kind::Audio => "audio row",
         Kind::Slice => "slice row",
-        Kind::Listening => "listening",
         Kind::TenantSettings => "tenant settings",
         Kind::Client => "client id",
         Kind::Open => "open recording",

@@ -3,7 +3,9 @@
 
 mod attacker;
 mod basics;
+mod bound;
 mod history;
+mod log;
 mod medium;
 mod model;
 mod musts;

@@ -6,11 +6,13 @@
 
 use super::{
     dev_files::{DevFiles, GROUP},
+    rehearsal,
     run::{self, Parts, Sockets},
     signing_key,
     who::Who,
 };
 use crate::{
+    domain::time::Clock,
     journal,
     object::embedded::{Certificate, Embedded},
     transport::Limits,
@@ -28,8 +30,9 @@ use std::{
 /// The regions of the group.
 const REGIONS: [&str; 2] = ["eu-west-2", "eu-west-1"];
 
-/// Serves a folder until a signal.
-pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
+/// Serves a folder until a signal; with a clock file, by the time that it says.
+pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow::Result<()> {
+    let clock = clock.map_or(Ok(Clock::system()), rehearsal::clock)?;
     std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -55,6 +58,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr) -> anyhow::Result<()> {
         tls: files.tls,
         who,
         limits: Limits::default(),
+        clock,
     };
     let port = sockets.address.port();
     let line = format!("ready https://localhost:{port} data {} profile {}", dir.display(), profile.display());

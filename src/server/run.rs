@@ -63,6 +63,8 @@ pub struct Parts {
     pub who: Who,
     /// Bounds of connections.
     pub limits: Limits,
+    /// Where the time comes from.
+    pub clock: Clock,
 }
 
 /// The sockets: TCP, and UDP on the same port where HTTP/3 is served.
@@ -115,6 +117,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         tls,
         who,
         limits: config.limits,
+        clock: Clock::system(),
     };
     let address = sockets.address;
     run(parts, sockets, || say(&format!("ready https://{address}"))).await
@@ -168,7 +171,8 @@ pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> an
     parts.vault.slot_beside_store = device(&parts.slot)? == device(&parts.keys)?;
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
-    let vault = open(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions, parts.vault).await?;
+    let stores = open_stores(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions).await?;
+    let vault = Vault::open(parts.vault, stores.keys, stores.journal, stores.objects, parts.clock)?;
 
     let (serving, is_serving) = watch::channel(false);
     let Who { identities, issuers, file } = parts.who;
@@ -207,14 +211,20 @@ pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> an
     Ok(())
 }
 
-async fn open(
+/// What the vault is opened over.
+struct Stores {
+    keys: KeyStore,
+    journal: (Journal, journal::Recovered),
+    objects: ObjectStore,
+}
+
+async fn open_stores(
     slot: PathBuf,
     keys: PathBuf,
     journal: PathBuf,
     options: journal::Options,
     regions: Vec<RegionConfig>,
-    config: VaultConfig,
-) -> anyhow::Result<Vault> {
+) -> anyhow::Result<Stores> {
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
@@ -225,7 +235,7 @@ async fn open(
         anyhow::Ok((keys, journal))
     });
     let (keys, journal) = stores.await??;
-    Ok(Vault::open(config, keys, journal, objects, Clock::system())?)
+    Ok(Stores { keys, journal, objects })
 }
 
 /// A line on standard output, for whoever waits for it. Nobody may be listening.

@@ -10,10 +10,12 @@ use crate::{
     domain::{id::RecordingId, time::Timestamp},
     proto::v1,
     vault::{
-        self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, Progress, Recording, Residency,
-        State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
+        self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, PolicySource, Progress, Recording,
+        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
+
+pub mod policy;
 
 /// Bounds the parts of the facts, each on its own; a message as a whole is bounded by the transport.
 const MAX_TEXT: usize = 4096;
@@ -259,7 +261,8 @@ pub fn new_tenant(request: v1::CreateTenantRequest) -> Result<NewTenant, Problem
         v1::Residency::Both => Residency::Both,
         v1::Residency::Unspecified => return Err(Problem::invalid("residency", "say home-only or both")),
     };
-    Ok(NewTenant { residency, name: request.name, home: request.home, policy: request.policy })
+    let policy = PolicySource { policy: request.policy, keep: (!request.keep.is_empty()).then_some(request.keep) };
+    Ok(NewTenant { residency, name: request.name, home: request.home, policy })
 }
 
 /// Writes a tenant.
@@ -354,6 +357,11 @@ pub fn status(status: Status) -> v1::Status {
         holds_overdue: status.holds_overdue,
         parked: status.parked,
         transitions: status.transitions,
+        expired: status.expiry.expired,
+        expired_late: status.expiry.expired_late,
+        retention_late_recordings: status.expiry.late_recordings,
+        retention_late_seconds: status.expiry.late_seconds,
+        clock_disagrees: status.expiry.clock_disagrees,
     }
 }
 

@@ -10,6 +10,7 @@ mod audit;
 mod erasure;
 mod hold;
 mod playback;
+mod policy;
 mod record;
 mod recording;
 mod subscriber;
@@ -23,9 +24,9 @@ use super::{
 use crate::proto::v1::{
     self, api_key_service_server::ApiKeyServiceServer, audit_service_server::AuditServiceServer,
     erasure_service_server::ErasureServiceServer, hold_service_server::HoldServiceServer,
-    playback_service_server::PlaybackServiceServer, recording_service_server::RecordingServiceServer,
-    subscriber_service_server::SubscriberServiceServer, switch_service_server::SwitchServiceServer,
-    tenant_service_server::TenantServiceServer,
+    playback_service_server::PlaybackServiceServer, policy_service_server::PolicyServiceServer,
+    recording_service_server::RecordingServiceServer, subscriber_service_server::SubscriberServiceServer,
+    switch_service_server::SwitchServiceServer, tenant_service_server::TenantServiceServer,
 };
 use tonic::{Request, Status, service::Routes};
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -34,14 +35,17 @@ use tonic_health::{ServingStatus, server::HealthReporter};
 pub const MAX_CONTENT: usize = 1 << 20;
 /// Most bytes in one message: content and a margin for the facts.
 const MAX_MESSAGE: usize = MAX_CONTENT + (512 << 10);
+/// Most bytes in a message that may hold a policy.
+const MAX_POLICY: usize = 2 * crate::domain::retention::MAX_TEXT;
 /// Most bytes in the message of any other method.
 const MAX_REQUEST: usize = 64 << 10;
-const SERVICES: [&str; 10] = [
+const SERVICES: [&str; 11] = [
     "",
     "quietus.v1.RecordingService",
     "quietus.v1.PlaybackService",
     "quietus.v1.ErasureService",
     "quietus.v1.TenantService",
+    "quietus.v1.PolicyService",
     "quietus.v1.ApiKeyService",
     "quietus.v1.SwitchService",
     "quietus.v1.AuditService",
@@ -59,7 +63,8 @@ pub fn routes(gateway: Gateway) -> (axum::Router, Health) {
         .add_service(RecordingServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_MESSAGE))
         .add_service(PlaybackServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(ErasureServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
-        .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
+        .add_service(TenantServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_POLICY))
+        .add_service(PolicyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_POLICY))
         .add_service(ApiKeyServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(AuditServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))
         .add_service(HoldServiceServer::new(gateway.clone()).max_decoding_message_size(MAX_REQUEST))

@@ -41,6 +41,11 @@ mod metric {
     pub const HOLDS_OVERDUE: &str = "quietus_holds_overdue_count";
     pub const PARKED: &str = "quietus_erasures_parked_count";
     pub const TRANSITIONS: &str = "quietus_transitions_waiting_count";
+    pub const LATE_RECORDINGS: &str = "quietus_retention_late_recordings";
+    pub const LATE_SECONDS: &str = "quietus_retention_late_seconds";
+    pub const EXPIRED: &str = "quietus_retention_expired_recordings";
+    pub const EXPIRED_LATE: &str = "quietus_retention_expired_late_recordings";
+    pub const CLOCK: &str = "quietus_clock_disagrees";
 }
 
 /// The routes.
@@ -77,6 +82,11 @@ async fn metrics(State(gateway): State<Gateway>, request: Request) -> Result<Res
         (metric::HOLDS_OVERDUE, "Holds past their review date.", status.holds_overdue),
         (metric::PARKED, "Erasures and expiries that wait for a hold.", status.parked),
         (metric::TRANSITIONS, "Closes and purges that wait.", status.transitions),
+        (metric::LATE_RECORDINGS, "Recordings that are kept beyond their promise.", status.expiry.late_recordings),
+        (metric::LATE_SECONDS, "By how many seconds the latest of them.", status.expiry.late_seconds),
+        (metric::EXPIRED, "Recordings that expired since the start.", status.expiry.expired),
+        (metric::EXPIRED_LATE, "Recordings that expired after their promise.", status.expiry.expired_late),
+        (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
     ];
     let text: String = gauges
         .iter()

@@ -1,5 +1,6 @@
 //! What goes in and out of the vault: plain types, no transport, no storage.
 
+use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
     id::{ReceiptId, RecordingId},
     time::{Day, Timestamp},
@@ -109,8 +110,8 @@ pub struct NewTenant {
     pub home: String,
     /// Where copies go.
     pub residency: Residency,
-    /// Name of the retention policy.
-    pub policy: String,
+    /// The retention policy.
+    pub policy: PolicySource,
 }
 
 /// A tenant as it is shown.
@@ -456,6 +457,8 @@ pub struct Status {
     pub generation: u64,
     /// What the slot declares.
     pub slot_forgets: String,
+    /// What the runner has done, and what it could not do.
+    pub expiry: ExpiryStatus,
     /// Holds.
     pub holds: u64,
     /// Holds past their review date.

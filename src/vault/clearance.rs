@@ -117,6 +117,11 @@ impl std::fmt::Debug for Blocked {
 }
 
 impl Blocked {
+    /// Whether it ends by itself.
+    pub fn is_floor(&self) -> bool {
+        matches!(self, Blocked::Floor { .. })
+    }
+
     /// As the caller hears of it.
     pub fn into_error(self) -> Error {
         match self {

@@ -162,7 +162,9 @@ impl Inner {
             and.extend(self.inbox_put(tenant, receipt.id, opening).await?);
             and.extend(self.audit(actor, done(Action::ExpireBatch, About::Tenant(tenant), receipt.id)).await?);
         }
-        let paths: HashSet<RecordingPath> = by_tenant.into_values().flatten().map(|(at, _)| at).collect();
+        let reached: Vec<Reach> =
+            clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
+        let paths: HashSet<RecordingPath> = reached.iter().flat_map(Reach::paths).collect();
         if !self.sessions.cut(Cut::Erased, |at, _| paths.contains(at)).await {
             tracing::warn!("a session lingers; erasing all the same");
         }
@@ -210,7 +212,7 @@ impl Inner {
     }
 
     /// The receipt of one thing.
-    fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
+    pub(super) fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
         let tenant = wanted.tenant();
         let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
         let (about, parts, scope) = match wanted {
@@ -293,5 +295,14 @@ impl Reach {
 
     fn covers(&self, at: &RecordingPath) -> bool {
         self.wanted.covers(at) || self.with.contains(at)
+    }
+
+    /// The recordings that it names or takes along.
+    fn paths(&self) -> impl Iterator<Item = RecordingPath> {
+        let named = match self.wanted {
+            Wanted::Recording(at, _) => Some(at),
+            Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
+        };
+        named.into_iter().chain(self.with.iter().copied())
     }
 }

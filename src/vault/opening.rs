@@ -32,7 +32,7 @@ use crate::{
         media,
         time::{Day, Timestamp},
     },
-    keys::{Change, CommitError, Keeping, Mutation, Owner, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
     proto::stored,
 };
 use ring::digest;
@@ -210,8 +210,11 @@ impl Inner {
         // Until the create is durable, no account is closed and no subscriber deactivated.
         let _gate = self.gate.read().await;
         let (settings, holder) = self.settings(tenant)?;
+        self.governed(tenant, open.kind, None)?;
         self.admits(tenant, &settings, &holder, &open.subscriber)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
+        let _keeping = self.keeping.read().await;
+        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None)?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
@@ -258,7 +261,7 @@ impl Inner {
                 audio: audio.duplicate(),
                 facts: facts.duplicate(),
                 objects: vec![object],
-                keeping: Keeping::default(),
+                keeping,
                 parent: None,
                 parties: Vec::new(),
                 wrapped: false,

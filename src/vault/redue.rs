@@ -7,7 +7,7 @@
 //! - *A stop in the midst*: the counts still differ, and the next start begins the pass anew. It writes only what
 //!   differs, so what was done is not done again.
 //! - *A change in the midst*: the count has moved on, and another pass follows.
-//! - *An ingest in the midst*: it holds [`super::retention::Keepings`] shared from its look at the rules to its command.
+//! - *An ingest in the midst*: it holds `keeping` shared from its look at the rules to its command.
 //!   The pass has had the lock alone after the count became visible; so what it does not find was made by the new rules.
 //! - *An erasure in the midst*: the page's command is refused as a whole; the page is read again, without what went.
 //! - *A run of the runner in the midst*: it works each verdict out anew before it erases, so an entry that the pass has not
@@ -33,8 +33,8 @@ const PAGE: usize = 256;
 const ATTEMPTS: usize = 16;
 
 impl Inner {
-    /// Has everything of a tenant made due anew, in the background. For whoever changed something that rules go by
-    /// without [`super::tenants::Settings::rules_changed`].
+    /// Has everything of a tenant looked at anew, in the background: for whoever took something out of the way that the
+    /// runner has met. Rules and states say so in their own command.
     pub(crate) async fn redue(&self, tenant: TenantHandle) -> Result<(), Error> {
         self.change_settings(tenant, |settings| {
             settings.rules_changed();
@@ -66,7 +66,7 @@ impl Inner {
                 return Ok(());
             }
             // Whoever looked at the rules of before has finished with them.
-            drop(self.keepings.alone().await);
+            drop(self.keeping.write().await);
             for (subscriber, _) in self.keys.subscribers(tenant) {
                 let mut after = None;
                 loop {
@@ -96,7 +96,7 @@ impl Inner {
         after: Option<RecordingHandle>,
     ) -> Result<Option<RecordingHandle>, Error> {
         for _ in 0..ATTEMPTS {
-            let _alone = self.keepings.alone().await;
+            let _alone = self.keeping.write().await;
             let inner = self.clone();
             let read = move || inner.keys.entries(tenant, subscriber, after, PAGE);
             let page = super::blocking(read).await?.map_err(Error::from)?;

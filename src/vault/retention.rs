@@ -14,20 +14,27 @@
 //!
 //! # Who may write a Keeping
 //!
-//! Everybody who reads an entry, works its keeping out anew and writes it back holds [`Keepings`] alone; an ingest, which
-//! is the only one to touch its own entry, holds it shared from reading the rules until its command is durable. So no
-//! writer puts back what another has changed, and once a pass has had the lock alone, nothing computed by older rules is
-//! still on its way.
+//! There is one lock, `Inner::keeping`. Whoever reads an entry, works its keeping out anew and writes it back holds it alone; an
+//! ingest, which is the only one to touch its own entry, holds it shared from reading the rules until its command is
+//! durable. So no writer puts back what another has changed, and once a pass has had the lock alone, nothing computed by
+//! older rules is still on its way.
 //!
 //! # Floors
 //!
 //! A floor in an entry is never lowered: a later policy can only raise it. Where two differ by part, the entry names both
 //! grounds in one text; where an older floor outlasts a newer one for one part only, the ground is that of the later.
 
-use super::{Actor, Error, Inner, TenantState, Vault, tenants::Settings, tenants::invalid, values};
+use super::{
+    Actor, Error, Inner, Kind, TenantState, Vault,
+    audit::{About, Detail, Event},
+    tenants::Settings,
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope, secret::Secret},
     domain::{
+        audit::{Action, Outcome},
         id::{RowId, SubscriberHandle, TenantHandle},
         retention::{
             AccountState, CallEnd, Category, Jurisdiction, Outline, Parameters, Part, Policy, PolicyError, Subject,
@@ -40,7 +47,6 @@ use crate::{
 };
 use quick_cache::sync::Cache;
 use std::sync::Arc;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Policies that are kept parsed.
 const CACHED: usize = 1024;
@@ -100,7 +106,8 @@ impl PolicySource {
         let text = if self.policy.contains(['\n', '=']) {
             self.policy.as_str()
         } else {
-            let none = || invalid("policy", format!("name a preset ({}), or send the text of a policy", presets::names()));
+            let none =
+                || invalid("policy", format!("name a preset ({}), or send the text of a policy", presets::names()));
             presets::find(&self.policy).ok_or_else(none)?.text
         };
         let parameters = parameters(self.keep.as_deref())?;
@@ -126,6 +133,18 @@ impl Chosen {
         Change::PutValue { owner: Owner::Tenant(tenant), name, envelope }
     }
 
+    /// Refuses to take the place of a policy that governs more: what is stored would stay for ever.
+    fn replaces(&self, before: &Policy) -> Result<(), Error> {
+        let Some((category, part)) = self.policy.lacks_of(before) else { return Ok(()) };
+        let remedy = format!(
+            "has no rule for the {} of a {}, which policy {} governs and the tenant may have stored; add one",
+            part.word(),
+            category.word(),
+            before.name()
+        );
+        Err(invalid("policy", remedy))
+    }
+
     /// Has a tenant's settings name it and every ground that one of its floors may have.
     pub fn enter(&self, settings: &mut Settings) -> Result<(), Error> {
         self.policy.name().clone_into(&mut settings.policy);
@@ -133,24 +152,8 @@ impl Chosen {
             let many = || invalid("policy", "too many grounds of floors, with those of earlier policies".to_owned());
             settings.ground(&ground).ok_or_else(many)?;
         }
-        settings.policy_revision += 1;
+        settings.rules_changed();
         Ok(())
-    }
-}
-
-/// Who may write keepings; see the module's doc.
-#[derive(Default)]
-pub(crate) struct Keepings(RwLock<()>);
-
-impl Keepings {
-    /// For an ingest: the rules stay as they are until its command is durable.
-    pub async fn shared(&self) -> RwLockReadGuard<'_, ()> {
-        self.0.read().await
-    }
-
-    /// For whoever rewrites what others wrote.
-    pub async fn alone(&self) -> RwLockWriteGuard<'_, ()> {
-        self.0.write().await
     }
 }
 
@@ -184,9 +187,8 @@ pub(crate) struct Kept {
 impl Kept {
     /// An entry as it is; one that runs, runs now.
     pub fn of(entry: &RecordingEntry, subscriber: SubscriberState, now: Timestamp) -> Result<Self, Error> {
-        let unknown = || Error::Corrupt("a recording of no known kind".to_owned());
         Ok(Self {
-            category: Category::from_number(entry.kind).ok_or_else(unknown)?,
+            category: category(entry.kind)?,
             end: match entry.keeping.ended {
                 Minute::NONE => CallEnd::Running { at: now },
                 ended => CallEnd::Ended { at: ended.start() },
@@ -195,6 +197,10 @@ impl Kept {
             subscriber,
         })
     }
+}
+
+fn category(kind: u8) -> Result<Category, Error> {
+    Category::from_number(kind).ok_or_else(|| Error::Corrupt("a recording of no known kind".to_owned()))
 }
 
 impl Rules {
@@ -300,7 +306,25 @@ impl Inner {
         })
     }
 
-    /// The keeping of a recording that begins. The caller holds [`Keepings`] shared until its command is durable.
+    /// Refuses what no rule of its tenant's policy governs, before anything is written for it.
+    ///
+    /// # Errors
+    /// `Refused` names the policy and what it lacks.
+    pub(crate) fn governed(
+        &self,
+        tenant: TenantHandle,
+        kind: Kind,
+        jurisdiction: Option<Jurisdiction>,
+    ) -> Result<(), Error> {
+        let rules = self.rules(tenant)?;
+        let end = CallEnd::Running { at: self.clock.now() };
+        let category = category(kind as u8)?;
+        let kept = Kept { category, end, jurisdiction, subscriber: SubscriberState::Active };
+        let keeping = rules.keeping(kept, Keeping::default());
+        keeping.map(drop).map_err(|none| rules.refusal(category, none))
+    }
+
+    /// The keeping of a recording that begins. The caller holds `keeping` shared until its command is durable.
     ///
     /// # Errors
     /// `Refused` where no rule governs what is to be taken in.
@@ -308,35 +332,40 @@ impl Inner {
         &self,
         tenant: TenantHandle,
         subscriber: SubscriberHandle,
-        category: Category,
+        kind: Kind,
         jurisdiction: Option<Jurisdiction>,
     ) -> Result<Keeping, Error> {
         let rules = self.rules(tenant)?;
+        let category = category(kind as u8)?;
         let kept = Kept {
             category,
             end: CallEnd::Running { at: self.clock.now() },
             jurisdiction,
             subscriber: self.life(tenant, subscriber)?,
         };
-        let stated =
-            Keeping { jurisdiction: jurisdiction.map(Jurisdiction::to_bytes).unwrap_or_default(), ..Keeping::default() };
+        let stated = Keeping {
+            jurisdiction: jurisdiction.map(Jurisdiction::to_bytes).unwrap_or_default(),
+            ..Keeping::default()
+        };
         rules.keeping(kept, stated).map_err(|none| rules.refusal(category, none))
     }
 
     /// The change for a recording that ended: when it began, when the switch says that it ended, and how long its audio
-    /// is. The caller holds [`Keepings`] shared.
+    /// is. The caller holds `keeping` shared.
     pub(crate) fn keep_ended(
         &self,
         at: RecordingPath,
-        start: Timestamp,
+        start: Option<Timestamp>,
         stated: Timestamp,
         seconds: Option<f64>,
     ) -> Result<Change, Error> {
-        let end = ended(start, stated, seconds, self.clock.now());
+        let received = self.clock.now();
+        // Where the facts are gone already, nothing bounds what is stated but the receipt.
+        let end = start.map_or(received, |start| ended(start, stated, seconds, received));
         self.keep(at, CallEnd::Ended { at: end })
     }
 
-    /// The change for a recording that runs again. The caller holds [`Keepings`] shared.
+    /// The change for a recording that runs again. The caller holds `keeping` shared.
     pub(crate) fn keep_running(&self, at: RecordingPath) -> Result<Change, Error> {
         self.keep(at, CallEnd::Running { at: self.clock.now() })
     }
@@ -402,26 +431,26 @@ impl Vault {
     ///
     /// # Errors
     /// `Invalid` names line and field, also of a policy that leaves without a rule what the one before governed.
-    pub async fn set_policy(&self, _actor: &Actor, tenant: &str, source: &PolicySource) -> Result<PolicyInForce, Error> {
+    pub async fn set_policy(&self, actor: &Actor, tenant: &str, source: &PolicySource) -> Result<PolicyInForce, Error> {
         let inner = &self.0;
         inner.running()?;
         let chosen = source.read()?;
         let handle = inner.find_tenant(tenant)?;
-        let before = inner.policy(handle)?;
-        if let Some((category, part)) = chosen.policy.lacks_of(&before) {
-            let remedy = format!(
-                "has no rule for the {} of a {}, which policy {} governs and the tenant may have stored; add one",
-                part.word(),
-                category.word(),
-                before.name()
-            );
-            return Err(invalid("policy", remedy));
-        }
         let holder = inner.tenant_holder(handle)?;
+        let set = Event {
+            action: Action::PolicySet,
+            about: About::Tenant(handle),
+            grant: None,
+            outcome: Outcome::Done,
+            detail: Detail { notes: vec![("policy", chosen.policy.name().to_owned())], ..Detail::default() },
+        };
+        let mut changes = inner.audit(actor, set).await?;
+        changes.push(chosen.change(handle, holder.row, &holder.secret));
         inner
             .change_settings(handle, |settings| {
+                chosen.replaces(&*inner.policy(handle)?)?;
                 chosen.enter(settings)?;
-                Ok(vec![chosen.change(handle, holder.row, &holder.secret)])
+                Ok(changes)
             })
             .await?;
         inner.due_wake.notify_one();

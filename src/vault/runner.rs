@@ -26,10 +26,9 @@
 //! long. After a time away the runner simply finds more; the counters of what was erased late go up.
 
 use super::{
-    Error, Inner,
+    Actor, Error, Inner,
     clearance::{Blocked, Wanted},
     retention::Kept,
-    sessions::Cut,
 };
 use crate::{
     domain::{
@@ -105,7 +104,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     let _alone = inner.expiry.alone.lock().await;
     inner.redue_wanted().await?;
-    if inner.keys.next_due(None) > Minute::begun(inner.clock.now()) {
+    if inner.keys.next_due(None)? > Minute::begun(inner.clock.now()) {
         inner.expiry.note(0, 0);
         inner.look_at_the_clock().await;
         return Ok(());
@@ -155,6 +154,13 @@ async fn erase_due(inner: &Arc<Inner>, now: Timestamp) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+fn recording(wanted: &Wanted) -> Option<RecordingPath> {
+    match wanted {
+        Wanted::Recording(at, _) => Some(*at),
+        Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
+    }
 }
 
 /// A recording of which something is to go.
@@ -208,8 +214,8 @@ impl Inner {
             }
         }
         self.correct(&corrected).await?;
-        let blocked = self.erase_free(&expiring).await?;
-        self.set_aside(blocked, now).await
+        let kept = self.erase_free(&expiring).await?;
+        self.set_aside(kept, now).await
     }
 
     /// Writes due minutes anew that the rules of now do not bear out.
@@ -217,7 +223,7 @@ impl Inner {
         if places.is_empty() {
             return Ok(());
         }
-        let _alone = self.keepings.alone().await;
+        let _alone = self.keeping.write().await;
         let mut entries = Vec::new();
         for at in places {
             if let Some(entry) = self.keys.entry(*at)? {
@@ -228,63 +234,37 @@ impl Inner {
         self.renew(&entries).await
     }
 
-    /// Erases what is free in one rotation; gives what is not.
-    async fn erase_free(self: &Arc<Self>, expiring: &[Expiring]) -> Result<Vec<RecordingPath>, Error> {
+    /// Erases what is free in one rotation, and parks what is held; gives what a floor or a restriction keeps.
+    async fn erase_free(
+        self: &Arc<Self>,
+        expiring: &[Expiring],
+    ) -> Result<Vec<(RecordingPath, Parts, Blocked)>, Error> {
         let wanted: Vec<Wanted> = expiring.iter().map(|it| Wanted::Recording(it.at, it.parts)).collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let cleared = self.clear(wanted).await?;
-        let blocked: Vec<RecordingPath> = cleared
-            .blocked
-            .iter()
-            .filter_map(|(wanted, _)| match wanted {
-                Wanted::Recording(at, _) => Some(*at),
-                Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
-            })
-            .collect();
+        let cleared = self.clear_expired(wanted).await?;
         if let Some(clearance) = cleared.clearance {
-            let inner = self.clone();
-            self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await;
-            match inner.keys.commit(Mutation::new(clearance.changes())).await {
-                Ok(_) => {}
-                // Somebody erased a part of the batch, or the tenant: the next look finds what is left.
-                Err(CommitError::Gone) => return Ok(Vec::new()),
-                Err(error) => return Err(error.into()),
-            }
-            if !self.sessions.cut(Cut::Erased, |at, _| clearance.covers(at)).await {
-                tracing::error!("a session holds on to what has expired");
-            }
-            self.sweep_wake.notify_one();
-            let gone = expiring.iter().filter(|it| clearance.covers(&it.at));
+            let freed: HashSet<RecordingPath> = clearance.erases().iter().filter_map(recording).collect();
+            let gone = expiring.iter().filter(|it| freed.contains(&it.at));
             let late = gone.clone().filter(|it| it.late).count() as u64;
-            self.expiry.expired.fetch_add(gone.count() as u64, Ordering::Relaxed);
+            let gone = gone.count() as u64;
+            self.erase_batch(&Actor::gateway(), clearance).await?;
+            self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
-        Ok(blocked)
+        let kept = cleared.blocked.into_iter().filter_map(|(wanted, stands)| match wanted {
+            Wanted::Recording(at, parts) => Some((at, parts, stands)),
+            Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
+        });
+        Ok(kept.collect())
     }
 
     /// Sees to it that the runner does not meet again and again what it may not erase.
-    async fn set_aside(self: &Arc<Self>, blocked: Vec<RecordingPath>, now: Timestamp) -> Result<(), Error> {
-        for at in blocked {
+    async fn set_aside(&self, kept: Vec<(RecordingPath, Parts, Blocked)>, now: Timestamp) -> Result<(), Error> {
+        for (at, parts, stands) in kept {
+            let _alone = self.keeping.write().await;
             let Some(entry) = self.keys.entry(at)? else { continue };
-            let minute = Minute::begun(now);
-            let parts = Parts {
-                audio: entry.audio_present && entry.keeping.audio_due <= minute,
-                facts: entry.facts_present && entry.keeping.facts_due <= minute,
-            };
-            // Asked again under the lock that a lift needs, one at a time.
-            let cleared = self.clear(vec![Wanted::Recording(at, parts)]).await?;
-            let Some((standing, (_, stands))) = cleared.standing.zip(cleared.blocked.into_iter().next()) else {
-                // It is free by now.
-                continue;
-            };
-            let _alone = self.keepings.alone().await;
-            let Some(entry) = self.keys.entry(at)? else { continue };
-            if let Blocked::Hold(hold) = &stands {
-                self.park_expiry(&standing, hold, at, &entry, parts).await?;
-                continue;
-            }
             let again = match stands {
                 Blocked::Floor { until, .. } => until,
                 Blocked::Restricted | Blocked::Hold(_) => now.plus_ms(AGAIN_MS),

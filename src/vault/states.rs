@@ -94,7 +94,8 @@ impl Vault {
         let inner = &self.0;
         inner.running()?;
         let (handle, subscriber) = inner.find_subscriber_in(&actor.scope, tenant, name)?;
-        let now = inner.clock.now();
+        // Times of the policy count from it.
+        let now = inner.witnessed_now().await?;
         {
             let _alone = inner.gate.write().await;
             inner
@@ -102,11 +103,11 @@ impl Vault {
                     if state.deactivated_ms == 0 {
                         state.deactivated_ms = now.0;
                     }
-                    Ok(Vec::new())
+                    Ok(vec![inner.rules_changed(handle)?])
                 })
                 .await?;
         }
-        inner.redue(handle, Some(subscriber)).await?;
+        inner.due_wake.notify_one();
         self.subscriber(actor, tenant, name)
     }
 
@@ -155,7 +156,7 @@ impl Vault {
         if restricted {
             inner.cut_restricted(tenant, subscriber).await?;
         }
-        inner.redue(tenant, subscriber).await?;
+        inner.redue(tenant).await?;
         if !restricted {
             inner.run_all_lifted().await?;
             inner.go_on_with(tenant).await?;
@@ -299,30 +300,4 @@ fn block_name(tenant: &Holder, name: &str) -> ValueName {
 /// The name of a tenant, repeated by whoever wants to close or purge it.
 pub(crate) fn check_confirm(name: &str, confirm: &str) -> Result<(), Error> {
     if name == confirm { Ok(()) } else { Err(invalid("confirm", "repeat the tenant's name".to_owned())) }
-}
-
-impl Inner {
-    /// The policy of a tenant.
-    pub(crate) fn policy(
-        &self,
-        tenant: TenantHandle,
-    ) -> Result<std::sync::Arc<crate::domain::retention::Policy>, Error> {
-        use crate::domain::retention::{Parameters, Policy, presets};
-        let (settings, _) = self.settings(tenant)?;
-        let preset = presets::find(&settings.policy).or_else(|| presets::find("dev"));
-        let text = preset.map_or("", |preset| preset.text);
-        let keep = "365d".parse().ok();
-        Policy::parse(text, Parameters { keep })
-            .or_else(|_| Policy::parse(text, Parameters { keep: None }))
-            .map(std::sync::Arc::new)
-            .map_err(|error| Error::Internal(error.to_string()))
-    }
-
-    pub(crate) async fn redue(
-        &self,
-        _tenant: TenantHandle,
-        _subscriber: Option<SubscriberHandle>,
-    ) -> Result<(), Error> {
-        Ok(())
-    }
 }

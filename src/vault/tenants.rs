@@ -39,7 +39,7 @@ pub(crate) struct Settings {
     pub policy: String,
     /// When it was created.
     pub created: Timestamp,
-    /// How often the policy was set.
+    /// How often the policy was set or a state changed that its rules go by.
     pub policy_revision: u64,
     /// What the due times of what is stored were last made from.
     pub due_revision: u64,
@@ -61,6 +61,18 @@ impl Settings {
             room.then(|| self.grounds.push(ground.to_owned())).map(|()| self.grounds.len() - 1)
         })?;
         u8::try_from(at + 1).ok()
+    }
+
+    /// The number of a ground that was added before; 0 where it was not.
+    pub fn ground_number(&self, ground: &str) -> u8 {
+        let at = self.grounds.iter().position(|known| known == ground);
+        at.and_then(|at| u8::try_from(at + 1).ok()).unwrap_or(0)
+    }
+
+    /// Says that a rule, or a state that rules go by, is another from this command on: everything stored is to be made due
+    /// anew.
+    pub fn rules_changed(&mut self) {
+        self.policy_revision += 1;
     }
 
     /// The ground that a number in an entry stands for.
@@ -129,13 +141,13 @@ impl Vault {
         if new.residency == Residency::Both && regions.len() < 2 {
             return Err(invalid("residency", "`both` needs a group of two regions; send `home-only`".to_owned()));
         }
-        check_name("policy", &new.policy)?;
+        let chosen = new.policy.read()?;
 
         let (tenant, row, secret) = (TenantHandle(random()), RowId(random()), Secret::random());
-        let settings = Settings {
+        let mut settings = Settings {
             home: new.home,
             residency: new.residency,
-            policy: new.policy,
+            policy: String::new(),
             created: self.0.clock.now(),
             policy_revision: 0,
             due_revision: 0,
@@ -144,12 +156,17 @@ impl Vault {
             restricted: false,
             ever_restricted: false,
         };
+        chosen.enter(&mut settings)?;
+        // Nothing is stored that would have to be made due by it.
+        settings.due_revision = settings.policy_revision;
+        let policy = chosen.change(tenant, row, &secret);
         let name = values::name(row, envelope::Kind::TenantSettings);
         let envelope = values::seal(&settings.to_stored(), &secret, &name);
         let logged = self.0.audit_birth(actor, tenant, row, &secret);
         let mut changes = vec![
             Change::AddTenant { tenant, row, secret, name: new.name.clone() },
             Change::PutValue { owner: Owner::Tenant(tenant), name, envelope },
+            policy,
         ];
         changes.extend(logged);
         self.0.keys.commit(Mutation::new(changes)).await?;
@@ -286,6 +303,16 @@ impl Inner {
         let stored: stored::TenantSettings = values::read(&self.keys, holder.row, &holder.secret)?
             .ok_or_else(|| Error::Corrupt("a tenant's settings are missing".to_owned()))?;
         Ok((Settings::from_stored(stored), holder))
+    }
+
+    /// The change that has everything of a tenant made due anew, for a command that changes something else that rules go by.
+    /// The caller holds `settings_lock`.
+    pub(crate) fn rules_changed(&self, tenant: TenantHandle) -> Result<Change, Error> {
+        let (mut settings, holder) = self.settings(tenant)?;
+        settings.rules_changed();
+        let name = values::name(holder.row, envelope::Kind::TenantSettings);
+        let envelope = values::seal(&settings.to_stored(), &holder.secret, &name);
+        Ok(Change::PutValue { owner: Owner::Tenant(tenant), name, envelope })
     }
 
     /// Changes a tenant's settings: the only way to. `change` sees them as they are and may refuse; what it returns goes

@@ -189,7 +189,7 @@ impl House {
                     name: "acme".to_owned(),
                     home: "eu-west-2".to_owned(),
                     residency: Residency::Both,
-                    policy: "circleloop".to_owned(),
+                    policy: "circleloop".into(),
                 },
             )
             .await

@@ -28,7 +28,10 @@ use super::{
 };
 use crate::{
     crypto::{envelope, random, secret::Secret},
-    domain::id::{ObjectId, PeriodHandle, RowId},
+    domain::{
+        id::{ObjectId, PeriodHandle, RowId},
+        time::Timestamp,
+    },
     journal::Pending,
     keys::{Change, CommitError, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
     object::StoreError,
@@ -190,6 +193,9 @@ impl Track {
         self.audio_row.state = 1;
         self.facts_row.state = 1;
         changes.extend(self.put_rows()?);
+        let inner = self.inner.clone();
+        let _keeping = inner.keeping.read().await;
+        changes.push(inner.keep_running(self.path)?);
         let (name, period) = &self.open_row;
         let secret = self.inner.keys.period(self.path.tenant, *period)?.ok_or(Error::Erased)?.secret;
         let entry =
@@ -391,6 +397,9 @@ impl Track {
         self.facts_row.state = 2;
         self.facts_row.length = self.stored;
         let mut changes = self.put_rows()?;
+        let inner = self.inner.clone();
+        let _keeping = inner.keeping.read().await;
+        changes.push(inner.keep_ended(self.path, self.start(), inner.clock.now(), None)?);
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
         changes.extend(self.doom_unlisted()?);
         self.inner.keys.commit(Mutation::new(changes)).await?;
@@ -460,6 +469,11 @@ impl Track {
         let name = values::name_with(self.row, envelope::Kind::Slice, &self.next_ordinal.to_be_bytes());
         let next_object = ObjectId(random());
         let stored = self.stored + sealed.length;
+        let inner = self.inner.clone();
+        let _keeping = match finish {
+            Some(_) => Some(inner.keeping.read().await),
+            None => None,
+        };
         // A day's counters may close between two tries; anything else that is gone is the recording itself.
         for last_try in [false, true] {
             let mut changes = vec![Change::PutValue {
@@ -528,6 +542,8 @@ impl Track {
         self.facts_row.duration_seconds = stated.duration_seconds;
         self.facts_row.mismatch = stated.mismatch;
         let mut changes = self.put_rows()?;
+        let end = Timestamp(stated.end_ms);
+        changes.push(self.inner.keep_ended(self.path, self.start(), end, stated.duration_seconds)?);
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
 
         let today = self.inner.clock.now().day();
@@ -548,6 +564,11 @@ impl Track {
         let envelope = values::seal_as(envelope::Kind::OpenCounters, &counted, &secret, &name);
         changes.push(Change::PutValue { owner: Owner::Period(tenant, period), name, envelope });
         Ok(changes)
+    }
+
+    /// When the call began, while the facts tell.
+    fn start(&self) -> Option<Timestamp> {
+        self.facts.as_ref().map(|_| Timestamp(self.facts_row.start_ms))
     }
 
     /// The audio row and, unless they were erased apart, the facts.

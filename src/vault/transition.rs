@@ -264,16 +264,18 @@ impl Inner {
 
     /// Closes the account; the policy's times count from now.
     async fn close_now(self: &Arc<Self>, tenant: TenantHandle, and: Vec<Change>) -> Result<(), Error> {
-        let at = self.clock.now();
+        let at = self.witnessed_now().await?;
         {
             let _alone = self.gate.write().await;
             self.change_settings(tenant, |settings| {
                 settings.state = TenantState::Closed { at };
+                settings.rules_changed();
                 Ok(and)
             })
             .await?;
         }
-        self.redue(tenant, None).await
+        self.due_wake.notify_one();
+        Ok(())
     }
 
     /// Forgets the tenant, or as much of it as may go.

@@ -112,7 +112,7 @@ impl World {
             residency: Residency::HomeOnly,
             policy: policy.into(),
         };
-        self.vault().create_tenant(new).await.expect("created");
+        self.vault().create_tenant(&admin("anna"), new).await.expect("created");
     }
 
     /// What a switch would send.
@@ -163,7 +163,7 @@ impl World {
     /// The audio, as a customer hears it.
     pub async fn play(&self, id: RecordingId) -> Result<Vec<u8>, Error> {
         let all = PlayRange::Bytes { start: 0, end: None };
-        let mut playback = self.vault().play(&Scope::All, id, all, "admin/anna", "h2").await?;
+        let mut playback = self.vault().play(&admin("anna"), id, all, "h2").await?;
         let mut audio = Vec::new();
         while let Some(chunk) = playback.next().await {
             audio.extend_from_slice(&chunk?);

@@ -190,7 +190,8 @@ pub async fn tenant(link: Link, name: &str, residency: v1::Residency) {
         name: name.into(),
         home: "eu-west-2".into(),
         residency: residency.into(),
-        policy: "test".into(),
+        policy: "dev".into(),
+        keep: String::new(),
     };
     TenantServiceClient::new(link).create_tenant(request).await.expect("created");
 }

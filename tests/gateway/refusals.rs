@@ -171,7 +171,8 @@ async fn each_field_that_is_wrong_is_named() {
             name: name.into(),
             home: home.into(),
             residency: Residency::HomeOnly.into(),
-            policy: "p".into(),
+            policy: "dev".into(),
+            keep: String::new(),
         };
         let link = gateway.link("admin", TRANSPORTS[0]);
         let refused = v1::tenant_service_client::TenantServiceClient::new(link).create_tenant(request).await;

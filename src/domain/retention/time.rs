@@ -175,7 +175,7 @@ pub(super) fn midnight(date: Date) -> Timestamp {
 }
 
 /// A moment for people: to the minute, UTC.
-pub(super) fn spoken(moment: Timestamp) -> String {
+pub fn spoken(moment: Timestamp) -> String {
     match jiff::Timestamp::from_millisecond(moment.0).and_then(|moment| moment.round(Unit::Minute)) {
         Ok(moment) => moment.strftime("%Y-%m-%d %H:%M UTC").to_string(),
         Err(_) => "never".to_owned(),

@@ -56,9 +56,9 @@ impl<S: Store> Planner<'_, S> {
             (ties.parties, ties.wrapped) = (above.parties, above.wrapped);
         } else {
             (ties.parties, ties.wrapped) = bound_to(at, new.parties, new.wrapped)?;
-        }
-        if !self.all_live(at.tenant, &ties.parties)? {
-            return Err(CommitError::Gone);
+            if !self.all_live(at.tenant, &ties.parties)? {
+                return Err(CommitError::Gone);
+            }
         }
         let bond = self.bond(at, new.row, &ties)?;
         let recording = Recording {

@@ -120,7 +120,6 @@ fn erasing_the_audio_leaves_the_facts_and_the_other_way_round() {
         for (kind, owner, secret) in [
             (Kind::Audio, Owner::Audio(at), &audio_secret),
             (Kind::Slice, Owner::Audio(at), &audio_secret),
-            (Kind::Listening, Owner::Audio(at), &audio_secret),
             (Kind::Facts, Owner::Facts(at), &facts_secret),
         ] {
             let (name, envelope) = value(audio.row, kind, b"", secret);
@@ -137,17 +136,17 @@ fn erasing_the_audio_leaves_the_facts_and_the_other_way_round() {
 
     assert_eq!(sweep_all(&keys, 10).len(), 1);
     let kinds = |row| {
-        [Kind::Audio, Kind::Slice, Kind::Listening, Kind::Facts]
+        [Kind::Audio, Kind::Slice, Kind::Facts]
             .map(|kind| keys.values(row, kind).expect("reads").len())
     };
-    assert_eq!(kinds(audio.row), [0, 0, 0, 1]);
-    assert_eq!(kinds(other.row), [1, 1, 1, 0]);
+    assert_eq!(kinds(audio.row), [0, 0, 1]);
+    assert_eq!(kinds(other.row), [1, 1, 0]);
 
     // The second half takes the entry with it.
     commit(&keys, vec![Change::EraseRecording { at: first, parts: Parts::BOTH }]).expect("erases");
     assert!(keys.facts_leaf(first).expect("reads").is_none());
     sweep_all(&keys, 10);
-    assert_eq!(kinds(audio.row), [0, 0, 0, 0]);
+    assert_eq!(kinds(audio.row), [0, 0, 0]);
 }
 
 #[test]

@@ -4,10 +4,10 @@ use super::{
     super::*,
     attacker::Key,
     medium::{Disk, Left},
-    model::{Forgotten, Model, Recording, Subscriber, Tenant, check},
+    model::{Forgotten, Held, Model, Recording, Subscriber, Tenant, check, check_found},
     open, open_with, sweep_all,
 };
-use crate::crypto::random;
+use crate::{crypto::random, domain::time::Minute};
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +20,15 @@ enum Step {
     AddSubscribers(u8, u8),
     AddPeriod(u8),
     AddRecordings(u8, u8, u8),
+    /// One that is bound to so many others, wrapped or not.
+    AddBound(u8, u8, bool),
+    AddChild(u8),
+    SetKeeping(u8, [u8; 3]),
+    BindParties(u8, u8, bool),
+    RenewFacts(u8),
+    Log(u8),
+    /// Everything at once, and then something that is refused.
+    Refused(u8),
     AddObject(u8),
     DoomObject(u8),
     EraseTenant(u8),
@@ -53,6 +62,15 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (any::<u8>(), 1u8..6).prop_map(|(of, count)| Step::AddSubscribers(of, count)),
         1 => any::<u8>().prop_map(Step::AddPeriod),
         8 => (any::<u8>(), 1u8..9, 0u8..3).prop_map(|(of, count, objects)| Step::AddRecordings(of, count, objects)),
+        4 => (any::<u8>(), 1u8..4, any::<bool>())
+            .prop_map(|(of, parties, wrapped)| Step::AddBound(of, parties, wrapped)),
+        3 => any::<u8>().prop_map(Step::AddChild),
+        4 => (any::<u8>(), any::<[u8; 3]>()).prop_map(|(of, what)| Step::SetKeeping(of, what)),
+        2 => (any::<u8>(), 0u8..4, any::<bool>())
+            .prop_map(|(of, parties, wrapped)| Step::BindParties(of, parties, wrapped)),
+        1 => any::<u8>().prop_map(Step::RenewFacts),
+        1 => (1u8..5).prop_map(Step::Log),
+        1 => any::<u8>().prop_map(Step::Refused),
         2 => any::<u8>().prop_map(Step::AddObject),
         1 => any::<u8>().prop_map(Step::DoomObject),
         1 => any::<u8>().prop_map(Step::EraseTenant),
@@ -85,6 +103,7 @@ struct World {
     /// Objects the sweeper must have handed out once everything is swept.
     doomed: BTreeSet<ObjectId>,
     swept: BTreeSet<ObjectId>,
+    receipts: Vec<ReceiptId>,
     counter: u32,
 }
 
@@ -99,6 +118,7 @@ impl World {
             forgotten: Forgotten::default(),
             doomed: BTreeSet::new(),
             swept: BTreeSet::new(),
+            receipts: Vec::new(),
             counter: 0,
         }
     }
@@ -117,16 +137,7 @@ impl World {
     }
 
     fn recording(&self, pick: u8) -> Option<RecordingPath> {
-        let all = self.model.tenants.iter().flat_map(|(tenant, below)| {
-            below.subscribers.iter().flat_map(|(subscriber, below)| {
-                below.recordings.keys().map(|recording| RecordingPath {
-                    tenant: *tenant,
-                    subscriber: *subscriber,
-                    recording: *recording,
-                })
-            })
-        });
-        pick_from(all, pick)
+        pick_from(self.model.recordings().map(|(at, _)| at), pick)
     }
 
     fn name(&mut self) -> String {
@@ -165,8 +176,64 @@ impl World {
             }
             Step::AddRecordings(of, count, objects) => {
                 let (tenant, subscriber) = self.subscriber(*of)?;
+                for number in 0..*count {
+                    let new = New { objects: *objects, keeping: keeping([number, *objects, *of]), ..New::default() };
+                    changes.push(add_recording(&mut after, tenant, subscriber, new)?);
+                }
+            }
+            Step::AddBound(of, parties, wrapped) => {
+                let (tenant, subscriber) = self.subscriber(*of)?;
+                let parties = self.parties(tenant, subscriber, *of, *parties);
+                let new = New { objects: 1, parties, wrapped: *wrapped, keeping: keeping([*of; 3]), parent: None };
+                changes.push(add_recording(&mut after, tenant, subscriber, new)?);
+            }
+            Step::AddChild(of) => {
+                let at = self.recording(*of)?;
+                let parent = recording_of(&mut after, at)?;
+                if parent.audio.is_none() || parent.parent.is_some() {
+                    return None;
+                }
+                let new = New {
+                    objects: 1,
+                    parent: Some(at.recording),
+                    parties: parent.parties.clone(),
+                    wrapped: parent.wrapped,
+                    keeping: keeping([*of; 3]),
+                };
+                changes.push(add_recording(&mut after, at.tenant, at.subscriber, new)?);
+            }
+            Step::SetKeeping(of, what) => {
+                let (at, keeping) = (self.living(*of)?, keeping(*what));
+                recording_of(&mut after, at)?.keeping = keeping;
+                changes.push(Change::SetKeeping { at, keeping });
+            }
+            Step::BindParties(of, parties, wrapped) => {
+                let at = self.living(*of)?;
+                let parties = self.parties(at.tenant, at.subscriber, *of, *parties);
+                let recording = recording_of(&mut after, at)?;
+                if recording.parent.is_some() {
+                    return None;
+                }
+                let family = [vec![at.recording], recording.children.clone()].concat();
+                for recording in family {
+                    let recording = recording_of(&mut after, RecordingPath { recording, ..at })?;
+                    recording.parties.clone_from(&parties);
+                    recording.wrapped = *wrapped && !parties.is_empty();
+                }
+                changes.push(Change::BindParties { at, parties, wrapped: *wrapped });
+            }
+            Step::RenewFacts(of) => {
+                let (at, facts): (_, Key) = (self.living(*of)?, random());
+                let recording = recording_of(&mut after, at)?;
+                recording.facts?;
+                recording.facts = Some(facts);
+                changes.push(Change::RenewFacts { at, facts: Secret::from_bytes(&facts) });
+            }
+            Step::Log(count) => {
                 for _ in 0..*count {
-                    changes.push(add_recording(&mut after, tenant, subscriber, *objects)?);
+                    let leaf = random::<9>().to_vec();
+                    after.log.push(leaf.clone());
+                    changes.push(Change::Log { leaf, under: None });
                 }
             }
             Step::AddObject(of) => {
@@ -188,7 +255,7 @@ impl World {
             }
             Step::EraseSubscriber(of) => {
                 let (tenant, subscriber) = self.subscriber(*of)?;
-                after.tenants.get_mut(&tenant)?.subscribers.remove(&subscriber);
+                after.erase_subscriber(tenant, subscriber);
                 changes.push(Change::EraseSubscriber(tenant, subscriber));
             }
             Step::ErasePeriod(of) => {
@@ -207,12 +274,35 @@ impl World {
             Step::Replace(of) => {
                 let at = self.recording(*of)?;
                 erase_recording(&mut after, at, Parts::BOTH);
-                changes.push(add_recording(&mut after, at.tenant, at.subscriber, 1)?);
+                let new = New { objects: 1, ..New::default() };
+                changes.push(add_recording(&mut after, at.tenant, at.subscriber, new)?);
                 changes.push(Change::EraseRecording { at, parts: Parts::BOTH });
             }
             _ => return None,
         }
-        Some((Mutation::new(changes), after))
+        // Some erasures have receipts.
+        let receipt = changes.iter().any(Change::erases).then(|| ReceiptId(random())).filter(|id| id.0[0] % 2 == 0);
+        if receipt.is_some() {
+            changes.push(Change::Log { leaf: b"erased".to_vec(), under: None });
+            after.log.push(b"erased".to_vec());
+        }
+        Some((Mutation { changes, receipt }, after))
+    }
+
+    fn living(&self, pick: u8) -> Option<RecordingPath> {
+        let living = self.model.recordings().filter(|(_, own)| own.audio.or(own.facts).is_some());
+        pick_from(living.map(|(at, _)| at), pick)
+    }
+
+    /// So many other subscribers of a tenant, ascending.
+    fn parties(&self, tenant: TenantHandle, owner: SubscriberHandle, pick: u8, count: u8) -> Vec<SubscriberHandle> {
+        let others: Vec<_> = self.model.tenants[&tenant].subscribers.keys().filter(|own| **own != owner).collect();
+        let mut parties: Vec<_> = (0..count)
+            .filter_map(|more| pick_from(others.iter(), pick.wrapping_add(more)).map(|party| **party))
+            .collect();
+        parties.sort_unstable();
+        parties.dedup();
+        parties
     }
 
     fn accept(&mut self, after: Model) {
@@ -237,9 +327,29 @@ impl World {
     fn run(&mut self, step: &Step) {
         match step {
             Step::Restart { power } => self.reopen(*power),
+            Step::Refused(of) => {
+                let mut changes = Vec::new();
+                for step in [
+                    Step::AddBound(*of, 2, true),
+                    Step::AddChild(*of),
+                    Step::SetKeeping(*of, [*of; 3]),
+                    Step::Log(2),
+                    Step::BindParties(*of, 2, true),
+                    Step::EraseRecordings(vec![*of], true, false),
+                ] {
+                    changes.extend(self.draw_up(&step).into_iter().flat_map(|(mutation, _)| mutation.changes));
+                }
+                let nowhere = TenantHandle(random());
+                changes.push(super::new_recording(nowhere, SubscriberHandle(random()), 0).1);
+                let before = self.disk.image();
+                assert!(super::block_on(self.keys().commit(Mutation::new(changes))).is_err());
+                assert!(self.disk.image() == before, "a refused mutation wrote something");
+            }
             Step::Sweep(max) => {
                 let objects = sweep_all(self.keys(), usize::from(*max));
                 self.swept.extend(objects);
+                // A step says at most once that nothing is left of a receipt; afterwards nothing is left of any.
+                assert!(self.receipts.iter().all(|id| !self.keys().doomed_under(*id).expect("reads")));
                 assert_eq!(self.keys().doomed_count(), 0);
                 assert!(self.doomed.is_subset(&self.swept), "an erased object was not handed to the sweeper");
                 assert!(self.swept.is_disjoint(&self.model.objects()), "the sweeper was handed a living object");
@@ -267,32 +377,72 @@ impl World {
             }
             plain => {
                 let Some((mutation, after)) = self.draw_up(plain) else { return };
-                super::block_on(self.keys().commit(mutation)).expect("commits");
+                self.receipts.extend(mutation.receipt);
+                let first = self.model.log.len() as u64;
+                let committed = super::block_on(self.keys().commit(mutation)).expect("commits");
+                assert_eq!(committed.log, first..after.log.len() as u64);
                 self.accept(after);
             }
         }
     }
 }
 
-fn add_recording(after: &mut Model, tenant: TenantHandle, subscriber: SubscriberHandle, objects: u8) -> Option<Change> {
+/// What differs between the recordings that are made.
+#[derive(Default)]
+struct New {
+    objects: u8,
+    keeping: Keeping,
+    parent: Option<RecordingHandle>,
+    parties: Vec<SubscriberHandle>,
+    wrapped: bool,
+}
+
+fn add_recording(
+    after: &mut Model,
+    tenant: TenantHandle,
+    subscriber: SubscriberHandle,
+    New { objects, keeping, parent, parties, wrapped }: New,
+) -> Option<Change> {
     let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
     let (row, audio, facts): (_, Key, Key) = (RowId(random()), random(), random());
     let objects: Vec<_> = (0..objects).map(|_| ObjectId(random())).collect();
-    let new = Recording { row, audio: Some(audio), facts: Some(facts), objects: objects.iter().copied().collect() };
-    after.tenants.get_mut(&tenant)?.subscribers.get_mut(&subscriber)?.recordings.insert(at.recording, new);
-    let (audio, facts) = (Secret::from_bytes(&audio), Secret::from_bytes(&facts));
-    Some(Change::AddRecording {
-        at,
+    let new = Recording {
         row,
-        kind: 1,
-        audio,
-        facts,
-        objects,
-        keeping: Keeping::default(),
-        parent: None,
-        parties: Vec::new(),
-        wrapped: false,
-    })
+        audio: Some(audio),
+        facts: Some(facts),
+        objects: objects.iter().copied().collect(),
+        keeping,
+        parent,
+        children: Vec::new(),
+        parties: parties.clone(),
+        wrapped: wrapped && !parties.is_empty(),
+        held: Held(Parts::BOTH),
+    };
+    let own = after.tenants.get_mut(&tenant)?.subscribers.get_mut(&subscriber)?;
+    own.recordings.insert(at.recording, new);
+    // A child is bound as its parent is.
+    let (parties, wrapped) = match parent {
+        Some(parent) => {
+            own.recordings.get_mut(&parent)?.children.push(at.recording);
+            (Vec::new(), false)
+        }
+        None => (parties, wrapped),
+    };
+    let (audio, facts) = (Secret::from_bytes(&audio), Secret::from_bytes(&facts));
+    Some(Change::AddRecording { at, row, kind: 1, audio, facts, objects, keeping, parent, parties, wrapped })
+}
+
+/// Some keeping or other: often never due, rarely restricted.
+fn keeping([audio, facts, rest]: [u8; 3]) -> Keeping {
+    let due = |byte: u8| if byte.is_multiple_of(3) { Minute::NEVER } else { Minute(u32::from(byte % 16)) };
+    Keeping {
+        audio_due: due(audio),
+        facts_due: due(facts),
+        restricted: rest.is_multiple_of(7),
+        jurisdiction: if rest.is_multiple_of(2) { *b"DE" } else { [0; 2] },
+        ended: Minute(u32::from(rest)),
+        ..Keeping::default()
+    }
 }
 
 fn recording_of(model: &mut Model, at: RecordingPath) -> Option<&mut Recording> {
@@ -301,16 +451,29 @@ fn recording_of(model: &mut Model, at: RecordingPath) -> Option<&mut Recording> 
 
 fn erase_recording(model: &mut Model, at: RecordingPath, parts: Parts) {
     let Some(recording) = recording_of(model, at) else { return };
-    if parts.audio {
+    let held = &mut recording.held.0;
+    let mut children = Vec::new();
+    if parts.audio && held.audio {
+        held.audio = false;
         recording.audio = None;
         recording.objects.clear();
+        children = std::mem::take(&mut recording.children);
     }
     if parts.facts {
+        held.facts = false;
         recording.facts = None;
     }
-    if recording.audio.is_none() && recording.facts.is_none() {
-        let subscriber = model.tenants.get_mut(&at.tenant).and_then(|t| t.subscribers.get_mut(&at.subscriber));
-        subscriber.expect("it holds the recording").recordings.remove(&at.recording);
+    let (gone, parent) = (!held.audio && !held.facts, recording.parent);
+    if let Some(subscriber) = model.tenants.get_mut(&at.tenant).and_then(|t| t.subscribers.get_mut(&at.subscriber)) {
+        if gone {
+            subscriber.recordings.remove(&at.recording);
+        }
+        if let Some(parent) = parent.filter(|_| gone).and_then(|parent| subscriber.recordings.get_mut(&parent)) {
+            parent.children.retain(|own| *own != at.recording);
+        }
+    }
+    for child in children {
+        erase_recording(model, RecordingPath { recording: child, ..at }, Parts::BOTH);
     }
 }
 
@@ -339,6 +502,7 @@ proptest! {
             world.run(step);
             assert!(!world.disk.is_dead());
             assert!(Model::of(world.keys()) == world.model, "the store and the model differ");
+            check_found(world.keys(), &world.model);
             check(&world.disk, &world.model, &world.forgotten);
         }
         world.run(&Step::Restart { power: true });

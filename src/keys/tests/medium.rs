@@ -98,6 +98,11 @@ impl Disk {
         state.durable = before;
     }
 
+    /// Rows of the batch that was written last.
+    pub fn last_batch(&self) -> usize {
+        self.lock().logged.last().expect("something was written").0.len()
+    }
+
     /// Has the slot's commit wait until the gate opens: by [`Disk::open_gate`], or when the guard is dropped.
     pub fn close_gate(self: &Arc<Self>) -> Gate {
         self.lock().gate_closed = true;

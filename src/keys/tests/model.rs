@@ -5,11 +5,14 @@ use super::{
     attacker::{Haul, Key},
     medium::Disk,
 };
+use crate::domain::time::Minute;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Model {
     pub tenants: BTreeMap<TenantHandle, Tenant>,
+    /// Leaves of the audit log.
+    pub log: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Debug)]
@@ -32,9 +35,32 @@ pub struct Subscriber {
 #[derive(Clone, PartialEq, Debug)]
 pub struct Recording {
     pub row: RowId,
+    /// None when it was erased, and when somebody was whom it is bound to.
     pub audio: Option<Key>,
     pub facts: Option<Key>,
     pub objects: BTreeSet<ObjectId>,
+    pub keeping: Keeping,
+    pub parent: Option<RecordingHandle>,
+    pub children: Vec<RecordingHandle>,
+    pub parties: Vec<SubscriberHandle>,
+    pub wrapped: bool,
+    pub held: Held,
+}
+
+/// Which leaves the page holds, dead or not. No reader tells it of a dead one, so it takes no part in comparisons.
+#[derive(Clone, Copy, Debug)]
+pub struct Held(pub Parts);
+
+impl PartialEq for Held {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Recording {
+    pub fn due(&self) -> Minute {
+        self.keeping.due(self.held.0.audio, self.held.0.facts)
+    }
 }
 
 impl Model {
@@ -61,7 +87,32 @@ impl Model {
             };
             model.tenants.insert(handle, tenant);
         }
+        for number in 0..keys.log_size() {
+            model.log.push(keys.log_leaf(number).expect("reads").expect("a leaf of the log is there"));
+        }
+        assert!(keys.log_leaf(keys.log_size()).expect("reads").is_none());
         model
+    }
+
+    pub fn recordings(&self) -> impl Iterator<Item = (RecordingPath, &Recording)> + Clone {
+        self.tenants.iter().flat_map(|(tenant, below)| {
+            below.subscribers.iter().flat_map(|(subscriber, below)| {
+                below.recordings.iter().map(|(recording, own)| {
+                    (RecordingPath { tenant: *tenant, subscriber: *subscriber, recording: *recording }, own)
+                })
+            })
+        })
+    }
+
+    /// Takes a subscriber out; what was wrapped for it dies.
+    pub fn erase_subscriber(&mut self, tenant: TenantHandle, subscriber: SubscriberHandle) {
+        let Some(tenant) = self.tenants.get_mut(&tenant) else { return };
+        tenant.subscribers.remove(&subscriber);
+        let recordings = tenant.subscribers.values_mut().flat_map(|own| own.recordings.values_mut());
+        for recording in recordings.filter(|recording| recording.wrapped && recording.parties.contains(&subscriber)) {
+            (recording.audio, recording.facts) = (None, None);
+            recording.objects.clear();
+        }
     }
 
     pub fn secrets(&self) -> HashSet<Key> {
@@ -97,25 +148,89 @@ fn recordings(
     subscriber: SubscriberHandle,
 ) -> BTreeMap<RecordingHandle, Recording> {
     let mut found = BTreeMap::new();
+    let mut living = Vec::new();
     let mut after = None;
     loop {
         // Two at a time, so that the continuation is tested too.
-        let leaves = keys.facts_leaves(tenant, subscriber, after, 2).expect("reads");
-        let Some(last) = leaves.last() else { return found };
-        assert!(after.is_none_or(|after| after < leaves[0].recording));
-        after = Some(last.recording);
-        for leaf in leaves {
-            let at = RecordingPath { tenant, subscriber, recording: leaf.recording };
-            let audio = keys.audio_leaf(at).expect("reads").expect("a listed recording lives");
-            assert_eq!(audio.audio.is_some(), leaf.audio_present);
+        let entries = keys.entries(tenant, subscriber, after, 2).expect("reads");
+        let Some((last, _)) = entries.last() else { break };
+        assert!(after.is_none_or(|after| after < entries[0].0));
+        after = Some(*last);
+        for (handle, entry) in entries {
+            let at = RecordingPath { tenant, subscriber, recording: handle };
+            assert_eq!(keys.entry(at).expect("reads").as_ref(), Some(&entry));
+            let audio = keys.audio_leaf(at).expect("reads");
+            let facts = keys.facts_leaf(at).expect("reads");
+            assert_eq!(audio.is_some(), entry.audio_present || entry.facts_present, "a dead one has no leaf");
+            if audio.is_some() {
+                living.push(handle);
+            }
+            let audio = audio.map(|leaf| (leaf.audio, leaf.objects));
+            let (audio, objects) = audio.unwrap_or_default();
+            let facts = facts.and_then(|leaf| leaf.facts);
+            assert_eq!((audio.is_some(), facts.is_some()), (entry.audio_present, entry.facts_present));
             let recording = Recording {
-                row: leaf.row,
-                audio: audio.audio.map(|secret| *secret.expose()),
-                facts: leaf.facts.map(|secret| *secret.expose()),
-                objects: audio.objects.into_iter().collect(),
+                row: entry.row,
+                audio: audio.map(|secret| *secret.expose()),
+                facts: facts.map(|secret| *secret.expose()),
+                objects: objects.into_iter().collect(),
+                keeping: entry.keeping,
+                parent: entry.parent,
+                children: entry.children,
+                parties: entry.parties,
+                wrapped: entry.wrapped,
+                held: Held(Parts::BOTH),
             };
-            found.insert(leaf.recording, recording);
+            found.insert(handle, recording);
         }
+    }
+    let listed = keys.facts_leaves(tenant, subscriber, None, usize::MAX).expect("reads");
+    assert!(listed.iter().map(|leaf| leaf.recording).eq(living), "exactly what lives is listed");
+    found
+}
+
+/// What is due by the truth, at every minute that makes a difference; who is bound; the tree over the log.
+pub fn check_found(keys: &KeyStore, model: &Model) {
+    let nobody = |_: TenantHandle, _: Option<SubscriberHandle>| false;
+    let mut minutes: BTreeSet<Minute> = model.recordings().map(|(_, recording)| recording.due()).collect();
+    minutes.insert(Minute::NONE);
+    minutes.remove(&Minute::NEVER);
+    for now in minutes {
+        let due: BTreeSet<RecordingPath> =
+            model.recordings().filter(|(_, recording)| recording.due() <= now).map(|(at, _)| at).collect();
+        let found = keys.due(now, usize::MAX, &nobody).expect("reads");
+        assert!(found.iter().all(|due| keys.entry(due.at).expect("reads").as_ref() == Some(&due.entry)));
+        assert!(found.iter().map(|due| due.at).collect::<BTreeSet<_>>() == due && found.len() == due.len());
+        assert_eq!(keys.due(now, 2, &nobody).expect("reads").len(), due.len().min(2));
+        let Some(one) = due.first() else { continue };
+        let skip = |tenant, subscriber| (tenant, subscriber) == (one.tenant, Some(one.subscriber));
+        let others = due.iter().filter(|at| !skip(at.tenant, Some(at.subscriber))).count();
+        assert_eq!(keys.due(now, usize::MAX, &skip).expect("reads").len(), others);
+    }
+    let first = |tenant: Option<TenantHandle>| {
+        let own = model.recordings().filter(|(at, _)| tenant.is_none_or(|tenant| at.tenant == tenant));
+        own.map(|(_, recording)| recording.due()).min().unwrap_or(Minute::NEVER)
+    };
+    assert_eq!(keys.next_due(None).expect("reads"), first(None));
+    for (tenant, below) in &model.tenants {
+        assert_eq!(keys.next_due(Some(*tenant)).expect("reads"), first(Some(*tenant)));
+        for subscriber in below.subscribers.keys() {
+            let binds = |recording: &Recording| {
+                recording.wrapped
+                    && recording.parties.contains(subscriber)
+                    && recording.audio.or(recording.facts).is_some()
+            };
+            let bound: BTreeSet<_> =
+                model.recordings().filter(|(at, own)| at.tenant == *tenant && binds(own)).map(|(at, _)| at).collect();
+            let found = keys.bound(*tenant, *subscriber).expect("reads");
+            assert!(found.iter().copied().collect::<BTreeSet<_>>() == bound && found.len() == bound.len());
+        }
+    }
+    let size = keys.log_size();
+    if size > 0 {
+        let needed = tlog_tiles::tlog::sub_tree_index(0, size, Vec::new());
+        assert_eq!(keys.log_hashes(&needed).expect("reads").len(), needed.len());
+        assert_eq!(super::log::root_by_the_store(keys, size), super::log::root_by_hand(&model.log));
     }
 }
 
