@@ -58,7 +58,7 @@ pub async fn read_again(mut hangup: Signal, file: PathBuf, identities: Arc<Ident
     while hangup.recv().await.is_some() {
         match list(&file, &identities) {
             Ok(()) => tracing::info!("the identities file was read again"),
-            // The file's own text may hold names; what is wrong is told by `quietus config check` and at the next start.
+            // What is wrong would repeat names of the file, and a log holds none; the next start tells it.
             Err(_) => tracing::error!("the identities file makes no sense; those of before stay"),
         }
     }

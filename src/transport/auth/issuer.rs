@@ -106,7 +106,7 @@ impl Issuer {
     }
 
     /// As in `iss`.
-    pub fn name(&self) -> &str {
+    pub fn issuer(&self) -> &str {
         &self.0.settings.issuer
     }
 

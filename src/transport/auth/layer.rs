@@ -111,7 +111,7 @@ impl Gateway {
 
     async fn by_signed_token(&self, token: &str) -> Result<Identity, Denied> {
         let unverified = oidc::unverified(token)?;
-        let issuer = self.issuers.iter().find(|issuer| issuer.name() == unverified.issuer);
+        let issuer = self.issuers.iter().find(|issuer| issuer.issuer() == unverified.issuer);
         let issuer = issuer.ok_or(Denied::Token("its issuer is not known here"))?;
         let judged = issuer.judge(token, &unverified, self.vault.now()).await?;
         Ok(Identity {
