@@ -112,6 +112,12 @@ actions! {
     ClockConfirm = 40 "clock.confirm",
     /// The ciphertext of something erased is gone.
     SweepDone = 41 "sweep.done",
+    /// A tenant said where it is told of its inbox.
+    WebhookSet = 42 "webhook.set",
+    /// A tenant's webhook was taken away.
+    WebhookRemove = 43 "webhook.remove",
+    /// Items were taken out of a tenant's inbox.
+    InboxAcknowledge = 44 "inbox.acknowledge",
 }
 
 impl Action {

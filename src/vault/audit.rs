@@ -96,6 +96,14 @@ pub(crate) struct Event {
     pub detail: Detail,
 }
 
+impl Event {
+    /// Something that was done to a tenant, with nothing to add.
+    pub(crate) fn of_tenant(action: Action, tenant: TenantHandle) -> Self {
+        let (about, detail) = (About::Tenant(tenant), Detail::default());
+        Self { action, about, grant: None, outcome: Outcome::Done, detail }
+    }
+}
+
 /// What an event has beside its action. Range and notes go into the subject part, the reason into the evidence.
 #[derive(Default)]
 pub(crate) struct Detail {

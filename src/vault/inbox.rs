@@ -10,10 +10,11 @@
 //!
 //! [`super::webhook`] delivers items; how far it got is part of the item.
 
-use super::{Actor, Error, Inner, Permission, Vault, tenants::invalid, values};
+use super::{Actor, Error, Inner, Permission, Vault, audit::Event, tenants::invalid, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
+        audit::Action,
         id::{PeriodHandle, PermissionId, ReceiptId, TenantHandle},
         time::{Day, Timestamp},
     },
@@ -158,6 +159,7 @@ impl Vault {
         }
         let taken = changes.len() as u64;
         if taken > 0 {
+            changes.extend(inner.audit(actor, Event::of_tenant(Action::InboxAcknowledge, handle)).await?);
             inner.keys.commit(Mutation::new(changes)).await?;
         }
         Ok(taken)

@@ -20,10 +20,11 @@
 //! which changes its address after it was checked gains nothing. `allow_private` in the configuration lifts the last rule, for
 //! gateways whose customers are inside.
 
-use super::{Actor, Error, Inner, Vault, inbox::Kept, permission::At, tenants::invalid, values};
+use super::{Actor, Error, Inner, Vault, audit::Event, inbox::Kept, permission::At, tenants::invalid, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
+        audit::Action,
         id::{PermissionId, ReceiptId, TenantHandle},
         time::Timestamp,
     },
@@ -259,8 +260,9 @@ impl Vault {
         };
         let name = values::name(holder.row, Kind::Webhook);
         let envelope = values::seal(&hook, &holder.secret, &name);
-        let change = Change::PutValue { owner: Owner::Tenant(handle), name, envelope };
-        inner.keys.commit(Mutation::new(vec![change])).await?;
+        let mut changes = vec![Change::PutValue { owner: Owner::Tenant(handle), name, envelope }];
+        changes.extend(inner.audit(actor, Event::of_tenant(Action::WebhookSet, handle)).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         inner.webhook_wake.notify_one();
         Ok(secret)
     }
@@ -287,7 +289,9 @@ impl Vault {
         let name = values::name(inner.tenant_holder(handle)?.row, Kind::Webhook);
         let there = inner.keys.value(&name)?.is_some();
         if there {
-            inner.keys.commit(Mutation::new(vec![Change::DropValue { name }])).await?;
+            let mut changes = vec![Change::DropValue { name }];
+            changes.extend(inner.audit(actor, Event::of_tenant(Action::WebhookRemove, handle)).await?);
+            inner.keys.commit(Mutation::new(changes)).await?;
         }
         Ok(there)
     }
