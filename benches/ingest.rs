@@ -244,6 +244,7 @@ impl World {
             home: REGION.into(),
             residency: v1::Residency::HomeOnly.into(),
             policy: "dev".into(),
+            keep: String::new(),
         };
         match TenantServiceClient::new(self.to_admin.clone()).create_tenant(create).await {
             Ok(_) => {}
