@@ -104,8 +104,10 @@ fn with<E, T>(
     })
 }
 
+type Read<'a, E> = dyn Fn(&[u64]) -> Result<Vec<Hash>, E> + 'a;
+
 struct Reader<'a, E> {
-    read: &'a dyn Fn(&[u64]) -> Result<Vec<Hash>, E>,
+    read: &'a Read<'a, E>,
     failed: RefCell<Option<E>>,
 }
 

@@ -162,6 +162,11 @@ impl Clearance {
     }
 }
 
+/// What is free, and what is not and why.
+type Judged = (Vec<Wanted>, Vec<(Wanted, Blocked)>);
+/// Is shown a recording and everything that stands in its way.
+type Visit<'a> = dyn FnMut(RecordingPath, &RecordingEntry, &[Blocked]) -> Result<(), Error> + 'a;
+
 /// The answer to what was wanted.
 pub(crate) struct Cleared {
     /// Over what is free; none where nothing is.
@@ -202,7 +207,7 @@ impl Inner {
     }
 
     /// The same question without the lock: for what is shown, and before sessions are cut.
-    pub(crate) fn judge(&self, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, Vec<(Wanted, Blocked)>), Error> {
+    pub(crate) fn judge(&self, wanted: Vec<Wanted>) -> Result<Judged, Error> {
         let (mut free, mut blocked) = (Vec::new(), Vec::new());
         let mut look: Option<Look<'_>> = None;
         for wanted in wanted {
@@ -396,7 +401,7 @@ impl Look<'_> {
         &mut self,
         subscriber: SubscriberHandle,
         with_bound: bool,
-        visit: &mut dyn FnMut(RecordingPath, &RecordingEntry, &[Blocked]) -> Result<(), Error>,
+        visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
         let mut after: Option<RecordingHandle> = None;
         loop {
