@@ -44,7 +44,7 @@ async fn has_facts(world: &World, id: RecordingId) -> bool {
 }
 
 fn goes(world: &World, id: RecordingId) -> [Option<Timestamp>; 2] {
-    let explained = world.vault().explain(&admin("anna"), id).expect("explained");
+    let explained = world.vault().explain(&admin("anna"), id, "").await.expect("explained");
     [explained.parts[0].goes, explained.parts[1].goes]
 }
 
@@ -141,7 +141,7 @@ async fn a_new_policy_holds_for_what_is_stored_but_never_shortens_its_floors() {
     world.tenant("acme", "eu-mifid").await;
     let id = world.record("acme", ONE).await;
     let floor = |world: &World| {
-        let explained = world.vault().explain(&admin("anna"), id).expect("explained");
+        let explained = world.vault().explain(&admin("anna"), id, "").await.expect("explained");
         explained.parts[0].floor.as_ref().map(|floor| (floor.until, floor.ground.clone()))
     };
     let five = floor(&world).expect("a floor");

@@ -1,4 +1,4 @@
-//! Daily work: days close, client ids and inboxes are forgotten, permissions run out, evidence expires.
+//! Daily work: what has ended is forgotten ([`super::ended`]), days close, client ids and inboxes are forgotten, permissions run out, evidence expires.
 //!
 //! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
 //! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
@@ -46,12 +46,15 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.run_all_lifted().await?;
     inner.go_on_with_all().await?;
+    inner.forget_the_ended().await?;
     inner.drop_old_cells().await?;
     inner.keep_permissions().await?;
     let tenants = inner.keys.tenants();
     let over_in = |tenant, today| -> Result<Vec<Period>, Error> {
         let periods = inner.keys.periods(tenant).into_iter();
-        periods.filter_map(|period| is_over(inner, &period, today).map(|over| over.then_some(period)).transpose()).collect()
+        periods
+            .filter_map(|period| is_over(inner, &period, today).map(|over| over.then_some(period)).transpose())
+            .collect()
     };
     let by_our_clock = settled_day(inner.clock.now());
     let mut some = false;
@@ -94,9 +97,7 @@ fn settled_day(now: Timestamp) -> Day {
 fn is_over(inner: &Inner, period: &Period, today: Day) -> Result<bool, Error> {
     Ok(match period.purpose {
         Purpose::Counters => period.day < today,
-        Purpose::ClientIds => {
-            period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)?
-        }
+        Purpose::ClientIds => period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)?,
         Purpose::Inbox => inner.inbox_is_over(period, today)?,
         Purpose::Evidence => evidence_end(inner, period.day) <= today,
         // A hold is lifted by somebody, never by time; cells have a lock of their own.
