@@ -20,6 +20,7 @@ use quietus::{
 };
 use std::{
     io::{Read as _, Write as _},
+    path::Path,
     time::Duration,
 };
 use tokio::sync::mpsc;
