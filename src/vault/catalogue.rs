@@ -46,21 +46,16 @@ impl Vault {
     /// `Unknown`, `Invalid` token; `Invalid` where staff name no ticket.
     pub async fn recordings(&self, actor: &Actor, page: Page) -> Result<(Vec<Recording>, String), Error> {
         let handle = self.0.find_in(&actor.scope, &page.tenant)?;
-        let subscriber = match &page.subscriber {
+        let found = page.subscriber.as_deref().and_then(|name| {
+            self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name))
+        });
+        // Also where there is none of this name: that is told too.
+        let about = found.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found));
+        self.0.looks(actor, about, &page.ticket).await?;
+        let subscriber = match page.subscriber {
             None => None,
-            Some(name) => {
-                let found =
-                    self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name));
-                Some(found.ok_or(Error::Unknown { what: "subscriber" })?)
-            }
+            Some(_) => Some(found.ok_or(Error::Unknown { what: "subscriber" })?),
         };
-        self.0
-            .looks(
-                actor,
-                subscriber.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found)),
-                &page.ticket,
-            )
-            .await?;
         let inner = self.0.clone();
         let reading = tokio::task::spawn_blocking(move || inner.page(handle, subscriber, &page));
         reading.await.map_err(|failed| Error::Internal(failed.to_string()))?

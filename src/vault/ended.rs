@@ -146,7 +146,7 @@ impl Inner {
             if !self.subscriber_is_due(tenant, subscriber, now)? {
                 continue;
             }
-            let promise = Promise::new(&Order::new(Actor::gateway(), None));
+            let promise = Promise::new(None);
             let and = self.inbox_put(tenant, promise.id, promise.opening).await?;
             let (opening, receipt) = (Some(promise.opening), Some(promise.id));
             let order = Order { actor: Actor::gateway(), opening, receipt };

@@ -183,7 +183,7 @@ impl Inner {
             Wanted::Subscriber(_, subscriber) => (subscriber, None, 3),
             Wanted::Tenant(_) => return Err(Error::Internal("a tenant's purge waits in a row of its own".to_owned())),
         };
-        let promise = Promise::new(order);
+        let promise = Promise::new(order.opening);
         let row = stored::Parked {
             subscriber: subscriber.0.to_vec(),
             recording: recording.map_or_else(Vec::new, |recording| recording.0.to_vec()),

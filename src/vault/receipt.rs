@@ -22,7 +22,7 @@
 //! nobody who asked could find the receipt of what runs by itself days later. Id and opening lie, sealed, in the row of what
 //! waits, under a secret that goes with it, and no row of a receipt is there before the erasure is.
 
-use super::{Error, Inner, Promised, Scope, Vault, audit, erasure::Order, inbox::Content};
+use super::{Error, Inner, Promised, Scope, Vault, audit, inbox::Content};
 use crate::{
     audit::{
         Hash, leaf, proof,
@@ -97,9 +97,9 @@ pub(crate) struct Promise {
 }
 
 impl Promise {
-    /// Of an erasure that is to wait.
-    pub fn new(order: &Order) -> Self {
-        Self { id: ReceiptId(random()), opening: order.opening.unwrap_or_else(random), drawn: order.opening.is_none() }
+    /// Of an erasure that is to wait; the gateway draws the opening where none was sent.
+    pub fn new(sent: Option<Opening>) -> Self {
+        Self { id: ReceiptId(random()), opening: sent.unwrap_or_else(random), drawn: sent.is_none() }
     }
 
     /// From its row.

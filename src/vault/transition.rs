@@ -256,7 +256,7 @@ impl Inner {
             ..stored::Transition::default()
         };
         if action == PURGE {
-            let promise = Promise::new(order);
+            let promise = Promise::new(order.opening);
             row.opening = promise.opening.to_vec();
             row.opening_drawn = promise.drawn;
             row.receipt = promise.id.0.to_vec();
