@@ -103,7 +103,7 @@ async fn a_closed_account_that_something_keeps_stays_until_that_is_gone() {
     let world = world("circleloop").await;
     world.record(TENANT, ONE).await;
     world.vault().close_tenant(&admin("anna"), TENANT, "").await.expect("closed");
-    pass(&world, 89 * DAY_MS).await;
+    pass(&world, 88 * DAY_MS + 60_000).await;
     let held = hold(&world).await;
     pass(&world, 100 * DAY_MS).await;
     assert!(lives(&world), "held");
