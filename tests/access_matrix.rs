@@ -184,7 +184,8 @@ const ROWS: &[Row] = &[
         v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
-        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()), confirm: String::new() }
+            .encode_to_vec()
     }),
     row("PolicyService/Explain", Action::Explain, Own::Reached, |of| {
         v1::ExplainRequest { id: of.recording.clone(), ticket: "T-1".into() }.encode_to_vec()

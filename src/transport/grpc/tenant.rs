@@ -85,7 +85,7 @@ impl TenantService for Gateway {
                     receipt_id: transition.receipt.map_or_else(String::new, |id| id.to_string()),
                     ..ApproveTransitionResponse::default()
                 },
-                Settled::Closed(_) => ApproveTransitionResponse {
+                Settled::Stays(_) => ApproveTransitionResponse {
                     tenant: Some(convert::tenant(vault.tenant(&name)?)),
                     ..ApproveTransitionResponse::default()
                 },
