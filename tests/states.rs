@@ -197,6 +197,7 @@ not_after = "30d after end"
 async fn a_close_that_would_make_something_stored_due_at_once_is_guarded_too() {
     let world = world(SLY).await;
     world.vault().close_tenant(&admin("anna"), "acme", "").await.expect("nothing is due by it");
+    world.close().await;
     let world = self::world(SLY).await;
     let id = world.record("acme", ONE).await;
     world.wait(60 * DAY_MS).await;
@@ -325,6 +326,7 @@ async fn a_clock_that_jumps_ahead_destroys_nothing() {
     world.clock.set_witness_ahead(Some(0));
     let ingest = world.vault().record(again()).await.expect("opened");
     assert!(ingest.opened().already_finished && ingest.opened().id == id);
+    drop(ingest);
     let acme = logged(&world, &TailOf::Tenant("acme".into()));
     assert!(acme.contains(&(Action::TenantCreate, Outcome::Done)), "evidence was not forgotten: {acme:?}");
 
