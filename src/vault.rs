@@ -24,6 +24,7 @@ mod audit;
 mod catalogue;
 mod claims;
 mod clearance;
+mod ended;
 mod erasure;
 mod explain;
 mod holds;
@@ -90,6 +91,7 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use ended::Ended;
 use holds::Holds;
 use receipt::Receipts;
 use retention::Policies;
@@ -186,6 +188,7 @@ pub(crate) struct Inner {
     policies: Policies,
     expiry: Expiry,
     clocks: Clocks,
+    ended: Ended,
     due_wake: Notify,
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
@@ -254,6 +257,7 @@ impl Vault {
             policies: Policies::default(),
             expiry: Expiry::default(),
             clocks: Clocks::default(),
+            ended: Ended::default(),
             due_wake: Notify::new(),
             gate: RwLock::new(()),
             keeping: Arc::default(),

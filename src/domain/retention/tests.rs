@@ -106,6 +106,23 @@ fn a_parameter_must_be_given_and_lies_within_its_bounds() {
 }
 
 #[test]
+fn what_is_left_of_an_account_goes_within_its_longest_promise_and_behind_what_is_recorded() {
+    let rule = |category: &str, after: &str| {
+        format!("[[keep]]\nwhat = \"both\"\ncategory = \"{category}\"\nnot_after = [{after}]\n")
+    };
+    let of = |rules: &[String]| read(&format!("margin = \"48h\"\n{}", with(&rules.concat()))).expect("good");
+    let two =
+        of(&[rule("call", "\"90d after close\""), rule("voicemail", "\"60d after close\", \"5d after deactivation\"")]);
+    assert_eq!(two.account_goes(days(0)), Some(days(89)), "half a margin before the longer one");
+    assert_eq!(two.subscriber_goes(days(0)), Some(days(4)));
+    let at_once = of(&[rule("call", "\"48h after close\"")]);
+    assert_eq!((at_once.account_goes(days(0)), at_once.subscriber_goes(days(0))), (Some(days(1)), None));
+    assert_eq!(of(&[rule("call", "\"5y after end\"")]).account_goes(days(0)), None);
+    // At the end of all times.
+    assert!(two.account_goes(Timestamp(i64::MAX)).is_some());
+}
+
+#[test]
 fn a_fault_is_told_with_its_line_and_field() {
     let keep = "[[keep]]\nwhat = \"both\"\nnot_after = \"40d after end\"\n";
     let cases: &[(&str, u32, &str)] = &[
