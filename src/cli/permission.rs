@@ -119,6 +119,7 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
             let scope = scope.resolve()?.ok_or_else(|| Failure::usage("say --recording, --subscriber or --tenant"))?;
             let level = if download { PermissionLevel::Download } else { PermissionLevel::Listen };
             let terms = PermissionTerms { level: level.into(), seconds: lasts, later_calls };
+            let (purpose, ticket) = (names::resolve(&purpose)?, names::resolve(&ticket)?);
             let request = RequestPermissionRequest { scope: Some(scope), purpose, ticket, terms: Some(terms) };
             let asked = client.request(request).await?.into_inner();
             return output.one(as_json(&asked), || asked.id.clone());
@@ -126,7 +127,7 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
         PermissionCommand::Grant { id, scope, lasts, listen_only, without_later_calls } => {
             let level = if listen_only { PermissionLevel::Listen } else { PermissionLevel::Unspecified };
             let request = GrantPermissionRequest {
-                id,
+                id: names::resolve(&id)?,
                 scope: scope.resolve()?,
                 level: level.into(),
                 seconds: lasts.unwrap_or_default(),
@@ -134,9 +135,15 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
             };
             client.grant(request).await?.into_inner()
         }
-        PermissionCommand::Deny { id } => client.deny(DenyPermissionRequest { id }).await?.into_inner(),
-        PermissionCommand::Revoke { id } => client.revoke(RevokePermissionRequest { id }).await?.into_inner(),
-        PermissionCommand::Show { id } => client.get(GetPermissionRequest { id }).await?.into_inner(),
+        PermissionCommand::Deny { id } => {
+            client.deny(DenyPermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
+        PermissionCommand::Revoke { id } => {
+            client.revoke(RevokePermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
+        PermissionCommand::Show { id } => {
+            client.get(GetPermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
         PermissionCommand::List { tenant, waiting } => {
             let request = ListPermissionsRequest { tenant: names::resolve(&tenant)?, waiting };
             let permissions = client.list(request).await?.into_inner().permissions;

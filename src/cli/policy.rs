@@ -91,7 +91,7 @@ pub async fn run(link: Link, command: PolicyCommand, output: Output) -> Result<(
             })
         }
         PolicyCommand::Explain { id } => {
-            let explanation = client.explain(ExplainRequest { id }).await?.into_inner();
+            let explanation = client.explain(ExplainRequest { id: names::resolve(&id)? }).await?.into_inner();
             let parts: Vec<Value> = explanation.parts.iter().map(part_json).collect();
             output.one(json!({ "id": explanation.id, "policy": explanation.policy, "parts": parts }), || {
                 explanation.parts.iter().map(|part| part.says.clone()).collect::<Vec<_>>().join("\n")

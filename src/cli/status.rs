@@ -1,13 +1,14 @@
-//! `quietus status`: what waits, and how much room is left.
+//! `quietus status`: what waits, and how much room is left. Status 7 when something of it is overdue.
 
 use super::{connect::Link, failure::Failure, output::Output};
-use crate::proto::v1::{GetStatusRequest, tenant_service_client::TenantServiceClient};
+use crate::proto::v1::{GetStatusRequest, Status, tenant_service_client::TenantServiceClient};
 
 /// Runs the command.
 pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
     let status = TenantServiceClient::new(link).get_status(GetStatusRequest {}).await?.into_inner();
     let json = serde_json::json!({
         "sweeps_pending": status.sweeps_pending,
+        "receipts_overdue": status.receipts_overdue,
         "replications_pending": status.replications_pending,
         "recordings_open": status.recordings_open,
         "journal_bytes": status.journal_bytes,
@@ -43,8 +44,34 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.transitions,
         )
     })?;
-    match status.holds_overdue {
-        0 => Ok(()),
-        overdue => Err(Failure::overdue(format!("{overdue} holds are past their review date; see `hold list`"))),
+    match overdue(&status) {
+        late if late.is_empty() => Ok(()),
+        late => Err(Failure::overdue(late.join("; "))),
+    }
+}
+
+/// What should have happened by now, and where to look.
+fn overdue(status: &Status) -> Vec<String> {
+    let late = [
+        (status.holds_overdue, "holds are past their review date; see `hold list`"),
+        (status.receipts_overdue, "erasures left ciphertext that should be gone; see `receipt list --open`"),
+        (status.retention_late_recordings, "recordings are kept beyond their promise; see `policy explain ID`"),
+    ];
+    late.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_overdue_is_named() {
+        assert!(
+            overdue(&Status { sweeps_pending: 3, holds: 2, parked: 1, expired_late: 4, ..Status::default() })
+                .is_empty()
+        );
+        let late = Status { holds_overdue: 1, receipts_overdue: 2, retention_late_recordings: 3, ..Status::default() };
+        let named = overdue(&late);
+        assert_eq!(named.iter().map(|line| &line[..1]).collect::<Vec<_>>(), ["1", "2", "3"]);
     }
 }

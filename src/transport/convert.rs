@@ -347,6 +347,7 @@ fn kind_word(kind: Kind) -> &'static str {
 pub fn status(status: Status) -> v1::Status {
     v1::Status {
         sweeps_pending: status.sweeps_pending,
+        receipts_overdue: status.receipts_overdue,
         replications_pending: status.replications_pending,
         recordings_open: status.recordings_open,
         journal_bytes: status.journal_bytes,
