@@ -150,7 +150,7 @@ impl Inner {
         };
         let notes = hearing.map(Hearing::notes).unwrap_or_default();
         let detail = Detail { reason: Some(reason), notes, ..Detail::default() };
-        self.log_first(actor, Event { action, about, grant: None, outcome: Outcome::Refused, detail }).await
+        self.log_first(actor, Event { detail, ..Event::new(action, about).ended(Outcome::Refused) }).await
     }
 
     /// Writes what was only counted: of minutes that are over, or all of it.
@@ -158,13 +158,8 @@ impl Inner {
         while let Some(counted) = self.refusals.counted(over) {
             let Counted { actor, tenant, attempts, .. } = counted;
             let notes = vec![("attempts", attempts.to_string())];
-            let event = Event {
-                action: Action::Play,
-                about: About::Tenant(tenant),
-                grant: None,
-                outcome: Outcome::Refused,
-                detail: Detail { reason: Some("repeated"), notes, ..Detail::default() },
-            };
+            let detail = Detail { reason: Some("repeated"), notes, ..Detail::default() };
+            let event = Event { detail, ..Event::of_tenant(Action::Play, tenant).ended(Outcome::Refused) };
             match self.log_first(&actor, event).await {
                 // A tenant that was erased meanwhile has no log any more.
                 Ok(()) | Err(Error::Erased | Error::Unknown { .. }) => {}

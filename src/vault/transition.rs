@@ -7,7 +7,8 @@
 //!
 //! Then the policy's cooling-off time runs, in which it can be withdrawn. All of it is one row under the tenant's secret
 //! with the moment at which it runs; the daily work looks at the rows. So a restart changes nothing, and what was asked
-//! for under one policy is not hurried by the next.
+//! for under one policy is not hurried by the next. The time counts from and runs to moments that a second clock has
+//! witnessed ([`super::witness`]): a clock that jumps ahead takes nothing of it away.
 //!
 //! # A purge that meets something
 //! - *A hold on the tenant, or the tenant is restricted*: nothing goes; it waits, and can still be withdrawn.
@@ -19,6 +20,7 @@
 
 use super::{
     Actor, ActorRole, Erasure, Error, Inner, Scope, Tenant, TenantState, Transition, TransitionAction, Vault,
+    audit::Event,
     clearance::{Blocked, Wanted},
     erasure::{Forgot, Order},
     holds::Held,
@@ -28,6 +30,7 @@ use super::{
 use crate::{
     crypto::envelope::Kind,
     domain::{
+        audit::{Action, Outcome},
         id::{SubscriberHandle, TenantHandle},
         retention::{Approval, PurgeRule},
         time::Timestamp,
@@ -73,13 +76,13 @@ impl Vault {
         }
         let policy = inner.policy(tenant)?;
         if !policy.due_at_close() {
-            inner.close_now(tenant, Vec::new()).await?;
+            inner.close_now(actor, tenant, Vec::new()).await?;
             return self.tenant(name);
         }
         check_confirm(name, confirm)?;
         let order = Order { actor: actor.clone(), opening: None };
         inner.ask(&order, tenant, CLOSE, policy.purge()).await?;
-        match inner.go_on(tenant, inner.clock.now()).await {
+        match inner.go_on(tenant).await {
             Ok(_) => {
                 drop(one);
                 self.tenant(name)
@@ -95,7 +98,7 @@ impl Vault {
         let _one = inner.transitions.lock().await;
         let rule = inner.policy(tenant)?.purge();
         inner.ask(order, tenant, PURGE, rule).await?;
-        match inner.go_on(tenant, inner.clock.now()).await? {
+        match inner.go_on(tenant).await? {
             Done::Purged(erasure) => Ok(erasure),
             Done::Closed => Err(Error::Internal("a purge that only closed".to_owned())),
         }
@@ -119,13 +122,14 @@ impl Vault {
                 let missing = "a second person: whoever asked for it cannot approve it";
                 return Err(Error::NotPermitted { missing: missing.to_owned() });
             }
-            let now = inner.clock.now();
+            let now = inner.cooling_from(row.cooling_off_ms).await?;
             row.approved_by.clone_from(&actor.name);
             row.approved_ms = now.0;
             row.runs_ms = now.plus_ms(row.cooling_off_ms).0;
-            inner.put_transition(tenant, &row, Vec::new()).await?;
+            let logged = inner.audit(actor, Event::of_tenant(Action::TransitionApprove, tenant)).await?;
+            inner.put_transition(tenant, &row, logged).await?;
         }
-        match inner.go_on(tenant, inner.clock.now()).await {
+        match inner.go_on(tenant).await {
             Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure)),
             Ok(Done::Closed) => Ok(Settled::Closed(self.tenant(name)?)),
             Err(Error::Parked { .. }) => {
@@ -151,7 +155,8 @@ impl Vault {
             let why = "the purge has begun; what it has erased cannot come back";
             return Err(Error::Refused { why: why.to_owned() });
         }
-        let changes = vec![Change::DropValue { name: values::name(holder.row, Kind::Transition) }];
+        let mut changes = vec![Change::DropValue { name: values::name(holder.row, Kind::Transition) }];
+        changes.extend(inner.audit(actor, Event::of_tenant(Action::TransitionWithdraw, tenant)).await?);
         inner.keys.commit(Mutation::new(changes)).await?;
         drop(one);
         self.tenant(name)
@@ -212,8 +217,9 @@ impl Inner {
             }
             None => {}
         }
-        let now = self.clock.now();
-        let cooling_off_ms = rule.cooling_off.after(now).0.saturating_sub(now.0);
+        let cools = |now: Timestamp| rule.cooling_off.after(now).0.saturating_sub(now.0);
+        let now = self.cooling_from(cools(self.clock.now())).await?;
+        let cooling_off_ms = cools(now);
         let mut row = stored::Transition {
             action,
             asked_by: order.actor.name.clone(),
@@ -224,18 +230,34 @@ impl Inner {
             runs_ms: 0,
             cooling_off_ms,
             opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
+            asked_by_provider: matches!(order.actor.scope, Scope::All),
         };
         if rule.approval == Approval::Confirm {
             row.approved_by.clone_from(&order.actor.name);
             row.approved_ms = now.0;
             row.runs_ms = now.plus_ms(cooling_off_ms).0;
         }
-        self.put_transition(tenant, &row, Vec::new()).await
+        // What runs at once is logged as what it does.
+        let waits = row.approved_ms == 0 || cooling_off_ms > 0;
+        let logged = match waits {
+            true => {
+                let event = Event::of_tenant(Action::TransitionRequest, tenant).ended(Outcome::Parked);
+                self.audit(&order.actor, event).await?
+            }
+            false => Vec::new(),
+        };
+        self.put_transition(tenant, &row, logged).await
+    }
+
+    /// The moment from which a cooling-off time counts: a clock that is wrong would shorten it, so a second one must agree.
+    async fn cooling_from(&self, cooling_off_ms: i64) -> Result<Timestamp, Error> {
+        if cooling_off_ms > 0 { self.witnessed_now().await } else { Ok(self.clock.now()) }
     }
 
     /// Does what waits in a tenant, where its time has come. Whoever calls holds the lock of the transitions.
-    async fn go_on(self: &Arc<Self>, tenant: TenantHandle, now: Timestamp) -> Result<Done, Error> {
+    async fn go_on(self: &Arc<Self>, tenant: TenantHandle) -> Result<Done, Error> {
         let row = self.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
+        let now = self.clock.now();
         let waits = |by: &str, until| Err(Error::Parked { by: by.to_owned(), until });
         if row.approved_ms == 0 {
             return waits("the approval of a second person", None);
@@ -243,28 +265,37 @@ impl Inner {
         if row.runs_ms > now.0 {
             return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
         }
+        // Over by our clock; a clock that has jumped ahead must not take away the time in which it can be withdrawn.
+        if self.cooling_from(row.cooling_off_ms).await?.0 < row.runs_ms {
+            return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
+        }
+        let actor = Actor {
+            name: row.asked_by,
+            on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
+            role: ActorRole::Gateway,
+            // By it the group's log, which outlives the tenant, names whoever asked or their role alone.
+            scope: if row.asked_by_provider { Scope::All } else { Scope::Tenants(Vec::new()) },
+            subscriber: None,
+        };
         if row.action == CLOSE {
             let holder = self.tenant_holder(tenant)?;
             let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
-            self.close_now(tenant, vec![drop_row]).await?;
+            self.close_now(&actor, tenant, vec![drop_row]).await?;
             return Ok(Done::Closed);
         }
-        let order = Order {
-            actor: Actor {
-                name: row.asked_by,
-                on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
-                role: ActorRole::Gateway,
-                scope: Scope::All,
-                subscriber: None,
-            },
-            opening: row.opening.as_slice().try_into().ok(),
-        };
+        let order = Order { actor, opening: row.opening.as_slice().try_into().ok() };
         self.purge_now(&order, tenant).await.map(Done::Purged)
     }
 
     /// Closes the account; the policy's times count from now.
-    async fn close_now(self: &Arc<Self>, tenant: TenantHandle, and: Vec<Change>) -> Result<(), Error> {
+    async fn close_now(
+        self: &Arc<Self>,
+        actor: &Actor,
+        tenant: TenantHandle,
+        mut and: Vec<Change>,
+    ) -> Result<(), Error> {
         let at = self.witnessed_now().await?;
+        and.extend(self.audit(actor, Event::of_tenant(Action::TenantClose, tenant)).await?);
         {
             let _alone = self.gate.write().await;
             self.change_settings(tenant, |settings| {
@@ -287,14 +318,18 @@ impl Inner {
             });
         }
         let now = self.clock.now();
+        let begun = Event::of_tenant(Action::TenantPurge, tenant).ended(Outcome::Parked);
+        let logged = self.audit(&order.actor, begun).await?;
         {
             let _alone = self.gate.write().await;
             self.change_settings(tenant, |settings| {
-                settings.state = match settings.state {
-                    TenantState::Open => TenantState::Purging { at: now },
-                    TenantState::Closed { at } | TenantState::Purging { at } => TenantState::Purging { at },
+                let (state, and) = match settings.state {
+                    TenantState::Open => (TenantState::Purging { at: now }, logged),
+                    TenantState::Closed { at } => (TenantState::Purging { at }, logged),
+                    purging @ TenantState::Purging { .. } => (purging, Vec::new()),
                 };
-                Ok(Vec::new())
+                settings.state = state;
+                Ok(and)
             })
             .await?;
         }
@@ -404,8 +439,9 @@ impl Inner {
             Ok(_) | Err(Error::Unknown { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
-        match self.go_on(tenant, self.clock.now()).await {
-            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. }) => Ok(()),
+        match self.go_on(tenant).await {
+            // `Storage`: no second clock agrees that its time has come.
+            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. } | Error::Storage(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -427,12 +463,14 @@ impl Inner {
             if self.purge_looks.lock().await.get(&tenant).is_some_and(|next| now < *next) {
                 continue;
             }
-            match self.go_on(tenant, now).await {
+            match self.go_on(tenant).await {
                 Ok(_) | Err(Error::Unknown { .. }) => drop(self.purge_looks.lock().await.remove(&tenant)),
                 Err(Error::Parked { until, .. }) => {
                     let hour = now.plus_ms(LOOK_AGAIN_MS);
                     self.purge_looks.lock().await.insert(tenant, until.map_or(hour, |until| until.min(hour)));
                 }
+                // No second clock agrees that its time has come.
+                Err(Error::Storage(_)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -127,6 +127,6 @@ mod tests {
         assert_eq!(judge(now, &said(&[-1])), Ok(()));
         assert_eq!(judge(now, &[]), Err(Unwitnessed::Silent));
         assert_eq!(judge(now, &said(&[0, -2])), Err(Unwitnessed::Disagrees { minutes: -120 }));
-        assert_eq!(judge(Timestamp(i64::MAX), &[Timestamp(i64::MIN)]).is_err(), true);
+        assert!(judge(Timestamp(i64::MAX), &[Timestamp(i64::MIN)]).is_err());
     }
 }
