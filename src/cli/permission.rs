@@ -196,8 +196,11 @@ pub(super) fn as_json(permission: &Permission) -> Value {
 
 fn as_text(permission: &Permission) -> String {
     let mut text = format!("{} {}", permission.id, state(permission));
-    if let Some(until) = moment(permission.until_ms) {
-        text.push_str(&format!(" until {until}"));
+    // What has ended is not good until its end any more.
+    match (moment(permission.ended_ms), moment(permission.until_ms)) {
+        (Some(ended), _) => text.push_str(&format!(" at {ended}")),
+        (None, Some(until)) => text.push_str(&format!(" until {until}")),
+        (None, None) => {}
     }
     format!("{text}: {} of {} for {}", terms_of(permission), about(permission), permission.asked_by)
 }
@@ -262,6 +265,16 @@ mod tests {
         for wrong in ["", "2", "soon", "1 month"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_was_revoked_is_told_with_that_moment_and_not_with_its_end() {
+        let mut permission =
+            Permission { state: PermissionState::Granted.into(), until_ms: 1_800_000_000_000, ..Default::default() };
+        assert!(as_text(&permission).contains("granted until 2027-01-15"));
+        permission.state = PermissionState::Revoked.into();
+        permission.ended_ms = 1_790_000_000_000;
+        assert!(as_text(&permission).contains("revoked at 2026-09-21"), "{}", as_text(&permission));
     }
 
     #[test]
