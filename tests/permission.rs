@@ -684,7 +684,7 @@ async fn subscribers_decide_about_their_own_where_the_policy_says_so_and_about_n
 
     let text = "name = \"ours\"\nparties = \"owner\"\nmargin = \"1h\"\n[permission]\nsubscribers_decide = true\n\
                 [[keep]]\nwhat = \"both\"\nnot_after = [\"1y after end\", \"30d after close\"]\n";
-    vault.set_policy(&anna(), "acme", &text.into()).await.expect("set");
+    vault.set_policy(&anna(), "acme", &text.into(), "").await.expect("set");
     // Another's, and what is wider than their own, is unknown to them, in every way.
     for id in [foreign, wide] {
         assert!(unknown(grant(id).await) && unknown(vault.deny_permission(&one, id).await));
@@ -717,7 +717,7 @@ async fn subscribers_decide_about_their_own_where_the_policy_says_so_and_about_n
     let SubjectView::Open { acting, .. } = &granted.subject else { panic!("it lives") };
     assert_eq!((granted.actor.as_str(), acting.as_deref()), ("subscriber", Some("one")));
     // The policy counts at the moment of the decision.
-    vault.set_policy(&anna(), "acme", &"dev".into()).await.expect("set");
+    vault.set_policy(&anna(), "acme", &"dev".into(), "").await.expect("set");
     let late = world.ask(Over::Recording(mine), Level::Listen).await.id;
     assert!(not_permitted(grant(late).await));
     world.close().await;

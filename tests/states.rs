@@ -130,6 +130,123 @@ async fn a_purge_and_a_close_can_be_withdrawn_while_they_cool_off() {
     world.close().await;
 }
 
+/// Old calls of an open account may stay for years; by the same policy they are due once it is closed.
+const SLY: &str = r#"
+name = "sly"
+margin = "48h"
+parties = "owner"
+[purge]
+approval = "second-person"
+[[keep]]
+what = "both"
+while = "account open"
+not_after = "10y after end"
+[[keep]]
+what = "both"
+while = "account closed"
+not_after = "30d after end"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_that_would_make_something_stored_due_at_once_is_guarded_too() {
+    let world = world(SLY).await;
+    world.vault().close_tenant(&admin("anna"), "acme", "").await.expect("nothing is due by it");
+    let world = self::world(SLY).await;
+    let id = world.record("acme", ONE).await;
+    world.wait(60 * DAY_MS).await;
+    let close = |confirm| {
+        let vault = world.vault();
+        async move { vault.close_tenant(&admin("anna"), "acme", confirm).await }
+    };
+    assert!(matches!(close("").await, Err(Error::Invalid { field: "confirm", .. })));
+    assert_eq!(waits_for(close("acme").await), "the approval of a second person");
+    world.vault().expire().await.expect("runs");
+    assert!(world.plays(id).await);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_gets_round_the_second_person_by_a_policy_or_a_key() {
+    let world = world(CAREFUL).await;
+    let id = world.record("acme", ONE).await;
+    world.wait(30 * DAY_MS).await;
+    let set = |policy: &'static str, confirm| {
+        let vault = world.vault();
+        async move { vault.set_policy(&admin("anna"), "acme", &policy.into(), confirm).await.map(|policy| policy.name) }
+    };
+    // A policy whose purge takes nobody else, and one by which everything is due.
+    let due = r#"
+name = "due"
+margin = "48h"
+parties = "owner"
+[purge]
+approval = "second-person"
+cooling_off = "72h"
+[[keep]]
+what = "both"
+not_after = "10d after end"
+"#;
+    for policy in ["cloudtalk", due] {
+        assert!(matches!(set(policy, "").await, Err(Error::Invalid { field: "confirm", .. })), "{policy}");
+        assert_eq!(waits_for(set(policy, "acme").await), "the approval of a second person", "{policy}");
+        assert!(matches!(world.vault().approve(&admin("anna"), "acme").await, Err(Error::NotPermitted { .. })));
+        assert_eq!(world.vault().policy("acme").expect("a policy").name, "careful");
+        world.vault().withdraw(&admin("anna"), "acme").await.expect("withdrawn");
+    }
+    world.vault().expire().await.expect("runs");
+    assert!(world.plays(id).await);
+    // The control: with a second person, and in its time.
+    waits_for(set(due, "acme").await);
+    world.vault().approve(&admin("bob"), "acme").await.expect("approved");
+    world.wait(73 * HOUR_MS).await;
+    assert_eq!(world.vault().policy("acme").expect("a policy").name, "due");
+    world.vault().expire().await.expect("runs");
+    assert!(!world.plays(id).await);
+
+    let key = quietus::vault::Actor {
+        role: quietus::vault::ActorRole::ApiKey,
+        scope: Scope::Tenants(vec!["acme".into()]),
+        name: "key/0123456789abcdef".into(),
+        ..admin("anna")
+    };
+    let purge = world.vault().erase(&key, Target::Tenant { tenant: "acme".into() }, None).await;
+    assert!(matches!(purge, Err(Error::NotPermitted { .. })), "whoever made the key could approve it");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_jumps_ahead_ends_no_floor() {
+    const YEARS: i64 = 10 * 366 * DAY_MS;
+    let floored = r#"
+name = "floored"
+margin = "48h"
+parties = "owner"
+[[keep]]
+what = "both"
+not_after = "6y after end"
+[[floor]]
+what = "both"
+keep_at_least = "5y after end"
+ground = "a duty"
+"#;
+    let mut world = world(floored).await;
+    let id = world.record("acme", ONE).await;
+    assert!(matches!(world.purge("acme").await, Err(Error::Parked { until: Some(_), .. })), "the floor keeps it");
+    world.clock.advance_ms(YEARS);
+    for witness in [Some(-YEARS), None] {
+        world.clock.set_witness_ahead(witness);
+        world.vault().housekeep().await.expect("the daily work");
+        assert!(matches!(world.erase_recording(id).await, Err(Error::Floor { .. })));
+        assert!(world.plays(id).await);
+        world.reopen().await;
+    }
+    // The control: it is witnessed that the duty has ended.
+    world.clock.set_witness_ahead(Some(0));
+    world.wait(2 * HOUR_MS).await;
+    assert!(!world.plays(id).await);
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_jumps_ahead_destroys_nothing() {
     const YEARS: i64 = 10 * 366 * DAY_MS;

@@ -1,4 +1,4 @@
-//! `quietus status`: what waits, and how much room is left. Status 7 when something of it is overdue.
+//! `quietus status`: what waits, and how much room is left.
 
 use super::{connect::Link, failure::Failure, output::Output};
 use crate::proto::v1::{GetStatusRequest, Status, tenant_service_client::TenantServiceClient};
@@ -8,7 +8,6 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
     let status = TenantServiceClient::new(link).get_status(GetStatusRequest {}).await?.into_inner();
     let json = serde_json::json!({
         "sweeps_pending": status.sweeps_pending,
-        "receipts_overdue": status.receipts_overdue,
         "replications_pending": status.replications_pending,
         "recordings_open": status.recordings_open,
         "journal_bytes": status.journal_bytes,
@@ -24,13 +23,15 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "retention_late_recordings": status.retention_late_recordings,
         "retention_late_seconds": status.retention_late_seconds,
         "clock_disagrees": status.clock_disagrees,
+        "failing_tenants": status.failing_tenants,
+        "receipts_overdue": status.receipts_overdue,
     });
     output.one(json, || {
         format!(
             "recordings that take audio  {}\nerased, ciphertext to go    {}\ncopies to another region    {}\n\
              journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
              holds                       {}, {} past their review\nwait for holds              {}\n\
-             closes and purges that wait {}",
+             closes and purges that wait {}\nexpired since the start     {}, {} of them late",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
@@ -42,22 +43,24 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.holds_overdue,
             status.parked,
             status.transitions,
+            status.expired,
+            status.expired_late,
         )
     })?;
-    match overdue(&status) {
-        late if late.is_empty() => Ok(()),
-        late => Err(Failure::overdue(late.join("; "))),
-    }
+    let overdue = overdue(&status);
+    if overdue.is_empty() { Ok(()) } else { Err(Failure::overdue(overdue.join("; "))) }
 }
 
-/// What should have happened by now, and where to look.
+/// What should not be, each with where to look.
 fn overdue(status: &Status) -> Vec<String> {
-    let late = [
-        (status.holds_overdue, "holds are past their review date; see `hold list`"),
-        (status.receipts_overdue, "erasures left ciphertext that should be gone; see `receipt list --open`"),
-        (status.retention_late_recordings, "recordings are kept beyond their promise; see `policy explain ID`"),
+    let counts = [
+        (status.holds_overdue, "holds are past their review date: see `hold list`"),
+        (status.receipts_overdue, "erasures whose ciphertext should be gone: see `receipt list --open`"),
+        (status.retention_late_recordings, "recordings are kept beyond their promise: see the gateway's log"),
+        (status.failing_tenants, "tenants of which nothing expires: see the gateway's log"),
+        (status.clock_disagrees.into(), "clock that no object store bears out: nothing expires until they agree"),
     ];
-    late.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
+    counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }
 
 #[cfg(test)]
@@ -65,13 +68,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everything_that_is_overdue_is_named() {
-        assert!(
-            overdue(&Status { sweeps_pending: 3, holds: 2, parked: 1, expired_late: 4, ..Status::default() })
-                .is_empty()
-        );
-        let late = Status { holds_overdue: 1, receipts_overdue: 2, retention_late_recordings: 3, ..Status::default() };
-        let named = overdue(&late);
-        assert_eq!(named.iter().map(|line| &line[..1]).collect::<Vec<_>>(), ["1", "2", "3"]);
+    fn everything_that_is_overdue_is_named_and_what_only_waits_is_not() {
+        let waits = Status { sweeps_pending: 3, holds: 2, parked: 1, expired_late: 4, ..Status::default() };
+        assert!(overdue(&waits).is_empty());
+        let late = Status {
+            holds_overdue: 1,
+            receipts_overdue: 2,
+            retention_late_recordings: 3,
+            failing_tenants: 4,
+            clock_disagrees: true,
+            ..Status::default()
+        };
+        assert_eq!(overdue(&late).iter().map(|line| &line[..1]).collect::<Vec<_>>(), ["1", "2", "3", "4", "1"]);
     }
 }

@@ -298,6 +298,7 @@ fn transition(waits: vault::Transition) -> v1::Transition {
         action: match waits.action {
             vault::TransitionAction::Close => v1::transition::Action::Close,
             vault::TransitionAction::Purge => v1::transition::Action::Purge,
+            vault::TransitionAction::SetPolicy => v1::transition::Action::SetPolicy,
         }
         .into(),
         asked_by: waits.asked_by,
@@ -347,7 +348,6 @@ fn kind_word(kind: Kind) -> &'static str {
 pub fn status(status: Status) -> v1::Status {
     v1::Status {
         sweeps_pending: status.sweeps_pending,
-        receipts_overdue: status.receipts_overdue,
         replications_pending: status.replications_pending,
         recordings_open: status.recordings_open,
         journal_bytes: status.journal_bytes,
@@ -363,6 +363,8 @@ pub fn status(status: Status) -> v1::Status {
         retention_late_recordings: status.expiry.late_recordings,
         retention_late_seconds: status.expiry.late_seconds,
         clock_disagrees: status.expiry.clock_disagrees,
+        failing_tenants: status.expiry.failing_tenants,
+        receipts_overdue: status.receipts_overdue,
     }
 }
 

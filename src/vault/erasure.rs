@@ -113,6 +113,7 @@ impl Inner {
         wanted: Wanted,
         and: Vec<Change>,
     ) -> Result<Forgot, Error> {
+        self.make_sure([wanted.tenant()]).await;
         let asked = {
             let inner = self.clone();
             tokio::task::spawn_blocking(move || inner.judge(vec![wanted])).await

@@ -21,7 +21,7 @@
 use super::{
     Actor, ActorRole, Error, Inner, Part, Scope, Vault,
     audit::{About, Event},
-    clearance::{Blocked, Standing, Wanted},
+    clearance::{Blocked, Settled, Standing, Wanted},
     erasure::{Forgot, Order},
     holds::Placed,
     values,
@@ -179,12 +179,11 @@ impl Inner {
     /// Parks the expiry of parts of a recording: their due minutes wait with it, and leave the entry in the same command.
     pub(crate) async fn park_expiry(
         &self,
-        _standing: &Standing,
+        _locks: (&Standing, &Settled),
         hold: &Placed,
         at: RecordingPath,
         parts: Parts,
     ) -> Result<(), Error> {
-        let _alone = self.keeping.write().await;
         let Some(entry) = self.keys.entry(at)? else { return Ok(()) };
         let mut keeping = entry.keeping;
         let take = |asked: bool, due: &mut Minute| match asked && *due != Minute::NEVER {

@@ -1,9 +1,10 @@
-//! A purge, and a close that makes anything due at once: asked for, approved, cooled off, done.
+//! A purge, a close that makes anything due at once, and a policy that does, or that asks less of a purge: asked for, approved,
+//! cooled off, done.
 //!
 //! The tenant's policy says who must agree. *Confirm*: whoever asks repeats the tenant's name. *Second person*: somebody
 //! else, who administers tenants too, approves. Two are two people only where nobody stands on both sides: the one who
 //! acts and the one for whom, of the asking and of the approval, are all compared, so that a delegation makes no second
-//! person out of one.
+//! person out of one. An API key asks for nothing of this: whoever made it would be its second person.
 //!
 //! Then the policy's cooling-off time runs, in which it can be withdrawn. All of it is one row under the tenant's secret
 //! with the moment at which it runs; the daily work looks at the rows. So a restart changes nothing, and what was asked
@@ -24,7 +25,10 @@ use super::{
     clearance::{Blocked, Wanted},
     erasure::{Forgot, Order},
     holds::Held,
+    permission::person,
+    retention::Rules,
     states::check_confirm,
+    tenants::Settings,
     values,
 };
 use crate::{
@@ -47,14 +51,15 @@ const TOGETHER: usize = 32;
 
 const CLOSE: u32 = 1;
 const PURGE: u32 = 2;
+const POLICY: u32 = 3;
 
 /// What came of an approval.
 #[derive(Debug)]
 pub enum Settled {
     /// It cools off.
     Waits(Transition),
-    /// The account is closed.
-    Closed(Tenant),
+    /// The account is closed, or has its new policy.
+    Stays(Tenant),
     /// The tenant is gone.
     Purged(Erasure),
 }
@@ -75,13 +80,16 @@ impl Vault {
             return self.tenant(name);
         }
         let policy = inner.policy(tenant)?;
-        if !policy.due_at_close() {
+        let closed = Settings { state: TenantState::Closed { at: inner.clock.now() }, ..settings };
+        let rules = Rules { policy: policy.clone(), settings: closed };
+        // By its rules for whatever may be stored, or by what is stored now.
+        if !policy.due_at_close() && !inner.makes_due(tenant, rules).await? {
             inner.close_now(actor, tenant, Vec::new()).await?;
             return self.tenant(name);
         }
         check_confirm(name, confirm)?;
         let order = Order { actor: actor.clone(), opening: None };
-        inner.ask(&order, tenant, CLOSE, policy.purge()).await?;
+        inner.ask(&order, tenant, CLOSE, policy.purge(), None).await?;
         match inner.go_on(tenant).await {
             Ok(_) => {
                 drop(one);
@@ -97,11 +105,29 @@ impl Vault {
         let tenant = inner.find_in(&order.actor.scope, name)?;
         let _one = inner.transitions.lock().await;
         let rule = inner.policy(tenant)?.purge();
-        inner.ask(order, tenant, PURGE, rule).await?;
+        inner.ask(order, tenant, PURGE, rule, None).await?;
         match inner.go_on(tenant).await? {
             Done::Purged(erasure) => Ok(erasure),
-            Done::Closed => Err(Error::Internal("a purge that only closed".to_owned())),
+            Done::Closed | Done::PolicySet => Err(Error::Internal("a purge that did something else".to_owned())),
         }
+    }
+
+    /// Gives a tenant a policy that erases by another name, or says what that waits for.
+    pub(crate) async fn guarded_policy(
+        &self,
+        actor: &Actor,
+        name: &str,
+        confirm: &str,
+        policy: stored::TenantPolicy,
+    ) -> Result<(), Error> {
+        let inner = &self.0;
+        let tenant = inner.find_in(&actor.scope, name)?;
+        check_confirm(name, confirm)?;
+        let _one = inner.transitions.lock().await;
+        let rule = inner.policy(tenant)?.purge();
+        let order = Order { actor: actor.clone(), opening: None };
+        inner.ask(&order, tenant, POLICY, rule, Some(policy)).await?;
+        inner.go_on(tenant).await.map(drop)
     }
 
     /// Approves what somebody else asked for.
@@ -131,7 +157,7 @@ impl Vault {
         }
         match inner.go_on(tenant).await {
             Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure)),
-            Ok(Done::Closed) => Ok(Settled::Closed(self.tenant(name)?)),
+            Ok(Done::Closed | Done::PolicySet) => Ok(Settled::Stays(self.tenant(name)?)),
             Err(Error::Parked { .. }) => {
                 let row = inner.transition(tenant)?.ok_or(Error::Unknown { what: "tenant" })?;
                 Ok(Settled::Waits(shown(&row)))
@@ -166,19 +192,24 @@ impl Vault {
 /// A transition that has run.
 pub(crate) enum Done {
     Closed,
+    PolicySet,
     Purged(Erasure),
 }
 
 /// Whether anybody stands on both sides.
 fn same_person(row: &stored::Transition, actor: &Actor) -> bool {
-    let asked = [row.asked_by.as_str(), row.asked_for.as_str()];
-    std::iter::once(&actor.name).chain(&actor.on_behalf_of).any(|name| asked.contains(&name.as_str()))
+    let asked = [person(&row.asked_by), person(&row.asked_for)];
+    std::iter::once(&actor.name).chain(&actor.on_behalf_of).any(|name| asked.contains(&person(name)))
 }
 
 /// A transition as it is shown.
 pub(crate) fn shown(row: &stored::Transition) -> Transition {
     Transition {
-        action: if row.action == CLOSE { TransitionAction::Close } else { TransitionAction::Purge },
+        action: match row.action {
+            CLOSE => TransitionAction::Close,
+            POLICY => TransitionAction::SetPolicy,
+            _ => TransitionAction::Purge,
+        },
         asked_by: row.asked_by.clone(),
         asked: Timestamp(row.asked_ms),
         approved_by: (row.approved_ms != 0).then(|| row.approved_by.clone()),
@@ -208,11 +239,22 @@ impl Inner {
     }
 
     /// Writes down what is asked for, unless it was before.
-    async fn ask(&self, order: &Order, tenant: TenantHandle, action: u32, rule: PurgeRule) -> Result<(), Error> {
+    async fn ask(
+        &self,
+        order: &Order,
+        tenant: TenantHandle,
+        action: u32,
+        rule: PurgeRule,
+        policy: Option<stored::TenantPolicy>,
+    ) -> Result<(), Error> {
+        if order.actor.role == ActorRole::ApiKey {
+            let missing = "a person: no key has a tenant closed or purged, for whoever made the key could approve it";
+            return Err(Error::NotPermitted { missing: missing.to_owned() });
+        }
         match self.transition(tenant)? {
-            Some(row) if row.action == action => return Ok(()),
+            Some(row) if row.action == action && row.policy == policy => return Ok(()),
             Some(_) => {
-                let why = "a close or purge of this tenant waits already; approve or withdraw that first";
+                let why = "a close, purge or policy of this tenant waits already; approve or withdraw that first";
                 return Err(Error::Refused { why: why.to_owned() });
             }
             None => {}
@@ -231,6 +273,7 @@ impl Inner {
             cooling_off_ms,
             opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
             asked_by_provider: matches!(order.actor.scope, Scope::All),
+            policy,
         };
         if rule.approval == Approval::Confirm {
             row.approved_by.clone_from(&order.actor.name);
@@ -282,6 +325,13 @@ impl Inner {
             let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
             self.close_now(&actor, tenant, vec![drop_row]).await?;
             return Ok(Done::Closed);
+        }
+        if row.action == POLICY {
+            let policy = row.policy.ok_or_else(|| Error::Corrupt("a policy that waits is missing".to_owned()))?;
+            let holder = self.tenant_holder(tenant)?;
+            let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
+            self.set_policy_now(&actor, tenant, &policy.try_into()?, vec![drop_row]).await?;
+            return Ok(Done::PolicySet);
         }
         let order = Order { actor, opening: row.opening.as_slice().try_into().ok() };
         self.purge_now(&order, tenant).await.map(Done::Purged)
