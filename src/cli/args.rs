@@ -1,4 +1,4 @@
-//! What may be typed. Names of tenants and subscribers may be `@FILE` or `-` everywhere.
+//! What may be typed. Names, numbers, ids and words about somebody may be `@FILE` or `-` everywhere; see [`super::names`].
 
 use super::{
     hold::HoldCommand,

@@ -166,8 +166,8 @@ fn request(place: Place) -> Result<PlaceHoldRequest, Failure> {
     Ok(PlaceHoldRequest {
         tenant: place.tenant.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
         scope: Some(scope),
-        ground: place.ground,
-        authority: place.authority,
+        ground: names::resolve(&place.ground)?,
+        authority: names::resolve(&place.authority)?,
         review_ms: place.review.as_millisecond(),
     })
 }

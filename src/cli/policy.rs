@@ -97,7 +97,7 @@ pub async fn run(link: Link, command: PolicyCommand, output: Output) -> Result<(
             })
         }
         PolicyCommand::Explain { id, ticket } => {
-            let request = ExplainRequest { id, ticket: ticket.unwrap_or_default() };
+            let request = ExplainRequest { id: names::resolve(&id)?, ticket: ticket.unwrap_or_default() };
             let explanation = client.explain(request).await?.into_inner();
             let parts: Vec<Value> = explanation.parts.iter().map(part_json).collect();
             output.one(json!({ "id": explanation.id, "policy": explanation.policy, "parts": parts }), || {

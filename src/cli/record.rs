@@ -119,11 +119,11 @@ impl Task {
     fn new(link: Link, what: &Record) -> Result<Self, Failure> {
         let labels = what.labels.iter().map(|label| {
             let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
-            Ok((name.to_owned(), value.to_owned()))
+            Ok((name.to_owned(), names::resolve(value)?))
         });
         let facts = v1::Facts {
             parties: what.parties.iter().map(|party| names::resolve(party)).collect::<Result<_, _>>()?,
-            call_id: what.call_id.clone().unwrap_or_default(),
+            call_id: what.call_id.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
             labels: labels.collect::<Result<_, Failure>>()?,
             purpose: what.purpose.clone().unwrap_or_default(),
             basis: what.basis.clone().unwrap_or_default(),

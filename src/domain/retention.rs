@@ -326,6 +326,7 @@ pub struct Policy {
     parties: PartyRule,
     sweep_deadline: Length,
     purge: PurgeRule,
+    subscribers_decide: bool,
     basis: Vec<BasisLine>,
     keep: Vec<Keep>,
     floors: Vec<FloorRule>,
@@ -372,6 +373,11 @@ impl Policy {
     /// How a purge comes about.
     pub fn purge(&self) -> PurgeRule {
         self.purge
+    }
+
+    /// Whether subscribers decide who of the provider's staff hears their own recordings, beside the tenant's administrators.
+    pub fn subscribers_decide(&self) -> bool {
+        self.subscribers_decide
     }
 
     /// What a recording made under a jurisdiction must state about its basis.

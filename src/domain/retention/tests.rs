@@ -123,6 +123,20 @@ fn what_is_left_of_an_account_goes_within_its_longest_promise_and_behind_what_is
 }
 
 #[test]
+fn subscribers_decide_only_where_a_policy_says_so() {
+    for preset in presets::ALL {
+        let keep = preset.outline().expect("readable").keep.and_then(|_| "5y".parse().ok());
+        let policy = Policy::parse(preset.text, Parameters { keep }).expect("good");
+        assert!(!policy.subscribers_decide(), "{}", preset.name);
+    }
+    let keep = "[[keep]]\nwhat = \"both\"\nnot_after = \"40d after end\"\n";
+    let policy = read(&with(&format!("[permission]\nsubscribers_decide = true\n{keep}"))).expect("good");
+    assert!(policy.subscribers_decide());
+    assert!(read(&policy.to_string()).expect("reads back").subscribers_decide());
+    assert!(!read(&with(&format!("[permission]\n{keep}"))).expect("good").subscribers_decide());
+}
+
+#[test]
 fn a_fault_is_told_with_its_line_and_field() {
     let keep = "[[keep]]\nwhat = \"both\"\nnot_after = \"40d after end\"\n";
     let cases: &[(&str, u32, &str)] = &[
@@ -131,6 +145,8 @@ fn a_fault_is_told_with_its_line_and_field() {
         ("margin = 5", 3, "margin"),
         ("margin = \"1y\"", 3, "margin"),
         ("grace = \"1d\"", 3, "grace"),
+        ("[permission]\nsubscribers_decide = \"yes\"", 4, "subscribers_decide"),
+        ("[permission]\nsubscribers = true", 4, "subscribers"),
         ("[[keep]]\nwhat = \"both\"", 3, "not_after"),
         ("[[keep]]\nwhat = \"all\"\nnot_after = \"40d after end\"", 4, "keep.what"),
         ("[[keep]]\nwhat = \"both\"\nnot_after = \"40d after birth\"", 5, "keep.not_after"),
