@@ -4,6 +4,7 @@ pub mod audit;
 pub mod id;
 pub mod media;
 pub mod party;
+pub mod pause;
 pub mod permission;
 pub mod reason;
 pub mod retention;

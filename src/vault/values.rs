@@ -29,6 +29,7 @@ sealed! {
     Facts => Facts,
     Audio => Audio,
     Slice => Slice,
+    Timeline => Timeline,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
     LogRef => LogRef,
