@@ -16,8 +16,8 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, Error, Finish, Hearing, InboxAbout, Kind, Mode, Narrower, NewPermission, NewTenant, Open,
-        Over, Part, Permission, PlayRange, Playback, Residency, Scope, StatedFacts, SubjectView, TailOf, Target, Vault,
-        VaultConfig,
+        Over, Part, Permission, PlayRange, Playback, Residency, Scope, StatedBasis, StatedFacts, StatedTies,
+        SubjectView, TailOf, Target, Vault, VaultConfig,
     },
 };
 use std::{
@@ -108,6 +108,8 @@ impl World {
             start: Some(self.clock.now()),
             length_hint: Some(length as u64),
             facts: StatedFacts::default(),
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let mut ingest = self.vault().record(open).await.expect("opened");
         for (index, piece) in vec![7; length].chunks(1 << 20).enumerate() {

@@ -86,6 +86,13 @@ pub struct RecordingEntry {
     pub objects: usize,
 }
 
+impl RecordingEntry {
+    /// Whether any leaf lives. What is left of a recording that somebody bound to it took along has none.
+    pub fn lives(&self) -> bool {
+        self.audio_present || self.facts_present
+    }
+}
+
 /// A recording that is due.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Due {

@@ -24,7 +24,7 @@ use crate::{
     crypto::random,
     domain::{
         audit::{Action, Outcome},
-        id::{ReceiptId, TenantHandle},
+        id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Change, Mutation, Parts, RecordingPath},
 };
@@ -40,6 +40,33 @@ pub(crate) struct Order {
     pub actor: Actor,
     /// Drawn by whoever asked; none: the gateway draws it.
     pub opening: Option<[u8; 32]>,
+}
+
+/// Why several recordings go in one command.
+#[derive(Clone, Copy)]
+pub(crate) enum Batch {
+    /// Their time has come.
+    Expired,
+    /// The consent that they rest on was withdrawn by this subscriber.
+    Withdrawn(TenantHandle, SubscriberHandle),
+}
+
+impl Batch {
+    fn about(self) -> receipt::About {
+        match self {
+            Batch::Expired => receipt::About::Expiry,
+            Batch::Withdrawn(..) => receipt::About::Withdrawal,
+        }
+    }
+
+    fn logged(self, tenant: TenantHandle, receipt: ReceiptId) -> Event {
+        match self {
+            Batch::Expired => done(Action::ExpireBatch, About::Tenant(tenant), receipt),
+            Batch::Withdrawn(tenant, subscriber) => {
+                done(Action::EraseDone, About::Subscriber(tenant, subscriber), receipt)
+            }
+        }
+    }
 }
 
 /// What came of an erasure.
@@ -146,9 +173,14 @@ impl Inner {
         self.carry_out(clearance, |at| reach.covers(at), receipt, and).await
     }
 
-    /// Destroys recordings whose time has come, in one command with one receipt. What opens it goes into the inbox of each
+    /// Destroys several recordings in one command with one receipt. What opens it goes into the inbox of each
     /// tenant, in the same command; the gateway keeps none.
-    pub(crate) async fn erase_batch(self: &Arc<Self>, actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
+    pub(crate) async fn erase_batch(
+        self: &Arc<Self>,
+        actor: &Actor,
+        clearance: Clearance,
+        why: Batch,
+    ) -> Result<Erasure, Error> {
         let mut by_tenant: BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>> = BTreeMap::new();
         for wanted in clearance.erases() {
             let Wanted::Recording(at, parts) = wanted else {
@@ -156,11 +188,11 @@ impl Inner {
             };
             by_tenant.entry(at.tenant).or_default().push((*at, *parts));
         }
-        let (receipt, openings) = self.receipt_for_batch(&by_tenant)?;
+        let (receipt, openings) = self.receipt_for_batch(&by_tenant, why)?;
         let mut and = Vec::new();
         for (tenant, opening) in openings {
             and.extend(self.inbox_put(tenant, receipt.id, opening).await?);
-            and.extend(self.audit(actor, done(Action::ExpireBatch, About::Tenant(tenant), receipt.id)).await?);
+            and.extend(self.audit(actor, why.logged(tenant, receipt.id)).await?);
         }
         let reached: Vec<Reach> =
             clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
@@ -189,11 +221,15 @@ impl Inner {
                 self.switches.forget(*tenant);
             }
         }
+        let mut fallen = HashSet::new();
+        for wanted in clearance.erases() {
+            self.fell_meanwhile(*wanted, &mut fallen)?;
+        }
         drop(clearance);
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
         // receipt may say so.
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at)).await {
+        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at) || fallen.contains(at)).await {
             return Err(Error::Internal("a session did not end when it was cut".to_owned()));
         }
         let Pending { id, scope, opening, row } = receipt;
@@ -209,6 +245,30 @@ impl Inner {
             opening,
             scope,
         })
+    }
+
+    /// Sessions of what an erasure took along and nobody knew of when its reach was looked up: what was bound to the
+    /// subscriber, or made from the recording, between that look and the commit. No other can come: a create behind the
+    /// commit is refused.
+    pub(super) fn fell_meanwhile(&self, wanted: Wanted, fallen: &mut HashSet<RecordingPath>) -> Result<(), Error> {
+        let inside = || self.sessions.inside(wanted.tenant());
+        match wanted {
+            Wanted::Recording(parent, parts) if parts.audio => {
+                let made = inside()
+                    .into_iter()
+                    .filter(|(at, from)| at.subscriber == parent.subscriber && *from == Some(parent.recording));
+                fallen.extend(made.map(|(at, _)| at));
+            }
+            Wanted::Subscriber(..) => {
+                for (at, _) in inside() {
+                    if self.keys.entry(at)?.is_some_and(|entry| !entry.lives()) {
+                        fallen.insert(at);
+                    }
+                }
+            }
+            Wanted::Recording(..) | Wanted::Tenant(_) => {}
+        }
+        Ok(())
     }
 
     /// The receipt of one thing.
@@ -239,6 +299,7 @@ impl Inner {
     fn receipt_for_batch(
         &self,
         by_tenant: &BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>>,
+        why: Batch,
     ) -> Result<(Pending, Vec<(TenantHandle, Opening)>), Error> {
         let (mut scopes, mut openings) = (Vec::new(), Vec::new());
         for (tenant, recordings) in by_tenant {
@@ -256,7 +317,7 @@ impl Inner {
         scopes.sort_unstable();
         let deadline = by_tenant.keys().map(|tenant| self.sweep_deadline_ms(*tenant)).min();
         let deadline = deadline.unwrap_or(self.config.sweep_deadline_ms);
-        let (id, row) = self.new_receipt(receipt::About::Expiry, receipt::Parts::Listed, &scopes, deadline);
+        let (id, row) = self.new_receipt(why.about(), receipt::Parts::Listed, &scopes, deadline);
         Ok((Pending { id, scope: String::new(), opening: random(), row }, openings))
     }
 }

@@ -27,7 +27,8 @@
 
 use super::{
     Actor, Error, Inner,
-    clearance::{Blocked, Wanted},
+    clearance::{Blocked, Clearance, Wanted},
+    erasure::Batch,
     retention::Kept,
 };
 use crate::{
@@ -199,8 +200,12 @@ impl Inner {
     /// Erases one batch of one tenant, as far as it is due and free.
     async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
         let minute = Minute::begun(now);
-        let (mut expiring, mut corrected) = (Vec::new(), Vec::new());
+        let (mut expiring, mut corrected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for due in batch {
+            if !due.entry.lives() {
+                dead.push(due.at);
+                continue;
+            }
             let keeping = self.renewed(due.at, &due.entry)?;
             let parts = Parts {
                 audio: due.entry.audio_present && keeping.audio_due <= minute,
@@ -214,12 +219,15 @@ impl Inner {
             }
         }
         self.correct(&corrected).await?;
+        if !dead.is_empty() {
+            self.keys.commit(Mutation::new(Clearance::of_the_dead(dead).changes())).await?;
+        }
         let kept = self.erase_free(&expiring).await?;
         self.set_aside(kept, now).await
     }
 
     /// Writes due minutes anew that the rules of now do not bear out.
-    async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
+    pub(super) async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
         if places.is_empty() {
             return Ok(());
         }
@@ -249,7 +257,7 @@ impl Inner {
             let gone = expiring.iter().filter(|it| freed.contains(&it.at));
             let late = gone.clone().filter(|it| it.late).count() as u64;
             let gone = gone.count() as u64;
-            self.erase_batch(&Actor::gateway(), clearance).await?;
+            self.erase_batch(&Actor::gateway(), clearance, Batch::Expired).await?;
             self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
@@ -324,6 +332,11 @@ impl Inner {
 }
 
 impl Expiry {
+    /// Until the guard goes, nothing expires.
+    pub(super) async fn pause(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.alone.lock().await
+    }
+
     fn note(&self, late: u64, seconds: u64) {
         if late > 0 {
             tracing::error!(recordings = late, seconds, "recordings are kept beyond their promise");

@@ -5,9 +5,11 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
+mod basis;
+
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Scope, StatedFacts, Target, Vault, VaultConfig,
+    Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig,
 };
 use crate::{
     crypto::epoch::ledger,
@@ -300,6 +302,8 @@ impl House {
                 start: Some(Clock::system().now()),
                 length_hint: None,
                 facts: StatedFacts::default(),
+                basis: StatedBasis::default(),
+                ties: StatedTies::default(),
             })
             .await;
         match (opened, self.model.get(&client)) {

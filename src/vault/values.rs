@@ -29,6 +29,7 @@ sealed! {
     Facts => Facts,
     Audio => Audio,
     Slice => Slice,
+    Basis => Basis,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
     LogRef => LogRef,
