@@ -44,10 +44,12 @@ use crate::{
     },
     keys::{Keeping, Parts, RecordingEntry, RecordingPath},
 };
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// Recordings in one rotation, as the runner has it.
 const BATCH: usize = 128;
+/// How long a withdrawal waits for the runner before it stops what runs.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a batch is marked again because something in it was erased.
 const ATTEMPTS: usize = 16;
 
@@ -75,6 +77,9 @@ impl Vault {
         let inner = &self.0;
         inner.running()?;
         let (handle, subscriber) = inner.find_subscriber_in(&actor.scope, tenant, name)?;
+        // The runner would take the work away in the midst, and the answer would say less than was done. Where it has much
+        // to do, stopping does not wait for it.
+        let early = tokio::time::timeout(PATIENCE, inner.expiry.pause()).await.ok();
         {
             let _alone = inner.gate.write().await;
             let now = inner.clock.now();
@@ -90,8 +95,10 @@ impl Vault {
                 .await?;
         }
         let stopped = inner.stop_without_consent(handle, subscriber).await?;
-        // The runner would take the work away in the midst, and the answer would say less than was done.
-        let _runner = inner.expiry.pause().await;
+        let _runner = match early {
+            Some(paused) => paused,
+            None => inner.expiry.pause().await,
+        };
         let places = inner.mark_withdrawn(handle, subscriber).await?;
         let (mut erased, mut receipts) = (0, Vec::new());
         for batch in places.chunks(BATCH) {

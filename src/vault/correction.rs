@@ -80,7 +80,7 @@ impl Vault {
 
 impl Inner {
     async fn renew_facts(self: &Arc<Self>, actor: &Actor, at: RecordingPath, to: Correction) -> Result<(), Error> {
-        let Some(_alone) = self.sessions.enter_correction(at) else {
+        let Some(_alone) = self.sessions.enter_correction(at).await else {
             let why = "the recording takes audio or is being corrected now; try again when that has ended";
             return Err(Error::Refused { why: why.to_owned() });
         };

@@ -96,6 +96,9 @@ pub struct Guard {
 /// task is starved; the caller reports it as a failure.
 const CUT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a correction waits: a recording that is finished has somebody inside for a moment more.
+const LEAVING: Duration = Duration::from_secs(1);
+
 impl Sessions {
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -111,9 +114,19 @@ impl Sessions {
         self.enter_alone(path, Role::Ingest)
     }
 
-    /// Enters to correct the facts; none where somebody feeds or corrects this recording already.
-    pub fn enter_correction(&self, path: RecordingPath) -> Option<Guard> {
-        self.enter_alone(path, Role::Correction)
+    /// Enters to correct the facts; none where somebody feeds or corrects this recording and does not leave in a moment.
+    pub async fn enter_correction(&self, path: RecordingPath) -> Option<Guard> {
+        let wait = async {
+            loop {
+                let mut left = std::pin::pin!(self.0.left.notified());
+                left.as_mut().enable();
+                if let Some(guard) = self.enter_alone(path, Role::Correction) {
+                    return guard;
+                }
+                left.await;
+            }
+        };
+        tokio::time::timeout(LEAVING, wait).await.ok()
     }
 
     fn enter_alone(&self, path: RecordingPath, role: Role) -> Option<Guard> {
