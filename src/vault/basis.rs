@@ -15,7 +15,7 @@
 
 use super::{
     Actor, Error, Inner, Open, StatedBasis, Vault,
-    audit::{About, Detail, Event},
+    audit::{About, Event},
     opening::text,
     recording_id,
     tenants::invalid,
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     crypto::{envelope::Kind, secret::Secret},
     domain::{
-        audit::{Action, Outcome},
+        audit::Action,
         basis::{Announcement, Basis, Evidence, Footing, How, Stated, is_language_tag},
         id::{RecordingHandle, RecordingId, RowId, TenantHandle},
         retention::Jurisdiction,
@@ -70,13 +70,7 @@ impl Vault {
         // As a playback: whoever is inside when the recording is erased is waited for.
         let guard = inner.sessions.enter_playback(at);
         let grant = inner.admit(actor, &guard)?;
-        let event = Event {
-            action: Action::BasisShow,
-            about: About::Audio(at),
-            grant: grant.id().map(|id| id.0),
-            outcome: Outcome::Done,
-            detail: Detail::default(),
-        };
+        let event = Event { grant: grant.id().map(|id| id.0), ..Event::new(Action::BasisShow, About::Audio(at)) };
         inner.log_first(actor, event).await?;
         let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;
         let leaf = inner.keys.audio_leaf(at)?.ok_or(Error::Erased)?;

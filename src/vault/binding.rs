@@ -17,13 +17,13 @@
 
 use super::{
     Actor, Error, Inner, Vault,
-    audit::{About, Detail, Event},
+    audit::{About, Event},
     basis::check_parties,
     tenants::invalid,
 };
 use crate::{
     domain::{
-        audit::{Action, Outcome},
+        audit::Action,
         basis::{Basis, Footing},
         id::{RecordingId, SubscriberHandle, TenantHandle},
         retention::PartyRule,
@@ -103,9 +103,7 @@ impl Inner {
             // Who was bound is not named: the log's entry would outlive whom it names.
             let about =
                 if entry.facts_present { About::Facts(at) } else { About::Subscriber(at.tenant, at.subscriber) };
-            let (action, outcome) = (Action::PartiesBind, Outcome::Done);
-            let event = Event { action, about, grant: None, outcome, detail: Detail::default() };
-            changes.extend(self.audit(actor, event).await?);
+            changes.extend(self.audit(actor, Event::new(Action::PartiesBind, about)).await?);
             match self.keys.commit(Mutation::new(changes)).await {
                 // Somebody who is bound may be restricted, and so what is heard now.
                 Ok(_) => return self.cut_restricted(at.tenant, Some(at.subscriber)).await,

@@ -30,7 +30,7 @@
 
 use super::{
     Actor, Error, Inner, Preview, Scope, Subscriber, Vault,
-    audit::{About, Detail, Event},
+    audit::{About, Event},
     basis::withdrawn,
     clearance::{Blocked, Tally, Wanted},
     erasure::{Batch, Order},
@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     domain::{
-        audit::{Action, Outcome},
+        audit::Action,
         basis::{Basis, Footing},
         id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
@@ -142,8 +142,7 @@ impl Vault {
 }
 
 fn consent(action: Action, tenant: TenantHandle, subscriber: SubscriberHandle) -> Event {
-    let about = About::Subscriber(tenant, subscriber);
-    Event { action, about, grant: None, outcome: Outcome::Done, detail: Detail::default() }
+    Event::new(action, About::Subscriber(tenant, subscriber))
 }
 
 /// Whether a recording rests on consent, or did until it was withdrawn.

@@ -18,17 +18,14 @@
 
 use super::{
     Actor, Error, Inner, Vault,
-    audit::{About, Detail, Event},
+    audit::{About, Event},
     clearance::{Blocked, Wanted},
     opening::check_facts,
     values,
 };
 use crate::{
     crypto::{envelope::Kind, secret::Secret},
-    domain::{
-        audit::{Action, Outcome},
-        id::RecordingId,
-    },
+    domain::{audit::Action, id::RecordingId},
     keys::{Change, Mutation, Owner, Parts, RecordingPath},
     proto::stored,
 };
@@ -110,14 +107,8 @@ impl Inner {
         let name = values::name(leaf.row, Kind::Facts);
         let envelope = values::seal(&facts, &new, &name);
         changes.push(Change::PutValue { owner: Owner::Facts(at), name, envelope });
-        let event = Event {
-            action: Action::FactsCorrect,
-            // An erasure is about what lies above it and lives on.
-            about: About::Subscriber(at.tenant, at.subscriber),
-            grant: None,
-            outcome: Outcome::Done,
-            detail: Detail::default(),
-        };
+        // An erasure is about what lies above it and lives on.
+        let event = Event::new(Action::FactsCorrect, About::Subscriber(at.tenant, at.subscriber));
         changes.extend(self.audit(actor, event).await?);
         self.keys.commit(Mutation::new(changes)).await?;
         drop(clearance);

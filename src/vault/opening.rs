@@ -237,7 +237,7 @@ impl Inner {
         let wrapped = !parties.is_empty() && self.wraps(tenant)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
         let _keeping = self.keeping.read().await;
-        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, jurisdiction, basis)?;
+        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, jurisdiction, basis, start)?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
