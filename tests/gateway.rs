@@ -10,6 +10,8 @@ mod served;
 #[path = "common/wire.rs"]
 mod wire;
 
+#[path = "gateway/basis.rs"]
+mod basis;
 #[path = "gateway/clients.rs"]
 mod clients;
 #[path = "gateway/crash.rs"]

@@ -16,7 +16,8 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, AuditEntry, Error, Finish, Hearing, InboxAbout, Kind, Mode, Narrower, NewPermission,
-        NewTenant, Open, Over, Part, Permission, PlayRange, Playback, Proof, Residency, Scope, StatedFacts,
+        NewTenant, Open, Over, Part, Permission, PlayRange, Playback, Proof, Residency, Scope, StatedBasis, StatedFacts,
+        StatedTies,
         SubjectView, TailOf, Target, Vault, VaultConfig,
     },
 };
@@ -108,6 +109,8 @@ impl World {
             start: Some(self.clock.now()),
             length_hint: Some(length as u64),
             facts: StatedFacts::default(),
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let mut ingest = self.vault().record(open).await.expect("opened");
         for (index, piece) in vec![7; length].chunks(1 << 20).enumerate() {

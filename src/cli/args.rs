@@ -305,9 +305,30 @@ pub struct Record {
     /// Why it is recorded.
     #[arg(long)]
     pub purpose: Option<String>,
-    /// On what ground it is recorded.
+    /// What allows it: `consent`, `contract`, `legal-obligation` or `legitimate-interest`.
     #[arg(long)]
     pub basis: Option<String>,
+    /// The country under whose law it is recorded, e.g. DE.
+    #[arg(long, value_name = "COUNTRY")]
+    pub jurisdiction: Option<String>,
+    /// The prompt that was played, by the switch's name of it.
+    #[arg(long, value_name = "PROMPT")]
+    pub announcement: Option<String>,
+    /// Its language, e.g. de-AT.
+    #[arg(long, value_name = "TAG", requires = "announcement")]
+    pub announcement_language: Option<String>,
+    /// When it was played: milliseconds from the start of the recording, below 0 before it began.
+    #[arg(long, value_name = "MS", requires = "announcement", allow_negative_numbers = true, default_value_t = 0)]
+    pub announcement_offset: i64,
+    /// Who agreed or was told: JSON, [{"party": …, "how": "dtmf|spoken|written|announced", "at": TIME, "reference": …}].
+    #[arg(long, value_name = "JSON")]
+    pub evidence: Option<String>,
+    /// Another subscriber of the tenant who took part; may be repeated.
+    #[arg(long = "bind", value_name = "NAME")]
+    pub bound: Vec<String>,
+    /// The recording that it was made from.
+    #[arg(long, value_name = "ID")]
+    pub parent: Option<String>,
     /// Files at a time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: u16,
@@ -475,6 +496,15 @@ mod tests {
             "quietus subscriber restrict acme/+441",
             "quietus subscriber unrestrict acme/-",
             "quietus recording restrict ID",
+            "quietus recording basis ID --json",
+            "quietus recording bind ID --party @number --party +442",
+            "quietus recording correct ID --party @number --call-id c-1 --label k=v --purpose p",
+            "quietus recording correct ID --no-parties --no-labels",
+            "quietus subscriber withdraw-consent acme/@number",
+            "quietus subscriber give-consent acme/+441 --json",
+            "quietus record --tenant a --subscriber - --kind call --basis consent --jurisdiction DE --announcement p \
+             --announcement-language de --announcement-offset -500 --evidence @evidence.json --bind +442 a.wav",
+            "quietus record --tenant a --subscriber s --kind transcript --parent ID a.txt",
             "quietus hold place --tenant acme --everything --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus hold place --recording ID --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus hold place --tenant a --number @n --from 2026-01-01T00:00:00Z --ground g --authority a --review 2027-01-01T00:00:00Z",
@@ -536,6 +566,8 @@ mod tests {
             "quietus record --tenant a --subscriber b --kind call --pause 1..2 a.wav",
             "quietus record --tenant a --subscriber b --kind call --live --pause-reason her-card a.wav",
             "quietus play ID --from 1 --bytes 0-1",
+            "quietus recording bind ID",
+            "quietus recording correct ID --party a --no-parties",
             "quietus permission grant ID --recording ID --tenant acme",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");

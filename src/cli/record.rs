@@ -33,7 +33,9 @@ use crate::{
 use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
 use ring::digest;
+use serde::Deserialize;
 use std::{
+    collections::HashMap,
     io::SeekFrom,
     path::{Path, PathBuf},
     sync::Arc,
@@ -135,14 +137,11 @@ struct Done {
 
 impl Task {
     fn new(link: Link, what: &Record) -> Result<Self, Failure> {
-        let labels = what.labels.iter().map(|label| {
-            let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
-            Ok((name.to_owned(), names::resolve(value)?))
-        });
+        let resolved = |names: &[String]| names.iter().map(|name| names::resolve(name)).collect::<Result<_, _>>();
         let facts = v1::Facts {
-            parties: what.parties.iter().map(|party| names::resolve(party)).collect::<Result<_, _>>()?,
+            parties: resolved(&what.parties)?,
             call_id: what.call_id.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
-            labels: labels.collect::<Result<_, Failure>>()?,
+            labels: labels(&what.labels)?,
             purpose: what.purpose.clone().unwrap_or_default(),
             basis: what.basis.clone().unwrap_or_default(),
         };
@@ -152,6 +151,15 @@ impl Task {
             kind: kind(what.kind).into(),
             mode: if what.live { v1::Mode::Live } else { v1::Mode::Spooled }.into(),
             facts: Some(facts),
+            jurisdiction: what.jurisdiction.clone().unwrap_or_default(),
+            announcement: what.announcement.as_ref().map(|prompt| v1::Announcement {
+                prompt: prompt.clone(),
+                language: what.announcement_language.clone().unwrap_or_default(),
+                offset_ms: what.announcement_offset,
+            }),
+            evidence: what.evidence.as_deref().map(evidence).transpose()?.unwrap_or_default(),
+            bound: resolved(&what.bound)?,
+            parent: what.parent.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
             ..Default::default()
         };
         Ok(Self {
@@ -222,6 +230,45 @@ impl Task {
             pause = LONGEST_PAUSE.min(pause * 2);
         }
     }
+}
+
+/// Labels as they are typed.
+pub fn labels(typed: &[String]) -> Result<HashMap<String, String>, Failure> {
+    let labels = typed.iter().map(|label| {
+        let label = names::resolve(label)?;
+        let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
+        Ok((name.to_owned(), value.to_owned()))
+    });
+    labels.collect()
+}
+
+/// Who agreed or was told, as it is written in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Evidence {
+    party: String,
+    how: String,
+    at: jiff::Timestamp,
+    #[serde(default)]
+    reference: String,
+}
+
+fn evidence(argument: &str) -> Result<Vec<v1::Evidence>, Failure> {
+    let read: Vec<Evidence> = serde_json::from_str(&names::resolve(argument)?).map_err(|error| {
+        // The reader's message may repeat what was written; its place does not.
+        Failure::usage(format!(
+            "--evidence, line {}, column {}: write a JSON list of {{\"party\", \"how\", \"at\", \"reference\"}}",
+            error.line(),
+            error.column()
+        ))
+    })?;
+    let written = read.into_iter().map(|it| v1::Evidence {
+        party: it.party,
+        how: it.how,
+        at_ms: it.at.as_millisecond(),
+        reference: it.reference,
+    });
+    Ok(written.collect())
 }
 
 /// Length and first bytes of a file.
@@ -513,6 +560,18 @@ mod tests {
         assert_eq!(told(8000, None).await, [begin, end, "finish 8000"]);
         let last = told(8000, Some(DiscardReason::NoConsent)).await.pop();
         assert_eq!(last.as_deref(), Some("discard no-consent"));
+    }
+
+    #[test]
+    fn evidence_is_read_from_json_and_a_mistake_repeats_nothing() {
+        let text = r#"[{"party": "+491", "how": "dtmf", "at": "2026-11-29T10:00:00Z", "reference": "r"},
+                       {"party": "+492", "how": "spoken", "at": "2026-11-29T10:00:01Z"}]"#;
+        let read = evidence(text).expect("read");
+        assert_eq!((read.len(), read[0].at_ms, read[1].reference.as_str()), (2, 1_795_946_400_000, ""));
+        for wrong in ["", "{}", r#"[{"party": "+491", "how": "dtmf"}]"#, r#"[{"+491": 1}]"#] {
+            let failure = evidence(wrong).expect_err("refused");
+            assert!(failure.status == 2 && !failure.message.contains("+491"), "{}", failure.message);
+        }
     }
 
     #[tokio::test]

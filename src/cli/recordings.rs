@@ -55,6 +55,9 @@ fn as_json(recording: &Recording) -> Value {
         "tenant": recording.tenant,
         "subscriber": recording.subscriber,
         "audio_present": recording.audio_present,
+        "jurisdiction": recording.jurisdiction,
+        "basis": recording.basis,
+        "consent_withdrawn": recording.consent_withdrawn,
         "facts": recording.facts.as_ref().map(facts_json),
     })
 }
@@ -103,7 +106,12 @@ fn as_text(recording: &Recording) -> String {
         ("tenant", recording.tenant.clone()),
         ("subscriber", recording.subscriber.clone()),
         ("audio", if recording.audio_present { "present" } else { "erased" }.into()),
+        ("law of", recording.jurisdiction.clone()),
+        ("basis", recording.basis.clone()),
     ];
+    if recording.consent_withdrawn {
+        lines.push(("consent", "withdrawn; it goes as soon as nothing keeps it".into()));
+    }
     match &recording.facts {
         None => lines.push(("facts", "erased".into())),
         Some(facts) => {
@@ -118,7 +126,6 @@ fn as_text(recording: &Recording) -> String {
                 ("parties", stated.parties.join(", ")),
                 ("call id", stated.call_id),
                 ("purpose", stated.purpose),
-                ("basis", stated.basis),
             ]);
             let mut labels: Vec<_> = stated.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             labels.sort();

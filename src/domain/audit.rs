@@ -118,6 +118,12 @@ actions! {
     WebhookRemove = 43 "webhook.remove",
     /// Items were taken out of a tenant's inbox.
     InboxAcknowledge = 44 "inbox.acknowledge",
+    /// Consent was given again.
+    ConsentGive = 45 "consent.give",
+    /// What is known about a recording was corrected.
+    FactsCorrect = 46 "facts.correct",
+    /// Announcement and evidence of a recording were shown.
+    BasisShow = 47 "basis.show",
 }
 
 impl Action {

@@ -38,7 +38,7 @@ pub use time::spoken;
 pub use time::{Event, Length, NotALength, When};
 pub use verdict::{CallEnd, Floor, Subject, Verdict};
 
-use crate::domain::time::Timestamp;
+use crate::domain::{basis::Basis, time::Timestamp};
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// What is kept. The numbers are those of the wire and of what is sealed.
@@ -216,16 +216,13 @@ impl PurgeRule {
 /// What a recording must state about the basis on which it was made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BasisRule {
-    /// Any of these, by the words of the wire. Empty: none need be stated.
-    pub required: Vec<String>,
+    /// Any of these. Empty: none need be stated.
+    pub required: Vec<Basis>,
     /// The evidence must name every party.
     pub evidence_of_all_parties: bool,
     /// An announcement must be stated.
     pub announcement: bool,
 }
-
-/// The bases that a rule may require.
-pub const BASES: [&str; 4] = ["consent", "contract", "legal-obligation", "legitimate-interest"];
 
 /// What must hold of account and subscriber for a rule to match; none: either.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

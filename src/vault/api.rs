@@ -2,8 +2,10 @@
 
 use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
+    basis::{Announcement, Basis, Evidence, Footing},
     id::{ReceiptId, RecordingId},
     pause::PauseReason,
+    retention::Jurisdiction,
     time::{Day, Timestamp},
 };
 use std::collections::BTreeMap;
@@ -232,8 +234,28 @@ pub struct StatedFacts {
     pub labels: BTreeMap<String, String>,
     /// Why it is recorded.
     pub purpose: String,
-    /// On what ground it is recorded.
-    pub basis: String,
+}
+
+/// Under which law and on what basis the switch says that it records.
+#[derive(Clone, Default)]
+pub struct StatedBasis {
+    /// Under whose law.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// Why it may be recorded.
+    pub basis: Option<Basis>,
+    /// What was played.
+    pub announcement: Option<Announcement>,
+    /// Who agreed or was told.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What a recording hangs together with.
+#[derive(Clone, Default)]
+pub struct StatedTies {
+    /// Other subscribers of the tenant, by name; provisioned like the subscriber itself.
+    pub bound: Vec<String>,
+    /// The recording it was made from: one of the same subscriber.
+    pub parent: Option<RecordingId>,
 }
 
 /// First message of a recording.
@@ -256,6 +278,10 @@ pub struct Open {
     pub length_hint: Option<u64>,
     /// What the switch states.
     pub facts: StatedFacts,
+    /// Why it may be recorded.
+    pub basis: StatedBasis,
+    /// What it hangs together with.
+    pub ties: StatedTies,
 }
 
 /// Last message of a recording.
@@ -337,6 +363,10 @@ pub struct Recording {
     pub facts: Option<Facts>,
     /// False once erased.
     pub audio_present: bool,
+    /// Under whose law it was recorded.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// What it rests on.
+    pub footing: Option<Footing>,
 }
 
 /// The facts of a recording.

@@ -16,8 +16,10 @@ use crate::{
     crypto::secret::Secret,
     domain::{
         audit::{Action, Outcome},
+        basis::Footing,
         id::{RecordingId, SubscriberHandle, TenantHandle},
         permission::MAX_TICKET,
+        retention::Jurisdiction,
         time::Timestamp,
     },
     keys::FactsLeaf,
@@ -165,7 +167,15 @@ impl Inner {
             Some(secret) => values::read::<stored::Facts>(&self.keys, leaf.row, secret)?.map(shown).transpose()?,
             None => None,
         };
-        Ok(Recording { id, tenant: tenant.to_owned(), subscriber, facts, audio_present: leaf.audio_present })
+        Ok(Recording {
+            id,
+            tenant: tenant.to_owned(),
+            subscriber,
+            facts,
+            audio_present: leaf.audio_present,
+            jurisdiction: Jurisdiction::from_bytes(leaf.keeping.jurisdiction),
+            footing: Footing::from_number(leaf.keeping.basis),
+        })
     }
 
     /// The tenant's handle where the caller may reach it.
@@ -193,7 +203,6 @@ fn shown(facts: stored::Facts) -> Result<Facts, Error> {
             call_id: facts.call_id,
             labels: facts.labels.into_iter().collect(),
             purpose: facts.purpose,
-            basis: facts.basis,
         },
     })
 }

@@ -24,7 +24,7 @@ use crate::{
     crypto::random,
     domain::{
         audit::{Action, Outcome},
-        id::{ReceiptId, TenantHandle},
+        id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Change, Mutation, Parts, RecordingPath},
 };
@@ -48,6 +48,33 @@ impl Order {
     /// Of something that was not promised a receipt.
     pub fn new(actor: Actor, opening: Option<Opening>) -> Self {
         Self { actor, opening, receipt: None }
+    }
+}
+
+/// Why several recordings go in one command.
+#[derive(Clone, Copy)]
+pub(crate) enum Batch {
+    /// Their time has come.
+    Expired,
+    /// The consent that they rest on was withdrawn by this subscriber.
+    Withdrawn(TenantHandle, SubscriberHandle),
+}
+
+impl Batch {
+    fn about(self) -> receipt::About {
+        match self {
+            Batch::Expired => receipt::About::Expiry,
+            Batch::Withdrawn(..) => receipt::About::Withdrawal,
+        }
+    }
+
+    fn logged(self, tenant: TenantHandle, receipt: ReceiptId) -> Event {
+        match self {
+            Batch::Expired => done(Action::ExpireBatch, About::Tenant(tenant), receipt),
+            Batch::Withdrawn(tenant, subscriber) => {
+                done(Action::EraseDone, About::Subscriber(tenant, subscriber), receipt)
+            }
+        }
     }
 }
 
@@ -164,9 +191,14 @@ impl Inner {
         self.carry_out(clearance, |at| reach.covers(at), receipt, and).await
     }
 
-    /// Destroys recordings whose time has come, in one command with one receipt. What opens it goes into the inbox of each
+    /// Destroys several recordings in one command with one receipt. What opens it goes into the inbox of each
     /// tenant, in the same command; the gateway keeps none.
-    pub(crate) async fn erase_batch(self: &Arc<Self>, actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
+    pub(crate) async fn erase_batch(
+        self: &Arc<Self>,
+        actor: &Actor,
+        clearance: Clearance,
+        why: Batch,
+    ) -> Result<Erasure, Error> {
         let mut by_tenant: BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>> = BTreeMap::new();
         for wanted in clearance.erases() {
             let Wanted::Recording(at, parts) = wanted else {
@@ -174,11 +206,11 @@ impl Inner {
             };
             by_tenant.entry(at.tenant).or_default().push((*at, *parts));
         }
-        let (receipt, openings) = self.receipt_for_batch(&by_tenant)?;
+        let (receipt, openings) = self.receipt_for_batch(&by_tenant, why)?;
         let mut and = Vec::new();
         for (tenant, opening) in openings {
             and.extend(self.inbox_put(tenant, receipt.id, opening).await?);
-            and.extend(self.audit(actor, done(Action::ExpireBatch, About::Tenant(tenant), receipt.id)).await?);
+            and.extend(self.audit(actor, why.logged(tenant, receipt.id)).await?);
         }
         let reached: Vec<Reach> =
             clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
@@ -207,11 +239,15 @@ impl Inner {
                 self.switches.forget(*tenant);
             }
         }
+        let mut fallen = HashSet::new();
+        for wanted in clearance.erases() {
+            self.fell_meanwhile(*wanted, &mut fallen)?;
+        }
         drop(clearance);
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
         // receipt may say so.
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at)).await {
+        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at) || fallen.contains(at)).await {
             return Err(Error::Internal("a session did not end when it was cut".to_owned()));
         }
         let Pending { id, scope, opening, row } = receipt;
@@ -227,6 +263,30 @@ impl Inner {
             opening,
             scope,
         })
+    }
+
+    /// Sessions of what an erasure took along and nobody knew of when its reach was looked up: what was bound to the
+    /// subscriber, or made from the recording, between that look and the commit. No other can come: a create behind the
+    /// commit is refused.
+    pub(super) fn fell_meanwhile(&self, wanted: Wanted, fallen: &mut HashSet<RecordingPath>) -> Result<(), Error> {
+        let inside = || self.sessions.inside(wanted.tenant());
+        match wanted {
+            Wanted::Recording(parent, parts) if parts.audio => {
+                let made = inside()
+                    .into_iter()
+                    .filter(|(at, from)| at.subscriber == parent.subscriber && *from == Some(parent.recording));
+                fallen.extend(made.map(|(at, _)| at));
+            }
+            Wanted::Subscriber(..) => {
+                for (at, _) in inside() {
+                    if self.keys.entry(at)?.is_some_and(|entry| !entry.lives()) {
+                        fallen.insert(at);
+                    }
+                }
+            }
+            Wanted::Recording(..) | Wanted::Tenant(_) => {}
+        }
+        Ok(())
     }
 
     /// The receipt of one thing.
@@ -257,6 +317,7 @@ impl Inner {
     fn receipt_for_batch(
         &self,
         by_tenant: &BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>>,
+        why: Batch,
     ) -> Result<(Pending, Vec<(TenantHandle, Opening)>), Error> {
         let (mut scopes, mut openings) = (Vec::new(), Vec::new());
         for (tenant, recordings) in by_tenant {
@@ -276,7 +337,7 @@ impl Inner {
         for tenant in by_tenant.keys() {
             deadline = deadline.min(self.sweep_deadline_ms(*tenant)?);
         }
-        let (id, row) = self.new_receipt(receipt::About::Expiry, receipt::Parts::Listed, &scopes, deadline);
+        let (id, row) = self.new_receipt(why.about(), receipt::Parts::Listed, &scopes, deadline);
         Ok((Pending { id, scope: String::new(), opening: random(), row }, openings))
     }
 }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     domain::{
+        basis::Footing,
         id::{RecordingId, SubscriberHandle, TenantHandle},
         retention::{Category, Floor, Part, Verdict, spoken},
         time::{Minute, Timestamp},
@@ -158,11 +159,17 @@ impl Inner {
         if let Some(blocked) = &blocked_by {
             says.push_str(&format!("; it stays beyond that while it is {blocked}"));
         }
+        // Whatever the policy's time is, it goes at once, or when its floors have ended.
+        let withdrawn = is_withdrawn(entry);
+        if withdrawn {
+            says.push_str("; the consent that it rests on was withdrawn, so it goes as soon as nothing keeps it");
+        }
+        let aim = if withdrawn { Some(kept.ended_or_seen().max(floor_of(&verdict))) } else { verdict.aim };
         let floor = older.or(verdict.floor);
         Ok(PartExplanation {
             part,
             present,
-            goes: verdict.aim.map(|aim| aim.max(stored_floor.start())),
+            goes: aim.map(|aim| aim.max(stored_floor.start())),
             not_after: verdict.not_after,
             floor,
             line: verdict.line,
@@ -203,7 +210,8 @@ impl Inner {
         let mut after = None;
         loop {
             let page = self.keys.entries(tenant, subscriber, after, PAGE)?;
-            for (_, entry) in &page {
+            // What goes for another reason goes by no policy.
+            for (_, entry) in page.iter().filter(|(_, entry)| !is_withdrawn(entry)) {
                 let kept = Kept::of(entry, life, now)?;
                 for part in Part::ALL {
                     if stored(entry, part).0 {
@@ -219,6 +227,10 @@ impl Inner {
             };
         }
     }
+}
+
+fn is_withdrawn(entry: &RecordingEntry) -> bool {
+    Footing::from_number(entry.keeping.basis) == Some(Footing::Withdrawn)
 }
 
 fn floor_of(verdict: &Verdict) -> Timestamp {

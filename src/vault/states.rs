@@ -55,6 +55,8 @@ pub struct Subscriber {
     pub deactivated: Option<Timestamp>,
     /// Kept, and not used.
     pub restricted: bool,
+    /// When consent was withdrawn; none where it was not, or was given again.
+    pub consent_withdrawn: Option<Timestamp>,
 }
 
 /// What to restrict.
@@ -211,11 +213,7 @@ impl Inner {
             TenantState::Closed { .. } => return refused("the tenant's account is closed; it takes no new recording"),
             TenantState::Purging { .. } => return refused("the tenant is being purged; it takes no new recording"),
         }
-        if self.keys.value(&block_name(holder, subscriber))?.is_some() {
-            return refused(
-                "this subscriber was erased and its future calls are blocked; `subscriber unblock` ends that",
-            );
-        }
+        self.not_blocked(holder, subscriber)?;
         let Some(found) = self.keys.find_subscriber(tenant, subscriber) else { return Ok(()) };
         match self.subscriber_state(tenant, found)? {
             Some(state) if state.deactivated_ms != 0 => {
@@ -223,6 +221,16 @@ impl Inner {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a name whose future calls are blocked.
+    pub(super) fn not_blocked(&self, holder: &Holder, subscriber: &str) -> Result<(), Error> {
+        if self.keys.value(&block_name(holder, subscriber))?.is_some() {
+            let why =
+                "a subscriber of this name was erased and its future calls are blocked; `subscriber unblock` ends that";
+            return Err(Error::Refused { why: why.to_owned() });
+        }
+        Ok(())
     }
 
     /// A subscriber of a tenant within reach.
@@ -286,7 +294,11 @@ impl Inner {
     }
 
     /// Cuts every playback of a tenant, or of a subscriber and what it is bound to, that may not go on.
-    async fn cut_restricted(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> Result<(), Error> {
+    pub(super) async fn cut_restricted(
+        &self,
+        tenant: TenantHandle,
+        subscriber: Option<SubscriberHandle>,
+    ) -> Result<(), Error> {
         let cut = |at: &RecordingPath, role: Role| {
             let near =
                 at.tenant == tenant && (subscriber.is_none() || matches!(self.usable(*at), Err(Error::Restricted)));
@@ -314,6 +326,7 @@ fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscribe
         name: name.to_owned(),
         deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
         restricted: state.restricted,
+        consent_withdrawn: (state.consent_withdrawn_ms != 0).then_some(Timestamp(state.consent_withdrawn_ms)),
     }
 }
 

@@ -5,9 +5,11 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
+mod basis;
+
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Scope, StatedFacts, Target, Vault, VaultConfig, values,
+    Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
 };
 use crate::{
     crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
@@ -339,6 +341,8 @@ impl House {
                 start: Some(Clock::system().now()),
                 length_hint: None,
                 facts: StatedFacts::default(),
+                basis: StatedBasis::default(),
+                ties: StatedTies::default(),
             })
             .await;
         match (opened, self.model.get(&client)) {
@@ -550,6 +554,8 @@ fn a_tenant_in_which_something_fails_holds_up_no_other() {
             start: Some(began),
             length_hint: None,
             facts: StatedFacts::default(),
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let record = async |tenant: &str, client: u8| {
             let mut ingest = vault.record(open(tenant, client)).await.expect("opened");

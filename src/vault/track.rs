@@ -303,7 +303,10 @@ impl Track {
         let Self { inner, path, row, open_row, guard, .. } = self;
         drop(guard);
         // Acknowledged audio may wait in the journal, or the audio may outlive the facts: somebody looks after it.
-        if matches!(outcome, Ended::Cut(Cut::Erased) | Ended::Kept(_) | Ended::Storage(_) | Ended::Failed(_)) {
+        if matches!(
+            outcome,
+            Ended::Cut(Cut::Erased | Cut::Withdrawn) | Ended::Kept(_) | Ended::Storage(_) | Ended::Failed(_)
+        ) {
             let later = super::recover::adopt_later(inner.clone(), path, row, open_row.1);
             inner.tasks.spawn(later);
         }

@@ -30,6 +30,7 @@ sealed! {
     Audio => Audio,
     Slice => Slice,
     Timeline => Timeline,
+    Basis => Basis,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
     LogRef => LogRef,

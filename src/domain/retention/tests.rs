@@ -261,9 +261,9 @@ fn the_basis_of_a_jurisdiction_goes_before_the_general_one() {
                  evidence = \"all-parties\"\nannouncement = \"required\"\n\
                  [[keep]]\nwhat = \"both\"\nnot_after = \"9d after end\"";
     let policy = read(&with(rules)).expect("good");
-    assert_eq!(policy.basis(None).required, ["contract"]);
+    assert_eq!(policy.basis(None).required, [Basis::Contract]);
     let german = policy.basis("DE".parse().ok());
-    assert!(german.required == ["consent"] && german.evidence_of_all_parties && german.announcement);
+    assert!(german.required == [Basis::Consent] && german.evidence_of_all_parties && german.announcement);
 }
 
 /// A rule's times, category, jurisdiction and states, drawn so that most policies pass the checks.

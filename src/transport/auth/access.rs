@@ -54,6 +54,8 @@ actions! {
     Erase,
     /// Bind other subscribers to a recording.
     BindParties,
+    /// Correct what is known about a recording.
+    Correct,
     /// Make a tenant.
     CreateTenant,
     /// See tenants and what is counted of them.
@@ -66,7 +68,7 @@ actions! {
     ReadSubscriber,
     /// Deactivate, restrict, block a subscriber.
     ChangeSubscriber,
-    /// Take a subscriber's consent back.
+    /// Take a subscriber's consent back, or give it again.
     WithdrawConsent,
     /// See what rules stand, and what they would do to how many.
     ReadPolicy,

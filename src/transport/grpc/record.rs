@@ -63,6 +63,9 @@ async fn session(
 ) -> Result<(), Status> {
     let open = first(&mut messages).await?;
     identity.authorize(Action::Record, Some(&open.tenant)).map_err(refuse)?;
+    if !open.bound.is_empty() {
+        identity.authorize(Action::BindParties, Some(&open.tenant)).map_err(refuse)?;
+    }
     let feeding = identity.feed(&open.tenant).map_err(refuse)?;
     let mut revoked = std::pin::pin!(feeding.alive.cancelled());
     let mut ingest = vault.record(convert::open(open).map_err(refuse)?).await.map_err(refuse)?;
