@@ -46,6 +46,7 @@ pub fn open(open: v1::Open) -> Result<Open, Problem> {
         v1::Kind::Video => Kind::Video,
         v1::Kind::Message => Kind::Message,
         v1::Kind::Media => Kind::Media,
+        v1::Kind::Connection => Kind::Connection,
         v1::Kind::Unspecified => return Err(Problem::invalid("kind", "say what is recorded")),
     };
     let mode = match open.mode() {
@@ -185,6 +186,7 @@ fn kind(kind: Kind) -> v1::Kind {
         Kind::Video => v1::Kind::Video,
         Kind::Message => v1::Kind::Message,
         Kind::Media => v1::Kind::Media,
+        Kind::Connection => v1::Kind::Connection,
     }
 }
 
@@ -340,6 +342,7 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::Video => "video",
         Kind::Message => "message",
         Kind::Media => "media",
+        Kind::Connection => "connection",
     }
 }
 

@@ -155,12 +155,13 @@ impl Inner {
         if let Some(blocked) = &blocked_by {
             says.push_str(&format!("; it stays beyond that while it is {blocked}"));
         }
+        let not_after = rules.promise(&verdict, stored_floor);
         let floor = older.or(verdict.floor);
         Ok(PartExplanation {
             part,
             present,
             goes: verdict.aim.map(|aim| aim.max(stored_floor.start())),
-            not_after: verdict.not_after,
+            not_after,
             floor,
             line: verdict.line,
             blocked_by,
