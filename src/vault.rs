@@ -190,7 +190,7 @@ pub(crate) struct Inner {
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
     /// Whoever rewrites what an entry says about keeping holds it alone; see [`retention`].
-    keeping: RwLock<()>,
+    keeping: Arc<RwLock<()>>,
     holds: Holds,
     /// Closes and purges, one step at a time.
     transitions: Mutex<()>,
@@ -256,7 +256,7 @@ impl Vault {
             clocks: Clocks::default(),
             due_wake: Notify::new(),
             gate: RwLock::new(()),
-            keeping: RwLock::new(()),
+            keeping: Arc::default(),
             holds: Holds::default(),
             transitions: Mutex::new(()),
             purge_looks: Mutex::new(HashMap::new()),

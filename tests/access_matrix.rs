@@ -173,6 +173,26 @@ const ROWS: &[Row] = &[
         v1::GetStatisticsRequest { tenant: of.tenant.clone() }.encode_to_vec()
     }),
     row("TenantService/GetStatus", Action::Status, Own::Nameless, |_| v1::GetStatusRequest {}.encode_to_vec()),
+    row("PolicyService/ListPresets", Action::ReadPolicy, Own::Nameless, |_| v1::ListPresetsRequest {}.encode_to_vec()),
+    row("PolicyService/GetPreset", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::GetPresetRequest { name: "dev".into() }.encode_to_vec()
+    }),
+    row("PolicyService/CheckPolicy", Action::ReadPolicy, Own::Nameless, |_| {
+        v1::CheckPolicyRequest { source: Some(dev_policy()) }.encode_to_vec()
+    }),
+    row("PolicyService/GetPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::GetPolicyRequest { tenant: of.tenant.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/SetPolicy", Action::SetPolicy, Own::Reached, |of| {
+        v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()), confirm: String::new() }
+            .encode_to_vec()
+    }),
+    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
+        v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
+    }),
     row("TenantService/CloseTenant", Action::ChangeTenant, Own::Untouched, |of| {
         v1::CloseTenantRequest { name: of.tenant.clone(), confirm: of.tenant.clone() }.encode_to_vec()
     }),

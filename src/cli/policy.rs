@@ -58,6 +58,9 @@ pub enum PolicyCommand {
         /// Its parameter.
         #[arg(long, value_name = "LENGTH")]
         keep: Option<String>,
+        /// The tenant's name again, where the policy makes anything due at once or asks less of a purge.
+        #[arg(long, value_name = "NAME", default_value = "")]
+        confirm: String,
     },
     /// Show a tenant's policy.
     Show {
@@ -118,8 +121,12 @@ pub async fn run(link: Link, command: PolicyCommand, output: Output) -> Result<(
             ];
             output.table(&header, &rows.iter().map(row_cells).collect::<Vec<_>>())
         }
-        PolicyCommand::Set { tenant, policy, keep } => {
-            let request = SetPolicyRequest { tenant: names::resolve(&tenant)?, source: Some(source(&policy, keep)?) };
+        PolicyCommand::Set { tenant, policy, keep, confirm } => {
+            let request = SetPolicyRequest {
+                tenant: names::resolve(&tenant)?,
+                source: Some(source(&policy, keep)?),
+                confirm: names::resolve(&confirm)?,
+            };
             let policy = client.set_policy(request).await?.into_inner();
             output.one(policy_json(&policy), || format!("{} is kept by {} from now on", policy.tenant, policy.name))
         }

@@ -1,7 +1,7 @@
 //! `quietus status`: what waits, and how much room is left.
 
 use super::{connect::Link, failure::Failure, output::Output};
-use crate::proto::v1::{GetStatusRequest, tenant_service_client::TenantServiceClient};
+use crate::proto::v1::{GetStatusRequest, Status, tenant_service_client::TenantServiceClient};
 
 /// Runs the command.
 pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
@@ -23,13 +23,15 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "retention_late_recordings": status.retention_late_recordings,
         "retention_late_seconds": status.retention_late_seconds,
         "clock_disagrees": status.clock_disagrees,
+        "failing_tenants": status.failing_tenants,
+        "receipts_overdue": status.receipts_overdue,
     });
     output.one(json, || {
         format!(
             "recordings that take audio  {}\nerased, ciphertext to go    {}\ncopies to another region    {}\n\
              journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
              holds                       {}, {} past their review\nwait for holds              {}\n\
-             closes and purges that wait {}",
+             closes and purges that wait {}\nexpired since the start     {}, {} of them late",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
@@ -41,10 +43,22 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.holds_overdue,
             status.parked,
             status.transitions,
+            status.expired,
+            status.expired_late,
         )
     })?;
-    match status.holds_overdue {
-        0 => Ok(()),
-        overdue => Err(Failure::overdue(format!("{overdue} holds are past their review date; see `hold list`"))),
-    }
+    let overdue = overdue(&status);
+    if overdue.is_empty() { Ok(()) } else { Err(Failure::overdue(overdue.join("; "))) }
+}
+
+/// What should not be, each with where to look.
+fn overdue(status: &Status) -> Vec<String> {
+    let counts = [
+        (status.holds_overdue, "holds are past their review date: see `hold list`"),
+        (status.receipts_overdue, "erasures whose ciphertext should be gone: see `receipt list --open`"),
+        (status.retention_late_recordings, "recordings are kept beyond their promise: see the gateway's log"),
+        (status.failing_tenants, "tenants of which nothing expires: see the gateway's log"),
+        (status.clock_disagrees.into(), "clock that no object store bears out: nothing expires until they agree"),
+    ];
+    counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }

@@ -173,6 +173,7 @@ fn action(waits: &Transition) -> &'static str {
     match waits.action() {
         Action::Close => "close",
         Action::Purge => "purge",
+        Action::SetPolicy => "policy",
         Action::Unspecified => "other",
     }
 }

@@ -76,7 +76,7 @@ actions! {
     Play = 22 "play",
     /// What is known about a recording was shown.
     FactsShow = 23 "facts.show",
-    /// Somebody asked for an erasure.
+    /// Somebody asked for an erasure that a rule refused.
     EraseRequest = 24 "erase.request",
     /// An erasure waits for a hold or a floor.
     ErasePark = 25 "erase.park",
@@ -108,10 +108,10 @@ actions! {
     TransitionApprove = 38 "transition.approve",
     /// A close or purge was withdrawn.
     TransitionWithdraw = 39 "transition.withdraw",
-    /// An operator confirmed that the clock is right.
-    ClockConfirm = 40 "clock.confirm",
-    /// The ciphertext of something erased is gone.
-    SweepDone = 41 "sweep.done",
+    /// An erased subscriber's name may come again.
+    SubscriberUnblock = 40 "subscriber.unblock",
+    /// A close or purge was asked for, and waits.
+    TransitionRequest = 41 "transition.request",
     /// A tenant said where it is told of its inbox.
     WebhookSet = 42 "webhook.set",
     /// A tenant's webhook was taken away.

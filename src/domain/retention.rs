@@ -200,6 +200,19 @@ pub struct PurgeRule {
     pub cooling_off: Length,
 }
 
+impl PurgeRule {
+    /// Whether a purge by this rule takes fewer people or less time than by another.
+    pub fn asks_less_than(&self, other: &Self) -> bool {
+        let person = |rule: &Self| rule.approval == Approval::SecondPerson;
+        (person(other) && !person(self)) || other.cooling_off.surely_beyond(self.cooling_off) > 0
+    }
+
+    /// Whether whoever asks has it done at once.
+    pub fn is_immediate(&self) -> bool {
+        self.approval == Approval::Confirm && self.cooling_off.fixed() == Some(0)
+    }
+}
+
 /// What a recording must state about the basis on which it was made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BasisRule {

@@ -300,6 +300,7 @@ fn transition(waits: vault::Transition) -> v1::Transition {
         action: match waits.action {
             vault::TransitionAction::Close => v1::transition::Action::Close,
             vault::TransitionAction::Purge => v1::transition::Action::Purge,
+            vault::TransitionAction::SetPolicy => v1::transition::Action::SetPolicy,
         }
         .into(),
         asked_by: waits.asked_by,
@@ -365,6 +366,8 @@ pub fn status(status: Status) -> v1::Status {
         retention_late_recordings: status.expiry.late_recordings,
         retention_late_seconds: status.expiry.late_seconds,
         clock_disagrees: status.expiry.clock_disagrees,
+        failing_tenants: status.expiry.failing_tenants,
+        receipts_overdue: status.receipts_overdue,
     }
 }
 

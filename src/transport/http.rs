@@ -52,6 +52,7 @@ mod metric {
     pub const EXPIRED: &str = "quietus_retention_expired_recordings";
     pub const EXPIRED_LATE: &str = "quietus_retention_expired_late_recordings";
     pub const CLOCK: &str = "quietus_clock_disagrees";
+    pub const FAILING: &str = "quietus_retention_failing_tenants";
 }
 
 /// The routes.
@@ -94,6 +95,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         (metric::EXPIRED, "Recordings that expired since the start.", status.expiry.expired),
         (metric::EXPIRED_LATE, "Recordings that expired after their promise.", status.expiry.expired_late),
         (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
+        (metric::FAILING, "Tenants of which nothing expires because of a fault.", status.expiry.failing_tenants),
     ];
     let text: String = gauges
         .iter()

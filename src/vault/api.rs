@@ -172,6 +172,8 @@ pub struct Transition {
 /// What a [`Transition`] does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TransitionAction {
+    /// Gives it a policy that makes things due, or asks less of a purge.
+    SetPolicy,
     /// Closes an account whose policy leaves no grace.
     Close,
     /// Forgets the tenant.

@@ -88,7 +88,7 @@ pub(crate) struct Event {
     pub action: Action,
     /// About what.
     pub about: About,
-    /// Id of the grant or receipt that it refers to.
+    /// Id of the grant, receipt or hold that it refers to.
     pub grant: Option<[u8; 16]>,
     /// How it ended.
     pub outcome: Outcome,
@@ -97,10 +97,24 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Something that was done to a tenant, with nothing to add.
+    /// Something that was done, with nothing to add.
+    pub(crate) fn new(action: Action, about: About) -> Self {
+        Self { action, about, grant: None, outcome: Outcome::Done, detail: Detail::default() }
+    }
+
+    /// The same of a tenant.
     pub(crate) fn of_tenant(action: Action, tenant: TenantHandle) -> Self {
-        let (about, detail) = (About::Tenant(tenant), Detail::default());
-        Self { action, about, grant: None, outcome: Outcome::Done, detail }
+        Self::new(action, About::Tenant(tenant))
+    }
+
+    /// It ended otherwise.
+    pub(crate) fn ended(self, outcome: Outcome) -> Self {
+        Self { outcome, ..self }
+    }
+
+    /// It refers to this grant, receipt or hold.
+    pub(crate) fn referring_to(self, id: [u8; 16]) -> Self {
+        Self { grant: Some(id), ..self }
     }
 }
 
@@ -261,7 +275,7 @@ impl Vault {
         let (inner, limit) = (&self.0, limit.clamp(1, MAX_TAIL));
         match of {
             TailOf::Group => match scope {
-                Scope::All => match inner.find_group() {
+                Scope::All => match inner.existing_group() {
                     Some(group) => inner.tail_of_tenant(group, after, limit),
                     None => Ok(Vec::new()),
                 },
@@ -407,6 +421,12 @@ impl Inner {
                 leaf.facts.map(|secret| SubjectKey { owner: Owner::Facts(at), row: leaf.row, secret })
             }),
         })
+    }
+
+    /// A recording as an entry is about it without opening its audio: its facts, or, where those are gone, its audio.
+    pub(crate) fn about_recording(&self, at: RecordingPath) -> Result<About, Error> {
+        let entry = self.keys.entry(at)?.ok_or(Error::Erased)?;
+        Ok(if entry.facts_present { About::Facts(at) } else { About::Audio(at) })
     }
 
     fn id_of(&self, about: About) -> Option<RecordingId> {

@@ -18,6 +18,10 @@
 //! it is lifted. Binding a party seals the same secrets anew and loses none. Forgetting the old facts of a corrected
 //! recording is an erasure of its facts and asks like any other.
 //!
+//! # When a floor is over
+//! When the moment has surely come: by our clock *and* by the witness ([`super::witness`]). A rule that was just set counts for
+//! entries that the pass over its tenant has not reached yet: the floor is worked out anew there, and never lowered.
+//!
 //! # What it costs
 //! A recording: its entry, two small rows, and its facts where a hold on a number stands in its tenant. A subscriber or
 //! tenant: nothing per recording, unless the tenant has floors, restrictions, or holds that only an entry can answer; then
@@ -31,6 +35,7 @@
 use super::{
     Error, Inner,
     holds::{Held, Placed},
+    retention::Rules,
     tenants::Settings,
     values,
 };
@@ -47,7 +52,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
 };
-use tokio::sync::OwnedRwLockReadGuard;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 /// Entries read at one time.
 const PAGE: usize = 512;
@@ -138,17 +143,24 @@ pub(crate) struct Standing {
     _lock: Arc<OwnedRwLockReadGuard<()>>,
 }
 
+/// While it lives no entry says anything new about how long it is kept, but by whoever has it. Taken behind [`Standing`].
+pub(crate) struct Settled {
+    _lock: OwnedRwLockWriteGuard<()>,
+}
+
 /// The proof that nothing stands in the way of these erasures. It is used up by what it allows.
 #[must_use]
 pub(crate) struct Clearance {
     erases: Vec<Wanted>,
     _standing: Option<Standing>,
+    /// Of expiries: what was due when they were cleared is so until they are durable.
+    _settled: Option<Settled>,
 }
 
 impl Clearance {
     /// Of a recording that was refused while it was taken in; see the module's doc.
     pub fn of_a_refused_take(at: RecordingPath) -> Self {
-        Self { erases: vec![Wanted::Recording(at, Parts::BOTH)], _standing: None }
+        Self { erases: vec![Wanted::Recording(at, Parts::BOTH)], _standing: None, _settled: None }
     }
 
     /// What may be forgotten.
@@ -180,30 +192,50 @@ pub(crate) struct Cleared {
 impl Inner {
     /// Asks whether anything stands in the way, and gives the proof for what is free.
     pub(crate) async fn clear(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Cleared, Error> {
-        let standing = Standing { _lock: Arc::new(self.holds.shared().await) };
-        let inner = self.clone();
-        let judge = move || inner.judge(wanted);
-        let (free, blocked) =
-            tokio::task::spawn_blocking(judge).await.map_err(|failed| Error::Internal(failed.to_string()))??;
-        let clearance = (!free.is_empty()).then(|| Clearance { erases: free, _standing: Some(standing.clone()) });
+        self.make_sure(wanted.iter().map(|wanted| wanted.tenant())).await;
+        let standing = self.standing().await;
+        let (free, blocked) = self.judged(wanted).await?;
+        let clearance =
+            (!free.is_empty()).then(|| Clearance { erases: free, _standing: Some(standing.clone()), _settled: None });
         Ok(Cleared { clearance, blocked, standing })
     }
 
-    /// The same for what has expired: what is held is parked before this returns. What remains blocked is so by a floor or
-    /// a restriction.
-    pub(crate) async fn clear_expired(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Cleared, Error> {
-        let mut cleared = self.clear(wanted).await?;
+    /// Until it goes, no hold is placed and none is lifted.
+    pub(crate) async fn standing(&self) -> Standing {
+        Standing { _lock: Arc::new(self.holds.shared().await) }
+    }
+
+    /// Until it goes, nobody else writes how long something is kept. Whoever has it took [`Inner::standing`] first.
+    pub(crate) async fn settled(&self, _standing: &Standing) -> Settled {
+        Settled { _lock: self.keeping.clone().write_owned().await }
+    }
+
+    /// Clears what has expired, and was found so under these locks. What is held is parked before this returns; the rest of
+    /// what stands in the way is given back: floors and restrictions.
+    pub(crate) async fn clear_expired(
+        self: &Arc<Self>,
+        wanted: Vec<Wanted>,
+        standing: Standing,
+        settled: Settled,
+    ) -> Result<(Option<Clearance>, Vec<(Wanted, Blocked)>), Error> {
+        let (free, blocked) = self.judged(wanted).await?;
         let mut rest = Vec::new();
-        for (wanted, stands) in std::mem::take(&mut cleared.blocked) {
+        for (wanted, stands) in blocked {
             match (wanted, stands) {
                 (Wanted::Recording(at, parts), Blocked::Hold(hold)) => {
-                    self.park_expiry(&cleared.standing, &hold, at, parts).await?;
+                    self.park_expiry((&standing, &settled), &hold, at, parts).await?;
                 }
                 other => rest.push(other),
             }
         }
-        cleared.blocked = rest;
-        Ok(cleared)
+        let clearance =
+            (!free.is_empty()).then(|| Clearance { erases: free, _standing: Some(standing), _settled: Some(settled) });
+        Ok((clearance, rest))
+    }
+
+    async fn judged(self: &Arc<Self>, wanted: Vec<Wanted>) -> Result<Judged, Error> {
+        let inner = self.clone();
+        super::blocking(move || inner.judge(wanted)).await?
     }
 
     /// The same question without the lock: for what is shown, and before sessions are cut.
@@ -244,7 +276,12 @@ impl Inner {
     pub(crate) fn look(&self, tenant: TenantHandle) -> Result<Look<'_>, Error> {
         let (settings, _) = self.settings(tenant)?;
         let holds = self.holds.standing(tenant);
-        Ok(Look { inner: self, tenant, now: self.clock.now(), settings, holds, subscribers: HashMap::new() })
+        let rules = match settings.due_revision < settings.policy_revision && !settings.grounds.is_empty() {
+            true => Some(self.rules(tenant)?),
+            false => None,
+        };
+        let now = self.surely();
+        Ok(Look { inner: self, tenant, now, settings, rules, holds, subscribers: HashMap::new() })
     }
 }
 
@@ -252,8 +289,11 @@ impl Inner {
 pub(crate) struct Look<'a> {
     inner: &'a Inner,
     tenant: TenantHandle,
+    /// What has surely come: a floor that no witness bears out as over still stands.
     now: Timestamp,
     settings: Settings,
+    /// While entries are not yet brought up to them: floors of a rule that was just set count from when it was set.
+    rules: Option<Rules>,
     holds: Vec<Arc<Placed>>,
     /// Which subscribers are restricted, as far as was asked.
     subscribers: HashMap<SubscriberHandle, bool>,
@@ -457,14 +497,18 @@ impl Look<'_> {
         if self.restricted(at, entry)? {
             found.push(Blocked::Restricted);
         }
+        let keeping = match &self.rules {
+            Some(rules) => self.inner.renewed_by(rules, at, entry)?,
+            None => entry.keeping,
+        };
         let floors = [
-            (parts.audio && entry.audio_present, entry.keeping.audio_floor),
-            (parts.facts && entry.facts_present, entry.keeping.facts_floor),
+            (parts.audio && entry.audio_present, keeping.audio_floor),
+            (parts.facts && entry.facts_present, keeping.facts_floor),
         ];
         let latest =
             floors.into_iter().filter_map(|(asked, floor)| asked.then_some(floor)).max().unwrap_or(Minute::NONE);
         if latest.start() > self.now {
-            let ground = self.settings.ground_text(entry.keeping.ground).to_owned();
+            let ground = self.settings.ground_text(keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
         }
         let mut facts = None;

@@ -92,7 +92,15 @@ impl Vault {
                 inner.park(&standing, &hold, wanted, &order, and).await?;
                 Err(Blocked::Hold(hold).into_error())
             }
-            Forgot::Blocked(stands, _) => Err(stands.into_error()),
+            Forgot::Blocked(stands, _) => {
+                let reason = if stands.is_floor() { "floor" } else { "restriction" };
+                let event = Event {
+                    detail: Detail { reason: Some(reason), ..Detail::default() },
+                    ..Event::new(Action::EraseRequest, inner.about_wanted(wanted)?).ended(Outcome::Refused)
+                };
+                inner.log_first(actor, event).await?;
+                Err(stands.into_error())
+            }
         }
     }
 }
@@ -105,6 +113,7 @@ impl Inner {
         wanted: Wanted,
         and: Vec<Change>,
     ) -> Result<Forgot, Error> {
+        self.make_sure([wanted.tenant()]).await;
         let asked = {
             let inner = self.clone();
             tokio::task::spawn_blocking(move || inner.judge(vec![wanted])).await
@@ -231,7 +240,7 @@ impl Inner {
         };
         let opening = opening.unwrap_or_else(random);
         let scopes = vec![receipt::commitment(&opening, &scope)];
-        let (id, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant));
+        let (id, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
         Ok(Pending { id, scope, opening, row })
     }
 
@@ -254,8 +263,10 @@ impl Inner {
         }
         // In the order of their digits: the line of a recording tells nothing of its place in the batch.
         scopes.sort_unstable();
-        let deadline = by_tenant.keys().map(|tenant| self.sweep_deadline_ms(*tenant)).min();
-        let deadline = deadline.unwrap_or(self.config.sweep_deadline_ms);
+        let mut deadline = self.config.sweep_deadline_ms;
+        for tenant in by_tenant.keys() {
+            deadline = deadline.min(self.sweep_deadline_ms(*tenant)?);
+        }
         let (id, row) = self.new_receipt(receipt::About::Expiry, receipt::Parts::Listed, &scopes, deadline);
         Ok((Pending { id, scope: String::new(), opening: random(), row }, openings))
     }
@@ -270,7 +281,7 @@ fn named(parts: Parts) -> receipt::Parts {
 }
 
 fn done(action: Action, about: About, receipt: ReceiptId) -> Event {
-    Event { action, about, grant: Some(receipt.0), outcome: Outcome::Done, detail: Detail::default() }
+    Event::new(action, about).referring_to(receipt.0)
 }
 
 /// Whose sessions an erasure cuts: what it names, and what falls with it.

@@ -169,6 +169,18 @@ impl Inner {
         })
     }
 
+    /// Whether other rules make anything due at once that is not due by those of now.
+    pub(crate) async fn makes_due(self: &Arc<Self>, tenant: TenantHandle, other: Rules) -> Result<bool, Error> {
+        let inner = self.clone();
+        let look = move || {
+            let due = |rules: &Rules| -> Result<u64, Error> {
+                Ok(inner.dry_run(tenant, rules)?.iter().map(|row| row.due_at_once).sum())
+            };
+            Ok::<bool, Error>(due(&other)? > due(&inner.rules(tenant)?)?)
+        };
+        super::blocking(look).await?
+    }
+
     fn dry_run(&self, tenant: TenantHandle, rules: &Rules) -> Result<Vec<DryRunRow>, Error> {
         let mut rows: BTreeMap<(Category, Part), DryRunRow> = BTreeMap::new();
         for (subscriber, _) in self.keys.subscribers(tenant) {

@@ -15,10 +15,17 @@
 //!
 //! A hold past its review date still holds; it is overdue, and `status`, a metric and an exit status say so.
 
-use super::{Actor, Error, Inner, Vault, parked::Ran, tenants::invalid, values};
+use super::{
+    Actor, Error, Inner, Vault,
+    audit::{About, Event},
+    parked::Ran,
+    tenants::invalid,
+    values,
+};
 use crate::{
     crypto::{envelope::Kind, random, secret::Secret},
     domain::{
+        audit::Action,
         id::{HoldId, PeriodHandle, RecordingHandle, RecordingId, RowId, SubscriberHandle, TenantHandle},
         party,
         time::Timestamp,
@@ -303,7 +310,8 @@ impl Vault {
         };
         let row = hold.row_change(&secret);
         let (purpose, day) = (Purpose::Hold, new.review.day());
-        let changes = vec![Change::AddPeriod { tenant, period, row: hold.row, secret, purpose, day }, row];
+        let mut changes = vec![Change::AddPeriod { tenant, period, row: hold.row, secret, purpose, day }, row];
+        changes.extend(inner.audit_hold(actor, Action::HoldPlace, &hold).await?);
         inner.keys.commit(Mutation::new(changes)).await?;
         let hold = inner.holds.put(hold);
         drop(alone);
@@ -342,7 +350,9 @@ impl Vault {
         let hold = inner.find_hold(actor, id)?;
         let secret = inner.hold_secret(&hold)?;
         let hold = hold.with(|hold| hold.review = next);
-        inner.keys.commit(Mutation::new(vec![hold.row_change(&secret)])).await?;
+        let mut changes = vec![hold.row_change(&secret)];
+        changes.extend(inner.audit_hold(actor, Action::HoldReview, &hold).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         inner.shown(&inner.holds.put(hold))
     }
 
@@ -357,7 +367,9 @@ impl Vault {
         let hold = inner.find_hold(actor, id)?;
         let secret = inner.hold_secret(&hold)?;
         let hold = hold.with(|hold| hold.lifted = true);
-        inner.keys.commit(Mutation::new(vec![hold.row_change(&secret)])).await?;
+        let mut changes = vec![hold.row_change(&secret)];
+        changes.extend(inner.audit_hold(actor, Action::HoldLift, &hold).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         let hold = inner.holds.put(hold);
         drop(alone);
         let ran = inner.finish_lifted(&hold).await?;
@@ -367,6 +379,18 @@ impl Vault {
 }
 
 impl Inner {
+    /// The log's entry of what was done with a hold: its id, and what it is on. Ground, authority and number are forgotten
+    /// with the hold, so they do not lie under any other secret.
+    async fn audit_hold(&self, actor: &Actor, action: Action, hold: &Placed) -> Result<Vec<Change>, Error> {
+        let about = match &hold.held {
+            Held::Tenant | Held::Number { .. } => About::Tenant(hold.tenant),
+            Held::Subscriber(subscriber) => About::Subscriber(hold.tenant, *subscriber),
+            // Where it is gone, whose it was.
+            Held::Recording(at) => self.about_recording(*at).unwrap_or(About::Subscriber(at.tenant, at.subscriber)),
+        };
+        self.audit(actor, Event::new(action, about).referring_to(hold.id.0)).await
+    }
+
     /// Reads every hold back. Called once, before anything can be erased.
     pub(crate) fn read_holds(&self) -> Result<(), Error> {
         for (tenant, _) in self.keys.tenants() {

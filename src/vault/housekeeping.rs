@@ -5,15 +5,20 @@
 //! command. A client-id period is erased when the window has passed since its last moment; then a late retry with such an
 //! id is refused by its start, not recognised by its id. An evidence period of the audit log is erased some years after its
 //! quarter has ended.
+//!
+//! # By a clock that is right
+//! All of that destroys keys for their age, so it goes by a moment that a second clock has witnessed ([`super::witness`]). By a
+//! clock that jumped ahead, client ids would be forgotten before their window has passed: a late retry would bring back
+//! what was erased (I4). Evidence and the openings of receipts would be gone for good.
 
 use super::{Error, Inner, values};
 use crate::{
     crypto::{envelope::Kind, random},
     domain::{
         id::{PeriodHandle, RowId, TenantHandle},
-        time::Day,
+        time::{Day, Timestamp},
     },
-    keys::{Change, CommitError, Mutation, Owner, Purpose},
+    keys::{Change, CommitError, Mutation, Owner, Period, Purpose},
     proto::stored,
 };
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -43,29 +48,31 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.go_on_with_all().await?;
     inner.drop_old_cells().await?;
     inner.keep_permissions().await?;
-    // A recording that finished just before midnight may still be on its way to its day's counters.
-    let today = inner.clock.now().plus_ms(-SETTLE_MS).day();
-    for (tenant, _) in inner.keys.tenants() {
+    let tenants = inner.keys.tenants();
+    let over_in = |tenant, today| -> Result<Vec<Period>, Error> {
+        let periods = inner.keys.periods(tenant).into_iter();
+        periods
+            .filter_map(|period| is_over(inner, &period, today).map(|over| over.then_some(period)).transpose())
+            .collect()
+    };
+    let by_our_clock = settled_day(inner.clock.now());
+    let mut some = false;
+    for (tenant, _) in &tenants {
+        some = some || !over_in(*tenant, by_our_clock)?.is_empty();
+    }
+    // The witness is asked only where there is something to destroy; what it says is logged and shown.
+    if !some {
+        return Ok(());
+    }
+    let Ok(now) = inner.witnessed().await else { return Ok(()) };
+    let today = settled_day(now);
+    for (tenant, _) in tenants {
         let mut changes = Vec::new();
-        for period in inner.keys.periods(tenant) {
-            match period.purpose {
-                Purpose::Counters if period.day < today => {
-                    changes.extend(close_day(inner, tenant, period.handle, period.day)?);
-                    changes.push(Change::ErasePeriod(tenant, period.handle));
-                }
-                Purpose::ClientIds
-                    if period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)? =>
-                {
-                    changes.push(Change::ErasePeriod(tenant, period.handle));
-                }
-                Purpose::Inbox if inner.inbox_is_over(&period, today)? => {
-                    changes.push(Change::ErasePeriod(tenant, period.handle));
-                }
-                Purpose::Evidence if evidence_end(inner, period.day) <= today => {
-                    changes.push(Change::ErasePeriod(tenant, period.handle));
-                }
-                _ => {}
+        for period in over_in(tenant, today)? {
+            if period.purpose == Purpose::Counters {
+                changes.extend(close_day(inner, tenant, period.handle, period.day)?);
             }
+            changes.push(Change::ErasePeriod(tenant, period.handle));
         }
         if changes.is_empty() {
             continue;
@@ -78,6 +85,23 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// The day that is not over yet: a recording that finished just before midnight may still be on its way to its day's counters.
+fn settled_day(now: Timestamp) -> Day {
+    now.plus_ms(-SETTLE_MS).day()
+}
+
+/// Whether a period's time has passed.
+fn is_over(inner: &Inner, period: &Period, today: Day) -> Result<bool, Error> {
+    Ok(match period.purpose {
+        Purpose::Counters => period.day < today,
+        Purpose::ClientIds => period.day.0 + inner.config.client_window_days < today.0 && none_open(inner, period.row)?,
+        Purpose::Inbox => inner.inbox_is_over(period, today)?,
+        Purpose::Evidence => evidence_end(inner, period.day) <= today,
+        // A hold is lifted by somebody, never by time; cells have a lock of their own.
+        Purpose::Hold | Purpose::Cell => false,
+    })
 }
 
 /// Whether no recording of a client-id period is open. One that is, has acknowledged audio which only its `Open` row leads

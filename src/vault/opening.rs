@@ -214,7 +214,7 @@ impl Inner {
         self.admits(tenant, &settings, &holder, &open.subscriber)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
         let _keeping = self.keeping.read().await;
-        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None)?;
+        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None, start)?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };

@@ -20,7 +20,8 @@
 
 use super::{
     Actor, ActorRole, Error, Inner, Part, Scope, Vault,
-    clearance::{Blocked, Standing, Wanted},
+    audit::{About, Event},
+    clearance::{Blocked, Settled, Standing, Wanted},
     erasure::{Forgot, Order},
     holds::Placed,
     values,
@@ -32,6 +33,7 @@ use crate::{
         secret::Secret,
     },
     domain::{
+        audit::{Action, Outcome},
         id::{HoldId, RecordingHandle, RecordingId, SubscriberHandle},
         time::{Minute, Timestamp},
     },
@@ -169,6 +171,7 @@ impl Inner {
         };
         let mut changes = and;
         changes.push(self.parked_row(hold, row)?);
+        changes.extend(self.audit_parked(&order.actor, wanted, hold).await?);
         self.keys.commit(Mutation::new(changes)).await?;
         Ok(())
     }
@@ -176,12 +179,11 @@ impl Inner {
     /// Parks the expiry of parts of a recording: their due minutes wait with it, and leave the entry in the same command.
     pub(crate) async fn park_expiry(
         &self,
-        _standing: &Standing,
+        _locks: (&Standing, &Settled),
         hold: &Placed,
         at: RecordingPath,
         parts: Parts,
     ) -> Result<(), Error> {
-        let _alone = self.keeping.write().await;
         let Some(entry) = self.keys.entry(at)? else { return Ok(()) };
         let mut keeping = entry.keeping;
         let take = |asked: bool, due: &mut Minute| match asked && *due != Minute::NEVER {
@@ -199,9 +201,26 @@ impl Inner {
             asked_ms: self.clock.now().0,
             opening: Vec::new(),
         };
-        let changes = vec![self.parked_row(hold, row)?, Change::SetKeeping { at, keeping }];
+        let mut changes = vec![self.parked_row(hold, row)?, Change::SetKeeping { at, keeping }];
+        changes.extend(self.audit_parked(&Actor::gateway(), Wanted::Recording(at, parts), hold).await?);
         self.keys.commit(Mutation::new(changes)).await?;
         Ok(())
+    }
+
+    /// The log's entry of an erasure or expiry that waits for a hold.
+    async fn audit_parked(&self, actor: &Actor, wanted: Wanted, hold: &Placed) -> Result<Vec<Change>, Error> {
+        let about = self.about_wanted(wanted)?;
+        let event = Event::new(Action::ErasePark, about).ended(Outcome::Parked).referring_to(hold.id.0);
+        self.audit(actor, event).await
+    }
+
+    /// What an entry about a wish to erase is about: it may not come true, so the thing itself.
+    pub(crate) fn about_wanted(&self, wanted: Wanted) -> Result<About, Error> {
+        match wanted {
+            Wanted::Recording(at, _) => self.about_recording(at),
+            Wanted::Subscriber(tenant, subscriber) => Ok(About::Subscriber(tenant, subscriber)),
+            Wanted::Tenant(tenant) => Ok(About::Tenant(tenant)),
+        }
     }
 
     /// The row under a hold, joined with what waits there for the same thing.

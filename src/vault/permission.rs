@@ -595,7 +595,7 @@ fn sees(actor: &Actor, found: &Found) -> bool {
 
 /// Who is behind a name. What a central issuer vouches for (`ROLE/SUBJECT@ISSUER`) is one person in every role; names of the
 /// identities file are what that file makes them.
-fn person(name: &str) -> &str {
+pub(crate) fn person(name: &str) -> &str {
     match name.split_once('/') {
         Some((_, subject)) if subject.contains('@') => subject,
         _ => name,

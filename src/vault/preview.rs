@@ -57,6 +57,7 @@ impl Vault {
             }
             Target::Tenant { tenant } => Wanted::Tenant(inner.find_in(&actor.scope, tenant)?),
         };
+        inner.make_sure([wanted.tenant()]).await;
         let look = move || inner.preview(wanted);
         tokio::task::spawn_blocking(look).await.map_err(|failed| Error::Internal(failed.to_string()))?
     }

@@ -206,9 +206,12 @@ impl Inner {
         self.inbox_changes(tenant, &Content::Receipt(receipt, opening)).await
     }
 
-    /// How long the ciphertext of what is erased in a tenant may take to go.
-    pub(crate) fn sweep_deadline_ms(&self, _tenant: TenantHandle) -> i64 {
-        self.config.sweep_deadline_ms
+    /// How long the ciphertext of what is erased in a tenant may take to go: what its policy says, and no longer than the
+    /// gateway's own deadline.
+    pub(crate) fn sweep_deadline_ms(&self, tenant: TenantHandle) -> Result<i64, Error> {
+        let now = self.clock.now();
+        let promised = self.policy(tenant)?.sweep_deadline().after(now).0.saturating_sub(now.0);
+        Ok(promised.min(self.config.sweep_deadline_ms))
     }
 
     /// The row that goes into the erasing command.

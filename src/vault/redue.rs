@@ -19,13 +19,13 @@
 
 use super::{
     Error, Inner,
-    retention::{Kept, Ungoverned},
+    retention::{Kept, Rules, Ungoverned},
 };
 use crate::{
     domain::id::{RecordingHandle, SubscriberHandle, TenantHandle},
     keys::{Change, CommitError, Keeping, Mutation, RecordingEntry, RecordingPath},
 };
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// Entries in one command.
 const PAGE: usize = 256;
@@ -46,15 +46,20 @@ impl Inner {
     }
 
     /// Makes the passes that are wanted.
-    pub(crate) async fn redue_wanted(self: &Arc<Self>) -> Result<(), Error> {
+    /// One in which something fails holds up no other: it is logged, and given back.
+    pub(crate) async fn redue_wanted(self: &Arc<Self>) -> HashSet<TenantHandle> {
+        let mut failing = HashSet::new();
         for (tenant, _) in self.public_tenants() {
             match self.pass(tenant, &mut usize::MAX.clone()).await {
                 // Erased meanwhile.
                 Ok(()) | Err(Error::Unknown { .. }) => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    tracing::error!(%error, "what a tenant has stored cannot be brought up to its policy");
+                    failing.insert(tenant);
+                }
             }
         }
-        Ok(())
+        failing
     }
 
     /// Goes through a tenant, if that is wanted, and stops early when so many pages have been read.
@@ -139,7 +144,16 @@ impl Inner {
 
     /// An entry's keeping by the rules and states of now.
     pub(crate) fn renewed(&self, at: RecordingPath, entry: &RecordingEntry) -> Result<Keeping, Error> {
-        let rules = self.rules(at.tenant)?;
+        self.renewed_by(&self.rules(at.tenant)?, at, entry)
+    }
+
+    /// The same by rules that were read already.
+    pub(crate) fn renewed_by(
+        &self,
+        rules: &Rules,
+        at: RecordingPath,
+        entry: &RecordingEntry,
+    ) -> Result<Keeping, Error> {
         let kept = Kept::of(entry, self.life(at.tenant, at.subscriber)?, self.clock.now())?;
         Ok(rules.keeping(kept, entry.keeping).unwrap_or_else(|Ungoverned(part)| {
             // A policy that leaves something without a rule is refused; what is kept stays as it was.

@@ -21,6 +21,7 @@
 //!
 //! # Floors
 //!
+//! A floor counts from the end of the call. While it runs its entry has one from its start, which is no later; the end raises it.
 //! A floor in an entry is never lowered: a later policy can only raise it. Where two differ by part, the entry names both
 //! grounds in one text; where an older floor outlasts a newer one for one part only, the ground is that of the later.
 
@@ -125,6 +126,15 @@ fn parameters(keep: Option<&str>) -> Result<Parameters, Error> {
     Ok(Parameters { keep: keep.map_err(|why: crate::domain::retention::NotALength| invalid("keep", why.to_string()))? })
 }
 
+impl TryFrom<stored::TenantPolicy> for Chosen {
+    type Error = Error;
+
+    fn try_from(row: stored::TenantPolicy) -> Result<Self, Error> {
+        let keep = (!row.keep.is_empty()).then_some(row.keep);
+        PolicySource { policy: row.text, keep }.read()
+    }
+}
+
 impl Chosen {
     /// The change that gives it to a tenant.
     pub fn change(&self, tenant: TenantHandle, row: RowId, secret: &Secret) -> Change {
@@ -224,7 +234,13 @@ impl Rules {
     pub fn keeping(&self, kept: Kept, before: Keeping) -> Result<Keeping, Ungoverned> {
         let audio = self.verdict(kept, Part::Audio).ok_or(Ungoverned(Part::Audio))?;
         let facts = self.verdict(kept, Part::Facts).ok_or(Ungoverned(Part::Facts))?;
+        let running = matches!(kept.end, CallEnd::Running { .. });
         let floor = |verdict: &Verdict, before: Minute| {
+            // Of a call that runs it counts from the start until the end is known, and not from this look at it: it could
+            // not come down again.
+            if running && before != Minute::NONE {
+                return before;
+            }
             let until = verdict.floor.as_ref().map_or(Minute::NONE, |floor| Minute::at_or_after(floor.until));
             until.max(before)
         };
@@ -329,7 +345,7 @@ impl Inner {
         keeping.map(drop).map_err(|none| rules.refusal(category, none))
     }
 
-    /// The keeping of a recording that begins. The caller holds `keeping` shared until its command is durable.
+    /// The keeping of a recording whose call began at `start`. The caller holds `keeping` shared until its command is durable.
     ///
     /// # Errors
     /// `Refused` where no rule governs what is to be taken in.
@@ -339,12 +355,13 @@ impl Inner {
         subscriber: SubscriberHandle,
         kind: Kind,
         jurisdiction: Option<Jurisdiction>,
+        start: Timestamp,
     ) -> Result<Keeping, Error> {
         let rules = self.rules(tenant)?;
         let category = category(kind as u8)?;
         let kept = Kept {
             category,
-            end: CallEnd::Running { at: self.clock.now() },
+            end: CallEnd::Running { at: start },
             jurisdiction,
             subscriber: self.life(tenant, subscriber)?,
         };
@@ -432,16 +449,48 @@ impl Vault {
         })
     }
 
-    /// Gives a tenant another policy. What is stored is brought up to it in the background.
+    /// Gives a tenant another policy. What is stored is brought up to it in the background. One that makes anything due at
+    /// once, or that asks less of a purge, erases by another name: the tenant's name must be repeated, and what the policy
+    /// of before says of a purge holds ([`super::transition`]).
     ///
     /// # Errors
-    /// `Invalid` names line and field, also of a policy that leaves without a rule what the one before governed.
-    pub async fn set_policy(&self, actor: &Actor, tenant: &str, source: &PolicySource) -> Result<PolicyInForce, Error> {
+    /// `Invalid` names line and field, also of a policy that leaves without a rule what the one before governed, and where the
+    /// name must be repeated; `Parked` while it waits for approval or cools off.
+    pub async fn set_policy(
+        &self,
+        actor: &Actor,
+        tenant: &str,
+        source: &PolicySource,
+        confirm: &str,
+    ) -> Result<PolicyInForce, Error> {
         let inner = &self.0;
         inner.running()?;
         let chosen = source.read()?;
         let handle = inner.find_tenant(tenant)?;
-        let holder = inner.tenant_holder(handle)?;
+        let before = inner.policy(handle)?;
+        chosen.replaces(&before)?;
+        let weaker = chosen.policy.purge().asks_less_than(&before.purge());
+        let settings = inner.settings(handle)?.0;
+        let rules = Rules { policy: Arc::new(chosen.policy.clone()), settings };
+        if weaker || inner.makes_due(handle, rules).await? {
+            self.guarded_policy(actor, tenant, confirm, chosen.row).await?;
+        } else {
+            inner.set_policy_now(actor, handle, &chosen, Vec::new()).await?;
+        }
+        self.policy(tenant)
+    }
+}
+
+impl Inner {
+    /// Gives a tenant another policy, whatever that makes due. `and` goes into the same command.
+    pub(crate) async fn set_policy_now(
+        &self,
+        actor: &Actor,
+        handle: TenantHandle,
+        chosen: &Chosen,
+        and: Vec<Change>,
+    ) -> Result<(), Error> {
+        let holder = self.tenant_holder(handle)?;
         let set = Event {
             action: Action::PolicySet,
             about: About::Tenant(handle),
@@ -449,17 +498,17 @@ impl Vault {
             outcome: Outcome::Done,
             detail: Detail { notes: vec![("policy", chosen.policy.name().to_owned())], ..Detail::default() },
         };
-        let mut changes = inner.audit(actor, set).await?;
+        let mut changes = self.audit(actor, set).await?;
+        changes.extend(and);
         changes.push(chosen.change(handle, holder.row, &holder.secret));
-        inner
-            .change_settings(handle, |settings| {
-                chosen.replaces(&*inner.policy(handle)?)?;
-                chosen.enter(settings)?;
-                Ok(changes)
-            })
-            .await?;
-        inner.due_wake.notify_one();
-        self.policy(tenant)
+        self.change_settings(handle, |settings| {
+            chosen.replaces(&*self.policy(handle)?)?;
+            chosen.enter(settings)?;
+            Ok(changes)
+        })
+        .await?;
+        self.due_wake.notify_one();
+        Ok(())
     }
 }
 

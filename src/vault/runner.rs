@@ -5,8 +5,10 @@
 //!
 //! # Never early
 //! - A run goes by one moment that a second clock has witnessed ([`super::witness`]).
-//! - A due minute only says where to look. The verdict is worked out anew from the policy and the states of now; what is
-//!   not due by it gets its due minute corrected, and stays.
+//! - A due minute only says where to look. The entry is read anew and the verdict worked out from the policy and the states of
+//!   now, under the lock of everybody who changes them, which is held until the erasure is durable. So a recording that is
+//!   taken up again, and a policy that keeps longer, come before the erasure and are heeded, or after it. What is not due gets
+//!   its due minute corrected, and stays.
 //! - Due minutes are rounded up, and the present one down.
 //! - Nothing is erased without a clearance, which restrictions, floors and holds refuse.
 //!
@@ -17,18 +19,23 @@
 //! over without a look at their entries.
 //!
 //! # Few rotations, of bounded size
-//! What is due is erased in batches of at most [`BATCH`] recordings of one tenant, each one command, one rotation of the
-//! root, one entry in the log, one receipt. Batches of several tenants are under way together and share a rotation where
-//! they can. Between two batches the writer takes whatever waits, so a create waits for one batch at most.
+//! What is due is erased in batches of one tenant, each one command with one entry in the log and one receipt. Batches of
+//! several tenants are under way together and share a rotation where they can; all that are, hold at most [`BATCH`] recordings,
+//! so no rotation holds more. Between two the writer takes whatever waits, so a create waits for one rotation at most.
+//!
+//! # One tenant's fault is its own
+//! Where something of a tenant cannot be read (its policy, its settings), its part of the run ends: that is logged and counted,
+//! and tried again at the next run. The others go on.
 //!
 //! # Lateness
-//! After each run, and when a run may not happen, what is still due and past its promise is counted: how much, and by how
-//! long. After a time away the runner simply finds more; the counters of what was erased late go up.
+//! After each run, and when a run may not happen because no witness answers, what is still due and past its promise is counted:
+//! how much, and by how long. By a clock that the witness gainsays nothing is counted. After a time away the runner simply finds more; the counters of what was erased late go up.
 
 use super::{
     Actor, Error, Inner,
-    clearance::{Blocked, Wanted},
+    clearance::{Blocked, Settled, Standing, Wanted},
     retention::Kept,
+    witness::Unwitnessed,
 };
 use crate::{
     domain::{
@@ -68,6 +75,7 @@ pub(crate) struct Expiry {
     expired_late: AtomicU64,
     late: AtomicU64,
     late_seconds: AtomicU64,
+    failing: AtomicU64,
 }
 
 /// The same, as it is shown.
@@ -83,6 +91,8 @@ pub struct ExpiryStatus {
     pub late_seconds: u64,
     /// Nothing expires because no second clock agrees with ours.
     pub clock_disagrees: bool,
+    /// Tenants in which the last run met a fault: nothing of theirs expires until it is mended.
+    pub failing_tenants: u64,
 }
 
 /// Runs until the vault stops.
@@ -103,26 +113,30 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 /// Erases what is due now.
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     let _alone = inner.expiry.alone.lock().await;
-    inner.redue_wanted().await?;
+    let mut failing = inner.redue_wanted().await;
     if inner.keys.next_due(None)? > Minute::begun(inner.clock.now()) {
-        inner.expiry.note(0, 0);
+        inner.expiry.note(0, 0, failing.len() as u64);
         inner.look_at_the_clock().await;
         return Ok(());
     }
-    let run = match inner.witnessed().await {
-        Ok(now) => erase_due(inner, now).await,
-        // It is logged; what is late by our clock may not be.
-        Err(_) => return Ok(()),
-    };
-    let (late, seconds) = inner.count_late().await?;
-    inner.expiry.note(late, seconds);
-    run
+    match inner.witnessed().await {
+        Ok(now) => erase_due(inner, now, &mut failing).await?,
+        // It is logged. What is late by a clock that others gainsay may not be.
+        Err(Unwitnessed::Disagrees { .. }) => return Ok(()),
+        Err(Unwitnessed::Silent) => {}
+    }
+    let (late, seconds) = inner.count_late(&failing).await?;
+    inner.expiry.note(late, seconds, failing.len() as u64);
+    Ok(())
 }
 
-async fn erase_due(inner: &Arc<Inner>, now: Timestamp) -> Result<(), Error> {
+/// Erases what is due, of every tenant but those in which something fails: they are logged, counted, and tried again at the
+/// next run.
+async fn erase_due(inner: &Arc<Inner>, now: Timestamp, failing: &mut HashSet<TenantHandle>) -> Result<(), Error> {
     let mut seen = HashSet::new();
+    let batches = Arc::new(tokio::sync::Semaphore::new(BATCH));
     while !inner.stopping.is_cancelled() {
-        let mut due = inner.due(now, ROUND).await?;
+        let mut due = inner.due(now, ROUND, failing).await?;
         due.retain(|due| seen.insert(due.at));
         if due.is_empty() {
             break;
@@ -132,25 +146,30 @@ async fn erase_due(inner: &Arc<Inner>, now: Timestamp) -> Result<(), Error> {
             tenants.entry(due.at.tenant).or_default().push(due);
         }
         let mut running = tokio::task::JoinSet::new();
-        for due in tenants.into_values() {
-            let inner = inner.clone();
+        // One rotation holds what is under way together: a batch is shared out among the tenants that are.
+        let share = (BATCH / tenants.len().max(1)).max(1);
+        for (tenant, due) in tenants {
+            let (inner, batches) = (inner.clone(), batches.clone());
             running.spawn(async move {
-                for batch in due.chunks(BATCH) {
-                    inner.expire(batch, now).await?;
+                for batch in due.chunks(share) {
+                    let _turn = batches.acquire_many(batch.len() as u32).await;
+                    if let Err(error) = inner.expire(batch, now).await {
+                        return (tenant, Err(error));
+                    }
                 }
-                Ok::<(), Error>(())
+                (tenant, Ok(()))
             });
         }
-        let mut failed = None;
         while let Some(done) = running.join_next().await {
-            match done.unwrap_or_else(|gone| Err(Error::Internal(gone.to_string()))) {
+            let (tenant, done) = done.map_err(|gone| Error::Internal(gone.to_string()))?;
+            match done {
                 // Erased meanwhile.
                 Ok(()) | Err(Error::Unknown { .. } | Error::Erased) => {}
-                Err(error) => failed = Some(error),
+                Err(error) => {
+                    tracing::error!(%error, "expiry of a tenant waits");
+                    failing.insert(tenant);
+                }
             }
-        }
-        if let Some(error) = failed {
-            return Err(error);
         }
     }
     Ok(())
@@ -172,17 +191,22 @@ struct Expiring {
 
 impl Inner {
     /// What is due at a moment. What is restricted as a whole is passed over.
-    async fn due(self: &Arc<Self>, now: Timestamp, most: usize) -> Result<Vec<Due>, Error> {
-        let inner = self.clone();
+    async fn due(
+        self: &Arc<Self>,
+        now: Timestamp,
+        most: usize,
+        failing: &HashSet<TenantHandle>,
+    ) -> Result<Vec<Due>, Error> {
+        let (inner, failing) = (self.clone(), failing.clone());
         let look = move || {
             let known = std::cell::RefCell::new(HashMap::new());
-            let restricted = |tenant: TenantHandle, subscriber: Option<SubscriberHandle>| {
+            let passed_over = |tenant: TenantHandle, subscriber: Option<SubscriberHandle>| {
                 *known
                     .borrow_mut()
                     .entry((tenant, subscriber))
-                    .or_insert_with(|| inner.restricted_as_a_whole(tenant, subscriber))
+                    .or_insert_with(|| failing.contains(&tenant) || inner.restricted_as_a_whole(tenant, subscriber))
             };
-            inner.keys.due(Minute::begun(now), most, &restricted)
+            inner.keys.due(Minute::begun(now), most, &passed_over)
         };
         Ok(super::blocking(look).await??)
     }
@@ -197,24 +221,31 @@ impl Inner {
     }
 
     /// Erases one batch of one tenant, as far as it is due and free.
+    ///
+    /// Entries are read anew, under a lock that is held until the erasure is durable: whoever changes a rule or a state, or
+    /// takes up a recording that was partial, has either done so and is seen, or does so after the erasure.
     async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
         let minute = Minute::begun(now);
         let (mut expiring, mut corrected) = (Vec::new(), Vec::new());
-        for due in batch {
-            let keeping = self.renewed(due.at, &due.entry)?;
+        let standing = self.standing().await;
+        let settled = self.settled(&standing).await;
+        for Due { at, .. } in batch {
+            let Some(entry) = self.keys.entry(*at)? else { continue };
+            let keeping = self.renewed(*at, &entry)?;
+            let still = entry.keeping.due(entry.audio_present, entry.facts_present) <= minute;
             let parts = Parts {
-                audio: due.entry.audio_present && keeping.audio_due <= minute,
-                facts: due.entry.facts_present && keeping.facts_due <= minute,
+                audio: entry.audio_present && keeping.audio_due <= minute,
+                facts: entry.facts_present && keeping.facts_due <= minute,
             };
-            if parts.audio || parts.facts {
-                let late = self.late_by(due, parts, now)?.is_some();
-                expiring.push(Expiring { at: due.at, parts, late });
+            if still && (parts.audio || parts.facts) {
+                let late = self.late_by(&Due { at: *at, entry }, parts, now)?.is_some();
+                expiring.push(Expiring { at: *at, parts, late });
             } else {
-                corrected.push(due.at);
+                corrected.push(*at);
             }
         }
+        let kept = self.erase_free(&expiring, standing, settled).await?;
         self.correct(&corrected).await?;
-        let kept = self.erase_free(&expiring).await?;
         self.set_aside(kept, now).await
     }
 
@@ -238,13 +269,15 @@ impl Inner {
     async fn erase_free(
         self: &Arc<Self>,
         expiring: &[Expiring],
+        standing: Standing,
+        settled: Settled,
     ) -> Result<Vec<(RecordingPath, Parts, Blocked)>, Error> {
         let wanted: Vec<Wanted> = expiring.iter().map(|it| Wanted::Recording(it.at, it.parts)).collect();
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
-        let cleared = self.clear_expired(wanted).await?;
-        if let Some(clearance) = cleared.clearance {
+        let (clearance, blocked) = self.clear_expired(wanted, standing, settled).await?;
+        if let Some(clearance) = clearance {
             let freed: HashSet<RecordingPath> = clearance.erases().iter().filter_map(recording).collect();
             let gone = expiring.iter().filter(|it| freed.contains(&it.at));
             let late = gone.clone().filter(|it| it.late).count() as u64;
@@ -253,7 +286,7 @@ impl Inner {
             self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
-        let kept = cleared.blocked.into_iter().filter_map(|(wanted, stands)| match wanted {
+        let kept = blocked.into_iter().filter_map(|(wanted, stands)| match wanted {
             Wanted::Recording(at, parts) => Some((at, parts, stands)),
             Wanted::Subscriber(..) | Wanted::Tenant(_) => None,
         });
@@ -302,10 +335,10 @@ impl Inner {
     }
 
     /// How many are past their promise now, and by how many seconds the latest.
-    async fn count_late(self: &Arc<Self>) -> Result<(u64, u64), Error> {
+    async fn count_late(self: &Arc<Self>, failing: &HashSet<TenantHandle>) -> Result<(u64, u64), Error> {
         let now = self.clock.now();
         let (mut count, mut seconds) = (0, 0);
-        for due in self.due(now, MOST_LATE).await? {
+        for due in self.due(now, MOST_LATE, failing).await? {
             let parts = Parts { audio: due.entry.audio_present, facts: due.entry.facts_present };
             if let Some(late) = self.late_by(&due, parts, now)? {
                 count += 1;
@@ -324,16 +357,18 @@ impl Inner {
             late_recordings: read(&self.expiry.late),
             late_seconds: read(&self.expiry.late_seconds),
             clock_disagrees: self.clocks.disagree(),
+            failing_tenants: read(&self.expiry.failing),
         }
     }
 }
 
 impl Expiry {
-    fn note(&self, late: u64, seconds: u64) {
+    fn note(&self, late: u64, seconds: u64, failing: u64) {
         if late > 0 {
             tracing::error!(recordings = late, seconds, "recordings are kept beyond their promise");
         }
         self.late.store(late, Ordering::Relaxed);
         self.late_seconds.store(seconds, Ordering::Relaxed);
+        self.failing.store(failing, Ordering::Relaxed);
     }
 }

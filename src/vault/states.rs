@@ -24,6 +24,7 @@
 
 use super::{
     Actor, Error, Inner, Scope, TenantState, Vault,
+    audit::{About, Event},
     sessions::{Cut, Role},
     tenants::{Settings, invalid},
     values,
@@ -34,6 +35,7 @@ use crate::{
         label::{Label, derive},
     },
     domain::{
+        audit::Action,
         id::{RecordingId, SubscriberHandle, TenantHandle},
         party,
         time::Timestamp,
@@ -96,14 +98,19 @@ impl Vault {
         let (handle, subscriber) = inner.find_subscriber_in(&actor.scope, tenant, name)?;
         // Times of the policy count from it.
         let now = inner.witnessed_now().await?;
+        let event = Event::new(Action::SubscriberDeactivate, About::Subscriber(handle, subscriber));
+        let logged = inner.audit(actor, event).await?;
         {
             let _alone = inner.gate.write().await;
             inner
                 .change_subscriber_state(handle, subscriber, |state| {
-                    if state.deactivated_ms == 0 {
-                        state.deactivated_ms = now.0;
+                    if state.deactivated_ms != 0 {
+                        return Ok(Vec::new());
                     }
-                    Ok(vec![inner.rules_changed(handle)?])
+                    state.deactivated_ms = now.0;
+                    let mut changes = logged;
+                    changes.push(inner.rules_changed(handle)?);
+                    Ok(changes)
                 })
                 .await?;
         }
@@ -121,35 +128,43 @@ impl Vault {
         let (tenant, subscriber) = match what {
             Restrict::Tenant(name) => {
                 let tenant = inner.find_in(&actor.scope, &name)?;
+                let action = if restricted { Action::TenantRestrict } else { Action::TenantUnrestrict };
+                let logged = inner.audit(actor, Event::of_tenant(action, tenant)).await?;
                 let _alone = inner.holds.alone().await;
                 inner
                     .change_settings(tenant, |settings| {
                         settings.restricted = restricted;
-                        Ok(Vec::new())
+                        Ok(logged)
                     })
                     .await?;
                 (tenant, None)
             }
             Restrict::Subscriber { tenant, subscriber } => {
                 let (tenant, subscriber) = inner.find_subscriber_in(&actor.scope, &tenant, &subscriber)?;
+                let action = if restricted { Action::SubscriberRestrict } else { Action::SubscriberUnrestrict };
+                let logged = inner.audit(actor, Event::new(action, About::Subscriber(tenant, subscriber))).await?;
                 let _alone = inner.holds.alone().await;
                 inner.note_restriction(tenant).await?;
                 inner
                     .change_subscriber_state(tenant, subscriber, |state| {
                         state.restricted = restricted;
-                        Ok(Vec::new())
+                        Ok(logged)
                     })
                     .await?;
                 (tenant, Some(subscriber))
             }
             Restrict::Recording(id) => {
                 let at = inner.locate(&actor.scope, id)?.path;
+                let action = if restricted { Action::RecordingRestrict } else { Action::RecordingUnrestrict };
+                let logged = inner.audit(actor, Event::new(action, inner.about_recording(at)?)).await?;
                 let _alone = inner.holds.alone().await;
                 inner.note_restriction(at.tenant).await?;
                 let _keeping = inner.keeping.write().await;
                 let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;
                 let keeping = Keeping { restricted, ..entry.keeping };
-                inner.keys.commit(Mutation::new(vec![Change::SetKeeping { at, keeping }])).await?;
+                let mut changes = vec![Change::SetKeeping { at, keeping }];
+                changes.extend(logged);
+                inner.keys.commit(Mutation::new(changes)).await?;
                 (at.tenant, Some(at.subscriber))
             }
         };
@@ -174,7 +189,9 @@ impl Vault {
         let tenant = inner.find_in(&actor.scope, tenant)?;
         let row = block_name(&inner.tenant_holder(tenant)?, name);
         inner.keys.value(&row)?.ok_or(Error::Unknown { what: "blocked name" })?;
-        inner.keys.commit(Mutation::new(vec![Change::DropValue { name: row }])).await?;
+        let mut changes = vec![Change::DropValue { name: row }];
+        changes.extend(inner.audit(actor, Event::of_tenant(Action::SubscriberUnblock, tenant)).await?);
+        inner.keys.commit(Mutation::new(changes)).await?;
         Ok(())
     }
 }

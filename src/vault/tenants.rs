@@ -270,11 +270,6 @@ impl Inner {
         self.keys.find_tenant(GROUP)
     }
 
-    /// The reserved tenant, where it is there already.
-    pub(crate) fn find_group(&self) -> Option<TenantHandle> {
-        self.keys.find_tenant(GROUP)
-    }
-
     /// The reserved tenant, made when it is missing.
     pub(crate) async fn group(&self) -> Result<TenantHandle, Error> {
         loop {

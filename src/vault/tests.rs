@@ -7,21 +7,22 @@
 
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Scope, StatedFacts, Target, Vault, VaultConfig,
+    Scope, StatedFacts, Target, Vault, VaultConfig, values,
 };
 use crate::{
-    crypto::epoch::ledger,
+    crypto::{envelope::Kind as Sealed, epoch::ledger},
     domain::{
         id::{ObjectId, RecordingId},
         permission::{Level, Terms},
         time::Clock,
     },
     journal::{Journal, Options},
-    keys::{FileSlot, KeyStore},
+    keys::{Change, FileSlot, KeyStore, Owner},
     object::{
         ObjectStore,
         embedded::{Certificate, Embedded},
     },
+    proto::stored,
     vault::{NewTenant, Residency},
 };
 use bytes::Bytes;
@@ -469,6 +470,64 @@ fn staff_see_facts_and_no_key_of_audio_is_opened() {
         house.play(0).await;
         assert!(keys.audio_opened() > before);
         house.vault.drain().await;
+    });
+}
+
+/// A policy that does not read any more, after an upgrade say: its tenant's promises wait, and nobody else's.
+#[test]
+fn a_tenant_in_which_something_fails_holds_up_no_other() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let house = House::new().await;
+        let (vault, inner) = (&house.vault, &house.vault.0);
+        let gateway = Actor::gateway();
+        let new = NewTenant {
+            name: "other".to_owned(),
+            home: "eu-west-2".to_owned(),
+            residency: Residency::HomeOnly,
+            policy: "cloudtalk".into(),
+        };
+        vault.create_tenant(&gateway, new).await.expect("tenant");
+        let open = |tenant: &str, client: u8| Open {
+            tenant: tenant.to_owned(),
+            subscriber: "subscriber".to_owned(),
+            kind: Kind::Call,
+            mode: Mode::Spooled,
+            media_type: "audio/PCMA".to_owned(),
+            client_id: [client; 16].to_vec(),
+            start: Some(Clock::system().now()),
+            length_hint: None,
+            facts: StatedFacts::default(),
+        };
+        let record = async |tenant: &str, client: u8| {
+            let mut ingest = vault.record(open(tenant, client)).await.expect("opened");
+            ingest.data(0, audio(client, 0, 100)).await.expect("taken");
+            ingest.finish(Finish { length: 100, sha256: None, end: None }).await.expect("finished");
+            let mut progress = ingest.progress();
+            progress.wait_for(|now| now.finished.is_some()).await.expect("stored");
+            ingest.opened().id
+        };
+        let (kept, due) = (record("acme", 1).await, record("other", 2).await);
+
+        let acme = inner.find_tenant("acme").expect("a tenant");
+        let holder = inner.tenant_holder(acme).expect("lives");
+        let name = values::name(holder.row, Sealed::TenantPolicy);
+        let unread = stored::TenantPolicy { text: "nonsense".to_owned(), keep: String::new() };
+        let envelope = values::seal(&unread, &holder.secret, &name);
+        let row = Change::PutValue { owner: Owner::Tenant(acme), name, envelope };
+        let broken = inner.change_settings(acme, |settings| {
+            settings.rules_changed();
+            Ok(vec![row])
+        });
+        broken.await.expect("written");
+
+        // By this policy a close makes everything due at once.
+        vault.close_tenant(&gateway, "other", "other").await.expect("closed");
+        vault.expire().await.expect("runs");
+        assert!(matches!(vault.recording(&developer(), due, "").await, Err(Error::Erased)));
+        assert!(vault.recording(&developer(), kept, "").await.is_ok());
+        assert_eq!(vault.status().expiry.failing_tenants, 1);
+        vault.drain().await;
     });
 }
 

@@ -1,13 +1,15 @@
-//! A purge, and a close that makes anything due at once: asked for, approved, cooled off, done.
+//! A purge, a close that makes anything due at once, and a policy that does, or that asks less of a purge: asked for, approved,
+//! cooled off, done.
 //!
 //! The tenant's policy says who must agree. *Confirm*: whoever asks repeats the tenant's name. *Second person*: somebody
 //! else, who administers tenants too, approves. Two are two people only where nobody stands on both sides: the one who
 //! acts and the one for whom, of the asking and of the approval, are all compared, so that a delegation makes no second
-//! person out of one.
+//! person out of one. An API key asks for nothing of this: whoever made it would be its second person.
 //!
 //! Then the policy's cooling-off time runs, in which it can be withdrawn. All of it is one row under the tenant's secret
 //! with the moment at which it runs; the daily work looks at the rows. So a restart changes nothing, and what was asked
-//! for under one policy is not hurried by the next.
+//! for under one policy is not hurried by the next. The time counts from and runs to moments that a second clock has
+//! witnessed ([`super::witness`]): a clock that jumps ahead takes nothing of it away.
 //!
 //! # A purge that meets something
 //! - *A hold on the tenant, or the tenant is restricted*: nothing goes; it waits, and can still be withdrawn.
@@ -19,15 +21,20 @@
 
 use super::{
     Actor, ActorRole, Erasure, Error, Inner, Scope, Tenant, TenantState, Transition, TransitionAction, Vault,
+    audit::Event,
     clearance::{Blocked, Wanted},
     erasure::{Forgot, Order},
     holds::Held,
+    permission::person,
+    retention::Rules,
     states::check_confirm,
+    tenants::Settings,
     values,
 };
 use crate::{
     crypto::envelope::Kind,
     domain::{
+        audit::{Action, Outcome},
         id::{SubscriberHandle, TenantHandle},
         retention::{Approval, PurgeRule},
         time::Timestamp,
@@ -44,14 +51,15 @@ const TOGETHER: usize = 32;
 
 const CLOSE: u32 = 1;
 const PURGE: u32 = 2;
+const POLICY: u32 = 3;
 
 /// What came of an approval.
 #[derive(Debug)]
 pub enum Settled {
     /// It cools off.
     Waits(Transition),
-    /// The account is closed.
-    Closed(Tenant),
+    /// The account is closed, or has its new policy.
+    Stays(Tenant),
     /// The tenant is gone.
     Purged(Erasure),
 }
@@ -72,14 +80,17 @@ impl Vault {
             return self.tenant(name);
         }
         let policy = inner.policy(tenant)?;
-        if !policy.due_at_close() {
-            inner.close_now(tenant, Vec::new()).await?;
+        let closed = Settings { state: TenantState::Closed { at: inner.clock.now() }, ..settings };
+        let rules = Rules { policy: policy.clone(), settings: closed };
+        // By its rules for whatever may be stored, or by what is stored now.
+        if !policy.due_at_close() && !inner.makes_due(tenant, rules).await? {
+            inner.close_now(actor, tenant, Vec::new()).await?;
             return self.tenant(name);
         }
         check_confirm(name, confirm)?;
         let order = Order { actor: actor.clone(), opening: None };
-        inner.ask(&order, tenant, CLOSE, policy.purge()).await?;
-        match inner.go_on(tenant, inner.clock.now()).await {
+        inner.ask(&order, tenant, CLOSE, policy.purge(), None).await?;
+        match inner.go_on(tenant).await {
             Ok(_) => {
                 drop(one);
                 self.tenant(name)
@@ -94,11 +105,29 @@ impl Vault {
         let tenant = inner.find_in(&order.actor.scope, name)?;
         let _one = inner.transitions.lock().await;
         let rule = inner.policy(tenant)?.purge();
-        inner.ask(order, tenant, PURGE, rule).await?;
-        match inner.go_on(tenant, inner.clock.now()).await? {
+        inner.ask(order, tenant, PURGE, rule, None).await?;
+        match inner.go_on(tenant).await? {
             Done::Purged(erasure) => Ok(erasure),
-            Done::Closed => Err(Error::Internal("a purge that only closed".to_owned())),
+            Done::Closed | Done::PolicySet => Err(Error::Internal("a purge that did something else".to_owned())),
         }
+    }
+
+    /// Gives a tenant a policy that erases by another name, or says what that waits for.
+    pub(crate) async fn guarded_policy(
+        &self,
+        actor: &Actor,
+        name: &str,
+        confirm: &str,
+        policy: stored::TenantPolicy,
+    ) -> Result<(), Error> {
+        let inner = &self.0;
+        let tenant = inner.find_in(&actor.scope, name)?;
+        check_confirm(name, confirm)?;
+        let _one = inner.transitions.lock().await;
+        let rule = inner.policy(tenant)?.purge();
+        let order = Order { actor: actor.clone(), opening: None };
+        inner.ask(&order, tenant, POLICY, rule, Some(policy)).await?;
+        inner.go_on(tenant).await.map(drop)
     }
 
     /// Approves what somebody else asked for.
@@ -119,15 +148,16 @@ impl Vault {
                 let missing = "a second person: whoever asked for it cannot approve it";
                 return Err(Error::NotPermitted { missing: missing.to_owned() });
             }
-            let now = inner.clock.now();
+            let now = inner.cooling_from(row.cooling_off_ms).await?;
             row.approved_by.clone_from(&actor.name);
             row.approved_ms = now.0;
             row.runs_ms = now.plus_ms(row.cooling_off_ms).0;
-            inner.put_transition(tenant, &row, Vec::new()).await?;
+            let logged = inner.audit(actor, Event::of_tenant(Action::TransitionApprove, tenant)).await?;
+            inner.put_transition(tenant, &row, logged).await?;
         }
-        match inner.go_on(tenant, inner.clock.now()).await {
+        match inner.go_on(tenant).await {
             Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure)),
-            Ok(Done::Closed) => Ok(Settled::Closed(self.tenant(name)?)),
+            Ok(Done::Closed | Done::PolicySet) => Ok(Settled::Stays(self.tenant(name)?)),
             Err(Error::Parked { .. }) => {
                 let row = inner.transition(tenant)?.ok_or(Error::Unknown { what: "tenant" })?;
                 Ok(Settled::Waits(shown(&row)))
@@ -151,7 +181,8 @@ impl Vault {
             let why = "the purge has begun; what it has erased cannot come back";
             return Err(Error::Refused { why: why.to_owned() });
         }
-        let changes = vec![Change::DropValue { name: values::name(holder.row, Kind::Transition) }];
+        let mut changes = vec![Change::DropValue { name: values::name(holder.row, Kind::Transition) }];
+        changes.extend(inner.audit(actor, Event::of_tenant(Action::TransitionWithdraw, tenant)).await?);
         inner.keys.commit(Mutation::new(changes)).await?;
         drop(one);
         self.tenant(name)
@@ -161,19 +192,24 @@ impl Vault {
 /// A transition that has run.
 pub(crate) enum Done {
     Closed,
+    PolicySet,
     Purged(Erasure),
 }
 
 /// Whether anybody stands on both sides.
 fn same_person(row: &stored::Transition, actor: &Actor) -> bool {
-    let asked = [row.asked_by.as_str(), row.asked_for.as_str()];
-    std::iter::once(&actor.name).chain(&actor.on_behalf_of).any(|name| asked.contains(&name.as_str()))
+    let asked = [person(&row.asked_by), person(&row.asked_for)];
+    std::iter::once(&actor.name).chain(&actor.on_behalf_of).any(|name| asked.contains(&person(name)))
 }
 
 /// A transition as it is shown.
 pub(crate) fn shown(row: &stored::Transition) -> Transition {
     Transition {
-        action: if row.action == CLOSE { TransitionAction::Close } else { TransitionAction::Purge },
+        action: match row.action {
+            CLOSE => TransitionAction::Close,
+            POLICY => TransitionAction::SetPolicy,
+            _ => TransitionAction::Purge,
+        },
         asked_by: row.asked_by.clone(),
         asked: Timestamp(row.asked_ms),
         approved_by: (row.approved_ms != 0).then(|| row.approved_by.clone()),
@@ -203,17 +239,29 @@ impl Inner {
     }
 
     /// Writes down what is asked for, unless it was before.
-    async fn ask(&self, order: &Order, tenant: TenantHandle, action: u32, rule: PurgeRule) -> Result<(), Error> {
+    async fn ask(
+        &self,
+        order: &Order,
+        tenant: TenantHandle,
+        action: u32,
+        rule: PurgeRule,
+        policy: Option<stored::TenantPolicy>,
+    ) -> Result<(), Error> {
+        if order.actor.role == ActorRole::ApiKey {
+            let missing = "a person: no key has a tenant closed or purged, for whoever made the key could approve it";
+            return Err(Error::NotPermitted { missing: missing.to_owned() });
+        }
         match self.transition(tenant)? {
-            Some(row) if row.action == action => return Ok(()),
+            Some(row) if row.action == action && row.policy == policy => return Ok(()),
             Some(_) => {
-                let why = "a close or purge of this tenant waits already; approve or withdraw that first";
+                let why = "a close, purge or policy of this tenant waits already; approve or withdraw that first";
                 return Err(Error::Refused { why: why.to_owned() });
             }
             None => {}
         }
-        let now = self.clock.now();
-        let cooling_off_ms = rule.cooling_off.after(now).0.saturating_sub(now.0);
+        let cools = |now: Timestamp| rule.cooling_off.after(now).0.saturating_sub(now.0);
+        let now = self.cooling_from(cools(self.clock.now())).await?;
+        let cooling_off_ms = cools(now);
         let mut row = stored::Transition {
             action,
             asked_by: order.actor.name.clone(),
@@ -224,18 +272,35 @@ impl Inner {
             runs_ms: 0,
             cooling_off_ms,
             opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
+            asked_by_provider: matches!(order.actor.scope, Scope::All),
+            policy,
         };
         if rule.approval == Approval::Confirm {
             row.approved_by.clone_from(&order.actor.name);
             row.approved_ms = now.0;
             row.runs_ms = now.plus_ms(cooling_off_ms).0;
         }
-        self.put_transition(tenant, &row, Vec::new()).await
+        // What runs at once is logged as what it does.
+        let waits = row.approved_ms == 0 || cooling_off_ms > 0;
+        let logged = match waits {
+            true => {
+                let event = Event::of_tenant(Action::TransitionRequest, tenant).ended(Outcome::Parked);
+                self.audit(&order.actor, event).await?
+            }
+            false => Vec::new(),
+        };
+        self.put_transition(tenant, &row, logged).await
+    }
+
+    /// The moment from which a cooling-off time counts: a clock that is wrong would shorten it, so a second one must agree.
+    async fn cooling_from(&self, cooling_off_ms: i64) -> Result<Timestamp, Error> {
+        if cooling_off_ms > 0 { self.witnessed_now().await } else { Ok(self.clock.now()) }
     }
 
     /// Does what waits in a tenant, where its time has come. Whoever calls holds the lock of the transitions.
-    async fn go_on(self: &Arc<Self>, tenant: TenantHandle, now: Timestamp) -> Result<Done, Error> {
+    async fn go_on(self: &Arc<Self>, tenant: TenantHandle) -> Result<Done, Error> {
         let row = self.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
+        let now = self.clock.now();
         let waits = |by: &str, until| Err(Error::Parked { by: by.to_owned(), until });
         if row.approved_ms == 0 {
             return waits("the approval of a second person", None);
@@ -243,28 +308,44 @@ impl Inner {
         if row.runs_ms > now.0 {
             return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
         }
+        // Over by our clock; a clock that has jumped ahead must not take away the time in which it can be withdrawn.
+        if self.cooling_from(row.cooling_off_ms).await?.0 < row.runs_ms {
+            return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
+        }
+        let actor = Actor {
+            name: row.asked_by,
+            on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
+            role: ActorRole::Gateway,
+            // By it the group's log, which outlives the tenant, names whoever asked or their role alone.
+            scope: if row.asked_by_provider { Scope::All } else { Scope::Tenants(Vec::new()) },
+            subscriber: None,
+        };
         if row.action == CLOSE {
             let holder = self.tenant_holder(tenant)?;
             let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
-            self.close_now(tenant, vec![drop_row]).await?;
+            self.close_now(&actor, tenant, vec![drop_row]).await?;
             return Ok(Done::Closed);
         }
-        let order = Order {
-            actor: Actor {
-                name: row.asked_by,
-                on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
-                role: ActorRole::Gateway,
-                scope: Scope::All,
-                subscriber: None,
-            },
-            opening: row.opening.as_slice().try_into().ok(),
-        };
+        if row.action == POLICY {
+            let policy = row.policy.ok_or_else(|| Error::Corrupt("a policy that waits is missing".to_owned()))?;
+            let holder = self.tenant_holder(tenant)?;
+            let drop_row = Change::DropValue { name: values::name(holder.row, Kind::Transition) };
+            self.set_policy_now(&actor, tenant, &policy.try_into()?, vec![drop_row]).await?;
+            return Ok(Done::PolicySet);
+        }
+        let order = Order { actor, opening: row.opening.as_slice().try_into().ok() };
         self.purge_now(&order, tenant).await.map(Done::Purged)
     }
 
     /// Closes the account; the policy's times count from now.
-    async fn close_now(self: &Arc<Self>, tenant: TenantHandle, and: Vec<Change>) -> Result<(), Error> {
+    async fn close_now(
+        self: &Arc<Self>,
+        actor: &Actor,
+        tenant: TenantHandle,
+        mut and: Vec<Change>,
+    ) -> Result<(), Error> {
         let at = self.witnessed_now().await?;
+        and.extend(self.audit(actor, Event::of_tenant(Action::TenantClose, tenant)).await?);
         {
             let _alone = self.gate.write().await;
             self.change_settings(tenant, |settings| {
@@ -287,14 +368,18 @@ impl Inner {
             });
         }
         let now = self.clock.now();
+        let begun = Event::of_tenant(Action::TenantPurge, tenant).ended(Outcome::Parked);
+        let logged = self.audit(&order.actor, begun).await?;
         {
             let _alone = self.gate.write().await;
             self.change_settings(tenant, |settings| {
-                settings.state = match settings.state {
-                    TenantState::Open => TenantState::Purging { at: now },
-                    TenantState::Closed { at } | TenantState::Purging { at } => TenantState::Purging { at },
+                let (state, and) = match settings.state {
+                    TenantState::Open => (TenantState::Purging { at: now }, logged),
+                    TenantState::Closed { at } => (TenantState::Purging { at }, logged),
+                    purging @ TenantState::Purging { .. } => (purging, Vec::new()),
                 };
-                Ok(Vec::new())
+                settings.state = state;
+                Ok(and)
             })
             .await?;
         }
@@ -404,8 +489,9 @@ impl Inner {
             Ok(_) | Err(Error::Unknown { .. }) => return Ok(()),
             Err(error) => return Err(error),
         }
-        match self.go_on(tenant, self.clock.now()).await {
-            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. }) => Ok(()),
+        match self.go_on(tenant).await {
+            // `Storage`: no second clock agrees that its time has come.
+            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. } | Error::Storage(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }
@@ -427,12 +513,14 @@ impl Inner {
             if self.purge_looks.lock().await.get(&tenant).is_some_and(|next| now < *next) {
                 continue;
             }
-            match self.go_on(tenant, now).await {
+            match self.go_on(tenant).await {
                 Ok(_) | Err(Error::Unknown { .. }) => drop(self.purge_looks.lock().await.remove(&tenant)),
                 Err(Error::Parked { until, .. }) => {
                     let hour = now.plus_ms(LOOK_AGAIN_MS);
                     self.purge_looks.lock().await.insert(tenant, until.map_or(hour, |until| until.min(hour)));
                 }
+                // No second clock agrees that its time has come.
+                Err(Error::Storage(_)) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -3,6 +3,8 @@
 //! - No two `keep` rules of the same rank can match the same. Nor two `basis` rules of one jurisdiction.
 //! - A `not_after` lies at least a margin after its event, and not within a `not_before` or a floor of the same event;
 //!   where a floor may last longer, the rule says so.
+//! - A `not_before` after a close or a deactivation stands beside promises after the same event only: another promise would
+//!   fall due while the event has not happened.
 //! - A rule whose times can never apply in the states it names, or that another always goes before, is a mistake.
 //! - What a rule governs in one state, some rule governs in every state; and once its account is closed, everything is due
 //!   at some time.
@@ -78,6 +80,15 @@ fn times(policy: &Policy, rule: &Keep) -> Result<(), PolicyError> {
                 policy.margin
             );
             return Err(error(rule.line, "keep.not_after", remedy));
+        }
+        if let Some(before @ When::After(_, event @ (Event::Close | Event::Deactivation))) = rule.not_before
+            && !matches!(when, When::After(_, other) if *other == event)
+        {
+            let remedy = format!(
+                "`{when}` may come while `{before}` still waits to happen, and then one of them is broken; let both hang on \
+                 the same event"
+            );
+            return Err(error(rule.line, "keep.not_before", remedy));
         }
         if let Some(before) = rule.not_before
             && ahead(before, *when).is_some_and(|minutes| minutes < margin(policy))

@@ -132,6 +132,12 @@ fn a_fault_is_told_with_its_line_and_field() {
             3,
             "keep.not_after",
         ),
+        // A promise that falls due while what it must not go before has not happened.
+        (
+            "[[keep]]\nwhat = \"both\"\nnot_before = \"30d after close\"\nnot_after = \"40d after end\"",
+            3,
+            "keep.not_before",
+        ),
     ];
     for (rules, line, field) in cases {
         let error = read(&with(rules)).expect_err(rules);
@@ -234,12 +240,16 @@ fn rule() -> impl Strategy<Value = String> {
         prop_oneof![Just(""), Just("jurisdiction = \"DE\"\n"), Just("jurisdiction = [\"FR\", \"GB\"]\n")];
     let states = prop_oneof![3 => Just(""), 1 => Just("while = \"account closed\"\n")];
     let what = prop_oneof![Just("both"), Just("audio"), Just("facts")];
-    let event = prop_oneof![Just("end"), Just("close"), Just("deactivation")];
-    (what, category, jurisdiction, states, 2u32..400, 2u32..400, event, any::<bool>()).prop_map(
-        |(what, category, jurisdiction, states, first, second, event, yields)| {
+    let event = || prop_oneof![Just("end"), Just("close"), Just("deactivation")];
+    let least = prop_oneof![
+        2 => Just(String::new()),
+        1 => (1u32..400, event()).prop_map(|(days, event)| format!("not_before = \"{days}d after {event}\"\n")),
+    ];
+    (what, category, jurisdiction, states, 2u32..400, 2u32..400, event(), any::<bool>(), least).prop_map(
+        |(what, category, jurisdiction, states, first, second, event, yields, least)| {
             let yields = if yields { "yields_to_floor = true\n" } else { "" };
             format!(
-                "[[keep]]\nwhat = \"{what}\"\n{category}{jurisdiction}{states}\
+                "[[keep]]\nwhat = \"{what}\"\n{category}{jurisdiction}{states}{least}\
                  not_after = [\"{first}d after {event}\", \"{second}d 1h after end\"]\n{yields}"
             )
         },

@@ -82,6 +82,7 @@ impl Policy {
             matches!(subject.subscriber, SubscriberState::Deactivated { .. }),
         )?;
         let floor = self.floor(subject);
+        // Where its event has not happened, that of no promise has either: `check` sees to it.
         let not_before = rule.not_before.and_then(|when| subject.moment(when, true));
         let not_before = not_before.into_iter().chain([subject.end.earliest()]).max()?;
         let promise = rule

@@ -98,8 +98,6 @@ actions! {
     Status,
     /// Scrape metrics.
     Metrics,
-    /// Say that the clock is right after it jumped.
-    ConfirmClock,
 }
 
 /// A policy that cannot be used.

@@ -46,11 +46,11 @@ impl PolicyService for Gateway {
 
     async fn set_policy(&self, request: Request<SetPolicyRequest>) -> Result<Response<TenantPolicy>, Status> {
         let (identity, _) = caller(self, &request)?;
-        let SetPolicyRequest { tenant, source } = request.into_inner();
+        let SetPolicyRequest { tenant, source, confirm } = request.into_inner();
         identity.authorize(Action::SetPolicy, Some(&tenant)).map_err(refuse)?;
         let source = write::source(source).map_err(refuse)?;
         let (vault, actor) = (self.vault.clone(), identity.actor());
-        let set = tokio::spawn(async move { vault.set_policy(&actor, &tenant, &source).await });
+        let set = tokio::spawn(async move { vault.set_policy(&actor, &tenant, &source, &confirm).await });
         Ok(Response::new(write::in_force(set.await.map_err(refuse)?.map_err(refuse)?)))
     }
 

@@ -77,7 +77,7 @@ impl TenantService for Gateway {
                     generation_from: erasure.generation_from,
                     generation_to: erasure.generation_to,
                 },
-                Settled::Waits(_) | Settled::Closed(_) => ApproveTransitionResponse {
+                Settled::Waits(_) | Settled::Stays(_) => ApproveTransitionResponse {
                     tenant: Some(convert::tenant(vault.tenant(&name)?)),
                     ..ApproveTransitionResponse::default()
                 },
