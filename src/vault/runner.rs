@@ -323,10 +323,7 @@ impl Inner {
         let rules = self.rules(due.at.tenant)?;
         let kept = Kept::of(&due.entry, self.life(due.at.tenant, due.at.subscriber)?, now)?;
         let keeping = due.entry.keeping;
-        let asked = [
-            (Part::Audio, parts.audio, keeping.audio_floor),
-            (Part::Facts, parts.facts, keeping.facts_floor),
-        ];
+        let asked = [(Part::Audio, parts.audio, keeping.audio_floor), (Part::Facts, parts.facts, keeping.facts_floor)];
         let asked = asked.into_iter().filter(|(_, asked, _)| *asked);
         let promises = asked.filter_map(|(part, _, floor)| rules.promise(&rules.verdict(kept, part)?, floor));
         let earliest = promises.min();

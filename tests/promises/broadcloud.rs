@@ -31,6 +31,7 @@ fn b1_call_recordings_are_gone_on_day_40() {
     stage.goes_by(&call, call.at + 30 * DAY, Left::Both, Left::Audio);
     stage.steal();
     stage.restart();
+    stage.goes_by(&later, later.at + 30 * DAY, Left::Both, Left::Audio);
     stage.goes_by(&call, call.at + 40 * DAY, Left::Audio, Left::Nothing);
     assert!(stage.plays(&later), "each call has its own forty days");
     stage.go_to(call.at + 40 * DAY);
@@ -129,7 +130,7 @@ fn b5_no_log_line_is_personal_data() {
     stage.ok(PROVIDER, &["tenant", "purge", tenant, "--confirm", tenant]);
     stage.settled();
     let log = stage.gateway().log();
-    assert!(log.lines().count() > 50 && log.contains(" INFO ") && log.contains("DEBUG"), "it did log");
+    assert!(log.matches(" INFO serving").count() == 2, "it did log: {log}");
     for text in [&log, &stage.metrics()] {
         traces.search("the log", text.as_bytes());
         for mark in [&call.mark, &live.mark] {

@@ -125,11 +125,10 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
     failures.refused(stage, STAFF, &["permission", "grant", &denied]);
     stage.ok(customer, &["permission", "deny", &denied]);
 
-    let hold = ["--ground", &word("ground"), "--authority", &word("court"), "--review", "2040-01-01T00:00:00Z"];
+    let hold = ["--ground", &word("ground"), "--authority", &word("court"), "--review", "2027-06-01T00:00:00Z"];
     let place = ["hold", "place", "--tenant", &cast.at_tenant, "--number", &cast.at_party];
     let placed = stage.json(PROVIDER, &[&place[..], &hold].concat()).remove(0);
     failures.refused(stage, PROVIDER, &["erase", "recording", &call.id]);
-    failures.refused(stage, PROVIDER, &["erase", "subscriber", &cast.at_both]);
     stage.ok(PROVIDER, &["hold", "list", "--tenant", &cast.at_tenant, "--parked"]);
     stage.ok(PROVIDER, &["hold", "lift", placed["id"].as_str().expect("an id")]);
     stage.ok(customer, &["apikey", "create", &cast.at_tenant, "--name", &word("key"), "--role", "admin"]);
@@ -180,7 +179,7 @@ fn nothing_that_went_in_is_in_the_data_folder_the_log_the_metrics_or_a_refusal()
     stage.settled();
     traces.search("the metrics", stage.metrics().as_bytes());
     let log = stage.gateway().log();
-    assert!(log.contains("DEBUG") && log.contains("INFO"), "it did log");
+    assert!(log.matches(" INFO serving").count() == 2, "it did log: {log}");
     traces.search("the log", log.as_bytes());
     traces.search("what commands failed with", &failures.0.borrow());
     stage.stop();

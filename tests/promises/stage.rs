@@ -263,7 +263,12 @@ impl Stage {
     pub fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let began = Instant::now();
         while !holds() {
-            assert!(began.elapsed() < wire::WITHIN, "never: {what}; the log says: {}", self.gateway().log());
+            assert!(
+                began.elapsed() < wire::WITHIN,
+                "never: {what}; the state is {}; the log says: {}",
+                String::from_utf8_lossy(&self.run(OPERATOR, &["status"]).stdout),
+                self.gateway().log()
+            );
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
@@ -436,15 +441,22 @@ impl Stage {
         self.nothing_is_late();
     }
 
+    /// What the gateway counts; also while something is overdue.
+    pub fn state(&self) -> Value {
+        let output = self.run(OPERATOR, &["status", "--json"]);
+        assert!(matches!(output.status.code(), Some(DONE | OVERDUE)), "{output:?}");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    }
+
     pub fn nothing_is_late(&self) {
-        let status = self.json(OPERATOR, &["status"]).remove(0);
+        let status = self.state();
         assert_eq!((&status["expired_late"], &status["retention_late_recordings"]), (&0.into(), &0.into()));
     }
 
     /// Waits until nothing erased has ciphertext left, and every copy has been made.
     pub fn settled(&self) {
         self.until("it is swept and copied", || {
-            let status = self.json(OPERATOR, &["status"]).remove(0);
+            let status = self.state();
             status["sweeps_pending"] == 0 && status["replications_pending"] == 0
         });
     }

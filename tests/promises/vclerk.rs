@@ -2,8 +2,8 @@
 
 use super::{
     stage::{
-        self, CUSTOMER, DAY, ERASED, Left, MARGIN, MINUTE, NOT_PERMITTED, OVERDUE, PROVIDER, REFUSED, Stage,
-        Take, USAGE,
+        self, CUSTOMER, DAY, ERASED, Left, MARGIN, MINUTE, NOT_PERMITTED, OVERDUE, PROVIDER, REFUSED, Stage, Take,
+        USAGE,
     },
     wire::{self, Call, sound},
 };
@@ -100,12 +100,15 @@ fn v3_erased_at_once_and_the_ciphertext_swept_by_its_deadline() {
     std::fs::rename(&away, &bucket).expect("moved back");
     assert_eq!(stage.objects("eu-west-2").len(), 2, "the ciphertext was still there");
     stage.settled();
-    let receipts = || stage.json(CUSTOMER, &["receipt", "list", "--tenant", "acme"]);
-    stage.until("the second receipt", || receipts().iter().any(|it| it["follows"] == id.as_str()));
+    let second = || {
+        let receipts = stage.json(CUSTOMER, &["receipt", "list", "--tenant", "acme"]);
+        let first = receipts.iter().find(|it| it["receipt"] == id.as_str()).expect("the first");
+        first["swept_by"].as_str().map(str::to_owned)
+    };
+    stage.until("the second receipt", || second().is_some());
     assert!(!overdue(&stage));
-    let second = receipts().into_iter().find(|it| it["follows"] == id.as_str()).expect("it is there");
     let file = stage.path("second").display().to_string();
-    stage.ok(CUSTOMER, &["receipt", "show", second["receipt"].as_str().expect("an id"), "-o", &file]);
+    stage.ok(CUSTOMER, &["receipt", "show", &second().expect("it is there"), "-o", &file]);
     let key = stage.gateway().client_file("audit.vkey").display().to_string();
     let verified = stage.json(CUSTOMER, &["receipt", "verify", &file, "--key", &key]).remove(0);
     assert_eq!(verified["state"], "ciphertext removed");
