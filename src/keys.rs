@@ -72,7 +72,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use keeping::{Due, Keeping, RecordingEntry};
+pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
 pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
 pub use start::OpenError;
 pub use store::KeyStore;

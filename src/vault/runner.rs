@@ -43,10 +43,10 @@ use crate::{
         retention::Part,
         time::{Minute, Timestamp},
     },
-    keys::{Change, CommitError, Due, Mutation, Parts, RecordingPath},
+    keys::{Change, CommitError, Due, Mutation, Parts, PassedOver, RecordingPath},
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -197,18 +197,27 @@ impl Inner {
         most: usize,
         failing: &HashSet<TenantHandle>,
     ) -> Result<Vec<Due>, Error> {
-        let (inner, failing) = (self.clone(), failing.clone());
+        let inner = self.clone();
+        let mut passed: PassedOver = failing.iter().map(|tenant| (*tenant, None)).collect();
         let look = move || {
-            let known = std::cell::RefCell::new(HashMap::new());
-            let passed_over = |tenant: TenantHandle, subscriber: Option<SubscriberHandle>| {
-                *known
-                    .borrow_mut()
-                    .entry((tenant, subscriber))
-                    .or_insert_with(|| failing.contains(&tenant) || inner.restricted_as_a_whole(tenant, subscriber))
-            };
-            inner.keys.due(Minute::begun(now), most, &passed_over)
+            let mut asked = HashSet::new();
+            // Each look that meets something restricted is followed by one that passes it over.
+            loop {
+                let due = inner.keys.due(Minute::begun(now), most, &passed)?;
+                let before = passed.len();
+                for at in due.iter().map(|due| due.at) {
+                    for whole in [(at.tenant, None), (at.tenant, Some(at.subscriber))] {
+                        if asked.insert(whole) && inner.restricted_as_a_whole(whole.0, whole.1) {
+                            passed.insert(whole);
+                        }
+                    }
+                }
+                if passed.len() == before {
+                    return Ok(due);
+                }
+            }
         };
-        Ok(super::blocking(look).await??)
+        super::blocking(look).await?
     }
 
     fn restricted_as_a_whole(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> bool {

@@ -5,7 +5,7 @@ use super::{
     attacker::{Haul, Key},
     medium::Disk,
 };
-use crate::domain::time::Minute;
+use crate::{domain::time::Minute, keys::PassedOver};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -191,7 +191,7 @@ fn recordings(
 
 /// What is due by the truth, at every minute that makes a difference; who is bound; the tree over the log.
 pub fn check_found(keys: &KeyStore, model: &Model) {
-    let nobody = |_: TenantHandle, _: Option<SubscriberHandle>| false;
+    let nobody = PassedOver::new();
     let mut minutes: BTreeSet<Minute> = model.recordings().map(|(_, recording)| recording.due()).collect();
     minutes.insert(Minute::NONE);
     minutes.remove(&Minute::NEVER);
