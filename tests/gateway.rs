@@ -7,6 +7,8 @@ mod gateway;
 mod seaweed;
 #[path = "common/served.rs"]
 mod served;
+#[path = "common/traces.rs"]
+mod traces;
 #[path = "common/wire.rs"]
 mod wire;
 

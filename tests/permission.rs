@@ -16,9 +16,8 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, AuditEntry, Error, Finish, Hearing, InboxAbout, Kind, Mode, Narrower, NewPermission,
-        NewTenant, Open, Over, Part, Permission, PlayRange, Playback, Proof, Residency, Scope, StatedBasis, StatedFacts,
-        StatedTies,
-        SubjectView, TailOf, Target, Vault, VaultConfig,
+        NewTenant, Open, Over, Part, Permission, PlayRange, Playback, Proof, Residency, Scope, StatedBasis,
+        StatedFacts, StatedTies, SubjectView, TailOf, Target, Vault, VaultConfig,
     },
 };
 use std::{

@@ -359,6 +359,8 @@ pub enum Kind {
     Message,
     /// Uploaded media.
     Media,
+    /// Login, usage and connection data.
+    Connection,
 }
 
 /// `quietus list …`

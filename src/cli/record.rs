@@ -469,6 +469,7 @@ fn kind(kind: Kind) -> v1::Kind {
         Kind::Video => v1::Kind::Video,
         Kind::Message => v1::Kind::Message,
         Kind::Media => v1::Kind::Media,
+        Kind::Connection => v1::Kind::Connection,
     }
 }
 

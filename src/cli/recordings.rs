@@ -151,6 +151,7 @@ fn kind(facts: &RecordingFacts) -> &'static str {
         Kind::Video => "video",
         Kind::Message => "message",
         Kind::Media => "media",
+        Kind::Connection => "connection",
     }
 }
 

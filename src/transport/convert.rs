@@ -15,9 +15,9 @@ use crate::{
     },
     proto::v1,
     vault::{
-        self, BasisShown, Correction, Facts, Finish, Gap, Kind, Mode, NewTenant, Open, Part, Paused, PlayInfo, PlayRange,
-        PolicySource, Progress, Recording, Residency, State, StatedBasis, StatedFacts, StatedTies, StatisticsRow,
-        Status, Target, Tenant, TenantState,
+        self, BasisShown, Correction, Facts, Finish, Gap, Kind, Mode, NewTenant, Open, Part, Paused, PlayInfo,
+        PlayRange, PolicySource, Progress, Recording, Residency, State, StatedBasis, StatedFacts, StatedTies,
+        StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
 use std::str::FromStr;
@@ -55,6 +55,7 @@ pub fn open(open: v1::Open) -> Result<Open, Problem> {
         v1::Kind::Video => Kind::Video,
         v1::Kind::Message => Kind::Message,
         v1::Kind::Media => Kind::Media,
+        v1::Kind::Connection => Kind::Connection,
         v1::Kind::Unspecified => return Err(Problem::invalid("kind", "say what is recorded")),
     };
     let mode = match open.mode() {
@@ -308,6 +309,7 @@ fn kind(kind: Kind) -> v1::Kind {
         Kind::Video => v1::Kind::Video,
         Kind::Message => v1::Kind::Message,
         Kind::Media => v1::Kind::Media,
+        Kind::Connection => v1::Kind::Connection,
     }
 }
 
@@ -465,6 +467,7 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::Video => "video",
         Kind::Message => "message",
         Kind::Media => "media",
+        Kind::Connection => "connection",
     }
 }
 

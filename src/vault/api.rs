@@ -201,6 +201,8 @@ pub enum Kind {
     Message = 5,
     /// Uploaded media.
     Media = 6,
+    /// Login, usage and connection data.
+    Connection = 7,
 }
 
 /// How a recording arrives.

@@ -4,8 +4,8 @@
 use super::{
     TRANSPORTS,
     gateway::Gateway,
-    process::Traces,
     served::{REGIONS, World},
+    traces::Traces,
     wire::{self, Call, assert_plays, open, play, sound},
 };
 use memchr::memmem;
