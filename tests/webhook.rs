@@ -67,7 +67,7 @@ impl Receiver {
             }
         });
         let ca = files.tls.client_ca.clone().expect("a CA");
-        let config = WebhookConfig { ca_pem: Some(ca.into()), allow_private: true };
+        let config = WebhookConfig { ca_pem: Some(ca), allow_private: true };
         Self { url, requests, answer, config, _dir: dir }
     }
 
@@ -176,7 +176,7 @@ async fn a_receiver_inside_or_with_another_authority_is_not_talked_to() {
     // An authority that is not known.
     let other = tempfile::tempdir().expect("a folder");
     let other = DevFiles::prepare(other.path()).expect("certificates").tls.client_ca.expect("a CA");
-    let (second, id) = world(WebhookConfig { ca_pem: Some(other.into()), allow_private: true }).await;
+    let (second, id) = world(WebhookConfig { ca_pem: Some(other), allow_private: true }).await;
     second.vault().set_webhook(&anna(), "acme", &receiver.url).await.expect("set");
     ask(&second, id).await;
     receiver.stays_silent().await;
