@@ -72,7 +72,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-pub use keeping::{Due, Keeping, RecordingEntry};
+pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
 pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
 pub use start::OpenError;
 pub use store::KeyStore;
@@ -188,6 +188,8 @@ pub struct FactsLeaf {
     pub facts: Option<Secret>,
     /// Whether the audio is still there.
     pub audio_present: bool,
+    /// How long it is kept, under which law and on what basis.
+    pub keeping: Keeping,
 }
 
 /// Names a value's row.

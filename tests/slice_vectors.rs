@@ -71,7 +71,10 @@ fn the_committed_vectors_are_those_of_the_generator() {
     }
     for (name, bytes) in &files {
         let committed = fs::read(directory().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(&committed == bytes, "{name} is not what the generator makes");
+        // The order of keys in an object means nothing, and depends on what else links the JSON library.
+        let parsed = |bytes: &[u8]| serde_json::from_slice::<serde_json::Value>(bytes).expect("JSON");
+        let same = if name.ends_with(".json") { parsed(&committed) == parsed(bytes) } else { &committed == bytes };
+        assert!(same, "{name} is not what the generator makes");
     }
     let wanted: BTreeSet<String> = files.into_iter().map(|(name, _)| name).collect();
     let found: BTreeSet<String> = fs::read_dir(directory())

@@ -6,9 +6,10 @@
 
 use super::RecordingPath;
 use crate::domain::{
-    id::{RecordingHandle, RowId, SubscriberHandle},
+    id::{RecordingHandle, RowId, SubscriberHandle, TenantHandle},
     time::Minute,
 };
+use std::collections::HashSet;
 
 /// How long, and under which rules, a recording is kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,6 +86,16 @@ pub struct RecordingEntry {
     /// How many objects it has.
     pub objects: usize,
 }
+
+impl RecordingEntry {
+    /// Whether any leaf lives. What is left of a recording that somebody bound to it took along has none.
+    pub fn lives(&self) -> bool {
+        self.audio_present || self.facts_present
+    }
+}
+
+/// Tenants (without a subscriber) and subscribers of which nothing is looked for.
+pub type PassedOver = HashSet<(TenantHandle, Option<SubscriberHandle>)>;
 
 /// A recording that is due.
 #[derive(Clone, PartialEq, Eq, Debug)]

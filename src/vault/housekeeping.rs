@@ -1,5 +1,5 @@
-//! Daily work: days close, client ids and inboxes are forgotten, permissions run out, evidence expires. Every minute: what
-//! was only counted of refused playbacks is logged.
+//! Daily work: days close, client ids and inboxes are forgotten, permissions run out, evidence expires, and what is left of
+//! accounts that have ended goes ([`super::ended`]). Every minute: what was only counted of refused playbacks is logged.
 //!
 //! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
 //! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
@@ -51,6 +51,7 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.run_all_lifted().await?;
     inner.go_on_with_all().await?;
+    inner.forget_the_ended().await;
     inner.drop_old_cells().await?;
     inner.keep_permissions().await?;
     inner.write_refusals(Some(inner.clock.now())).await?;

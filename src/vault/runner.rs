@@ -33,7 +33,8 @@
 
 use super::{
     Actor, Error, Inner,
-    clearance::{Blocked, Settled, Standing, Wanted},
+    clearance::{Blocked, Clearance, Settled, Standing, Wanted},
+    erasure::Batch,
     retention::Kept,
     witness::Unwitnessed,
 };
@@ -43,10 +44,10 @@ use crate::{
         retention::Part,
         time::{Minute, Timestamp},
     },
-    keys::{Change, CommitError, Due, Mutation, Parts, RecordingPath},
+    keys::{Change, CommitError, Due, Mutation, Parts, PassedOver, RecordingPath},
 };
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -197,18 +198,27 @@ impl Inner {
         most: usize,
         failing: &HashSet<TenantHandle>,
     ) -> Result<Vec<Due>, Error> {
-        let (inner, failing) = (self.clone(), failing.clone());
+        let inner = self.clone();
+        let mut passed: PassedOver = failing.iter().map(|tenant| (*tenant, None)).collect();
         let look = move || {
-            let known = std::cell::RefCell::new(HashMap::new());
-            let passed_over = |tenant: TenantHandle, subscriber: Option<SubscriberHandle>| {
-                *known
-                    .borrow_mut()
-                    .entry((tenant, subscriber))
-                    .or_insert_with(|| failing.contains(&tenant) || inner.restricted_as_a_whole(tenant, subscriber))
-            };
-            inner.keys.due(Minute::begun(now), most, &passed_over)
+            let mut asked = HashSet::new();
+            // Each look that meets something restricted is followed by one that passes it over.
+            loop {
+                let due = inner.keys.due(Minute::begun(now), most, &passed)?;
+                let before = passed.len();
+                for at in due.iter().map(|due| due.at) {
+                    for whole in [(at.tenant, None), (at.tenant, Some(at.subscriber))] {
+                        if asked.insert(whole) && inner.restricted_as_a_whole(whole.0, whole.1) {
+                            passed.insert(whole);
+                        }
+                    }
+                }
+                if passed.len() == before {
+                    return Ok(due);
+                }
+            }
         };
-        Ok(super::blocking(look).await??)
+        super::blocking(look).await?
     }
 
     fn restricted_as_a_whole(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> bool {
@@ -226,11 +236,15 @@ impl Inner {
     /// takes up a recording that was partial, has either done so and is seen, or does so after the erasure.
     async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
         let minute = Minute::begun(now);
-        let (mut expiring, mut corrected) = (Vec::new(), Vec::new());
+        let (mut expiring, mut corrected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         let standing = self.standing().await;
         let settled = self.settled(&standing).await;
         for Due { at, .. } in batch {
             let Some(entry) = self.keys.entry(*at)? else { continue };
+            if !entry.lives() {
+                dead.push(*at);
+                continue;
+            }
             let keeping = self.renewed(*at, &entry)?;
             let still = entry.keeping.due(entry.audio_present, entry.facts_present) <= minute;
             let parts = Parts {
@@ -246,11 +260,14 @@ impl Inner {
         }
         let kept = self.erase_free(&expiring, standing, settled).await?;
         self.correct(&corrected).await?;
+        if !dead.is_empty() {
+            self.keys.commit(Mutation::new(Clearance::of_the_dead(dead).changes())).await?;
+        }
         self.set_aside(kept, now).await
     }
 
     /// Writes due minutes anew that the rules of now do not bear out.
-    async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
+    pub(super) async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
         if places.is_empty() {
             return Ok(());
         }
@@ -282,7 +299,7 @@ impl Inner {
             let gone = expiring.iter().filter(|it| freed.contains(&it.at));
             let late = gone.clone().filter(|it| it.late).count() as u64;
             let gone = gone.count() as u64;
-            self.erase_batch(&Actor::gateway(), clearance).await?;
+            self.erase_batch(&Actor::gateway(), clearance, Batch::Expired).await?;
             self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
@@ -322,9 +339,11 @@ impl Inner {
     fn late_by(&self, due: &Due, parts: Parts, now: Timestamp) -> Result<Option<Duration>, Error> {
         let rules = self.rules(due.at.tenant)?;
         let kept = Kept::of(&due.entry, self.life(due.at.tenant, due.at.subscriber)?, now)?;
-        let asked = [(Part::Audio, parts.audio), (Part::Facts, parts.facts)];
-        let promises = asked.into_iter().filter(|(_, asked)| *asked);
-        let earliest = promises.filter_map(|(part, _)| rules.verdict(kept, part)?.not_after).min();
+        let keeping = due.entry.keeping;
+        let asked = [(Part::Audio, parts.audio, keeping.audio_floor), (Part::Facts, parts.facts, keeping.facts_floor)];
+        let asked = asked.into_iter().filter(|(_, asked, _)| *asked);
+        let promises = asked.filter_map(|(part, _, floor)| rules.promise(&rules.verdict(kept, part)?, floor));
+        let earliest = promises.min();
         let late = earliest.map(|promise| now.0.saturating_sub(promise.0)).filter(|late| *late > 0);
         Ok(late.map(|late| Duration::from_millis(late.unsigned_abs())))
     }
@@ -358,6 +377,11 @@ impl Inner {
 }
 
 impl Expiry {
+    /// Until the guard goes, nothing expires.
+    pub(super) async fn pause(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.alone.lock().await
+    }
+
     fn note(&self, late: u64, seconds: u64, failing: u64) {
         if late > 0 {
             tracing::error!(recordings = late, seconds, "recordings are kept beyond their promise");

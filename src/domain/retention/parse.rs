@@ -1,7 +1,7 @@
 //! TOML into a policy. Everything is bounded, nothing is guessed, and an error names line, field and remedy.
 
 use super::{
-    Approval, BASES, BasisLine, BasisRule, Category, FloorRule, Jurisdiction, Keep, Length, Part, PartyRule, Policy,
+    Approval, Basis, BasisLine, BasisRule, Category, FloorRule, Jurisdiction, Keep, Length, Part, PartyRule, Policy,
     PolicyError, PurgeRule, Reach, States, When, check,
 };
 use serde::Deserialize;
@@ -301,8 +301,8 @@ impl Reader<'_> {
 
     fn basis(&self, rule: &Spanned<RawBasis>) -> Result<BasisLine, PolicyError> {
         let raw = rule.get_ref();
-        let known = |word: &str| BASES.contains(&word).then(|| word.to_owned());
-        let remedy = format!("write any of {}", BASES.map(|word| format!("`{word}`")).join(", "));
+        let known = |word: &str| word.parse().ok();
+        let remedy = format!("write any of {}", Basis::words());
         let evidence_of_all_parties = match raw.evidence.as_ref().map(|it| (it, it.get_ref().as_str())) {
             None | Some((_, "none")) => false,
             Some((_, "all-parties")) => true,

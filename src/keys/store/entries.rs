@@ -5,7 +5,7 @@
 
 use super::{
     super::{
-        AudioLeaf, Due, FactsLeaf, ReadError, RecordingEntry, RecordingPath,
+        AudioLeaf, Due, FactsLeaf, PassedOver, ReadError, RecordingEntry, RecordingPath,
         page::{self, Entry, Leaf, Link, Recording, Under},
         tree::{self, Source as _},
         wrap::{Bond, Part},
@@ -79,15 +79,13 @@ impl KeyStore {
     }
 
     /// Up to `limit` recordings that are due by now, in no order of time, without those of tenants and subscribers that
-    /// `skip` names. A restricted recording is never due.
-    pub fn due(
-        &self,
-        now: Minute,
-        limit: usize,
-        skip: &dyn Fn(TenantHandle, Option<SubscriberHandle>) -> bool,
-    ) -> Result<Vec<Due>, ReadError> {
+    /// `passed` names. A restricted recording is never due.
+    ///
+    /// What is passed over is a set and no question: an answer would read the store while this holds readers' lock, and a
+    /// second reader behind a writer that waits is a deadlock.
+    pub fn due(&self, now: Minute, limit: usize, passed: &PassedOver) -> Result<Vec<Due>, ReadError> {
         let reading = self.read();
-        let mut search = DueSearch { reading: &reading, now, limit, skip, found: Vec::new() };
+        let mut search = DueSearch { reading: &reading, now, limit, passed, found: Vec::new() };
         search.below(&reading.top(), Under::Top, tree::MAX_DEPTH)?;
         Ok(search.found)
     }
@@ -200,6 +198,7 @@ impl Reading<'_> {
             kind: recording.kind,
             facts: self.open(at, recording, Part::Facts)?,
             audio_present: recording.audio.is_some(),
+            keeping: recording.keeping,
         })
     }
 
@@ -224,7 +223,7 @@ struct DueSearch<'a> {
     reading: &'a Reading<'a>,
     now: Minute,
     limit: usize,
-    skip: &'a dyn Fn(TenantHandle, Option<SubscriberHandle>) -> bool,
+    passed: &'a PassedOver,
     found: Vec<Due>,
 }
 
@@ -244,13 +243,13 @@ impl DueSearch<'_> {
                 (Entry::Branch { child, .. }, _) => self.below(child, under, depth - 1)?,
                 (Entry::Tenant(account), _) => {
                     let tenant = TenantHandle(account.handle);
-                    if !(self.skip)(tenant, None) {
+                    if !self.passed.contains(&(tenant, None)) {
                         self.below(&account.subtree, Under::Tenant(tenant), tree::MAX_DEPTH)?;
                     }
                 }
                 (Entry::Subscriber(account), Under::Tenant(tenant)) => {
                     let subscriber = SubscriberHandle(account.handle);
-                    if !(self.skip)(tenant, Some(subscriber)) {
+                    if !self.passed.contains(&(tenant, Some(subscriber))) {
                         self.below(&account.subtree, Under::Subscriber(tenant, subscriber), tree::MAX_DEPTH)?;
                     }
                 }
