@@ -67,11 +67,6 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
     stage.tenant(&cast.at_tenant, preset, keep);
     failures.refused(stage, PROVIDER, &["tenant", "create", &cast.at_tenant, "--home", "eu-west-2"]);
     failures.refused(stage, PROVIDER, &["tenant", "create", &word("other"), "--home", &word("region")]);
-    failures.refused(
-        stage,
-        PROVIDER,
-        &["tenant", "create", &word("other"), "--home", "eu-west-2", "--policy", &word("policy")],
-    );
 
     let (label, purpose) = (format!("{}={}", word("label"), word("value")), word("purpose"));
     let facts = ["--party", &cast.at_party, "--party", &cast.at_subscriber, "--label", &label, "--purpose", &purpose];
