@@ -188,6 +188,8 @@ pub struct FactsLeaf {
     pub facts: Option<Secret>,
     /// Whether the audio is still there.
     pub audio_present: bool,
+    /// How long it is kept, under which law and on what basis.
+    pub keeping: Keeping,
 }
 
 /// Names a value's row.

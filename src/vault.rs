@@ -1,7 +1,7 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
-//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
+//! is [`track`], its pauses are [`timeline`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`refused`] (who tried and may not), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
 //! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
@@ -21,9 +21,14 @@ pub mod api;
 mod api_keys;
 mod audio;
 mod audit;
+mod basis;
+mod binding;
 mod catalogue;
 mod claims;
 mod clearance;
+mod consent;
+mod correction;
+mod ended;
 mod erasure;
 mod explain;
 mod holds;
@@ -39,6 +44,7 @@ mod receipt;
 mod recording_id;
 mod recover;
 mod redue;
+mod refused;
 mod replicate;
 mod retention;
 mod runner;
@@ -48,6 +54,7 @@ mod sweep;
 mod switches;
 mod tenants;
 mod ticket;
+mod timeline;
 mod track;
 mod transition;
 mod values;
@@ -59,7 +66,10 @@ pub use anonymous::AnonymousRow;
 pub use api::*;
 pub use api_keys::{ApiKey, KeyHolder, KeyRole, KeySecret, NewApiKey};
 pub use audit::{AuditEntry, Inclusion, MAX_TAIL, SubjectView, TailOf};
+pub use basis::BasisShown;
 pub use catalogue::Page;
+pub use consent::Withdrawal;
+pub use correction::Correction;
 pub use explain::{DryRunRow, Explanation, PartExplanation};
 pub use holds::{Hold, HoldPlaced, HoldScope, NewHold};
 pub use inbox::{InboxAbout, InboxId, InboxItem};
@@ -73,7 +83,7 @@ pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
 pub use runner::ExpiryStatus;
 pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
-pub use ticket::Ticket;
+pub use ticket::{Proof, Ticket};
 pub use transition::Settled;
 pub use webhook::{Webhook, WebhookConfig};
 
@@ -90,6 +100,7 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use ended::Ended;
 use holds::Holds;
 use receipt::Receipts;
 use retention::Policies;
@@ -167,6 +178,7 @@ pub(crate) struct Inner {
     claims: Claims,
     permissions: permission::Registry,
     tickets: ticket::Tickets,
+    refusals: refused::Refusals,
     webhooks: webhook::Webhooks,
     inbox_lock: Mutex<()>,
     webhook_wake: Notify,
@@ -186,6 +198,7 @@ pub(crate) struct Inner {
     policies: Policies,
     expiry: Expiry,
     clocks: Clocks,
+    ended: Ended,
     due_wake: Notify,
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
@@ -241,6 +254,7 @@ impl Vault {
             claims: Claims::default(),
             permissions: permission::Registry::default(),
             tickets: ticket::Tickets::default(),
+            refusals: refused::Refusals::default(),
             webhooks,
             inbox_lock: Mutex::new(()),
             webhook_wake: Notify::new(),
@@ -254,6 +268,7 @@ impl Vault {
             policies: Policies::default(),
             expiry: Expiry::default(),
             clocks: Clocks::default(),
+            ended: Ended::default(),
             due_wake: Notify::new(),
             gate: RwLock::new(()),
             keeping: Arc::default(),

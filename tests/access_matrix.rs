@@ -89,6 +89,16 @@ const ROWS: &[Row] = &[
         v1::ListRecordingsRequest { tenant: of.tenant.clone(), ticket: "T-1".into(), ..Default::default() }
             .encode_to_vec()
     }),
+    row("RecordingService/GetBasis", Action::Play, Own::Reached, |of| {
+        v1::GetBasisRequest { id: of.recording.clone() }.encode_to_vec()
+    }),
+    row("RecordingService/BindParties", Action::BindParties, Own::Reached, |of| {
+        v1::BindPartiesRequest { id: of.recording.clone(), parties: vec!["sub-2".into()] }.encode_to_vec()
+    }),
+    row("RecordingService/Correct", Action::Correct, Own::Reached, |of| {
+        v1::CorrectRequest { id: of.recording.clone(), purpose: Some("quality".into()), ..Default::default() }
+            .encode_to_vec()
+    }),
     row("PlaybackService/Play", Action::Play, Own::Reached, |of| {
         v1::PlayRequest { id: of.recording.clone(), ..Default::default() }.encode_to_vec()
     }),
@@ -187,8 +197,8 @@ const ROWS: &[Row] = &[
         v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()), confirm: String::new() }
             .encode_to_vec()
     }),
-    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
-        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    row("PolicyService/Explain", Action::Explain, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone(), ticket: "T-1".into() }.encode_to_vec()
     }),
     row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
         v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
@@ -209,7 +219,8 @@ const ROWS: &[Row] = &[
         v1::GetAnonymousStatisticsRequest {}.encode_to_vec()
     }),
     row("SubscriberService/GetSubscriber", Action::ReadSubscriber, Own::Reached, |of| {
-        v1::GetSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+        let (tenant, name) = (of.tenant.clone(), of.subscriber.clone());
+        v1::GetSubscriberRequest { tenant, name, ticket: "T-1".into() }.encode_to_vec()
     }),
     row("SubscriberService/DeactivateSubscriber", Action::ChangeSubscriber, Own::Untouched, |of| {
         v1::DeactivateSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
@@ -218,6 +229,12 @@ const ROWS: &[Row] = &[
     row("SubscriberService/Unrestrict", Action::ChangeSubscriber, Own::Reached, restricting),
     row("SubscriberService/Unblock", Action::ChangeSubscriber, Own::Untouched, |of| {
         v1::UnblockRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+    }),
+    row("SubscriberService/WithdrawConsent", Action::WithdrawConsent, Own::Reached, |of| {
+        v1::WithdrawConsentRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+    }),
+    row("SubscriberService/GiveConsent", Action::WithdrawConsent, Own::Reached, |of| {
+        v1::GiveConsentRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
     }),
     row("HoldService/PlaceHold", Action::PlaceHold, Own::Reached, |of| placing(&of.tenant).encode_to_vec()),
     row("HoldService/LiftHold", Action::LiftHold, Own::Untouched, |of| {

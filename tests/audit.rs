@@ -17,7 +17,7 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Residency,
-        Scope, StatedFacts, SubjectView, TailOf, Target, Vault, VaultConfig,
+        Scope, StatedBasis, StatedFacts, StatedTies, SubjectView, TailOf, Target, Vault, VaultConfig,
     },
 };
 use std::{
@@ -108,6 +108,8 @@ impl World {
             start: Some(self.clock.now()),
             length_hint: None,
             facts: StatedFacts::default(),
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let mut ingest = self.vault().record(open).await.expect("opened");
         ingest.data(0, Bytes::from(vec![7; 2000])).await.expect("taken");

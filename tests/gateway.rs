@@ -12,6 +12,8 @@ mod traces;
 #[path = "common/wire.rs"]
 mod wire;
 
+#[path = "gateway/basis.rs"]
+mod basis;
 #[path = "gateway/clients.rs"]
 mod clients;
 #[path = "gateway/crash.rs"]
@@ -20,6 +22,8 @@ mod crash;
 mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
+#[path = "gateway/pause.rs"]
+mod pause;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/refusals.rs"]

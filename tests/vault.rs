@@ -13,8 +13,8 @@ use quietus::{
     object::{Embedded, ObjectStore, embedded::Certificate},
     server::dev_files::DevFiles,
     vault::{
-        Actor, Error, Finish, Kind, Mode, NewTenant, Open, Opened, Part, Residency, StatedFacts, Target, Vault,
-        VaultConfig,
+        Actor, Error, Finish, Kind, Mode, NewTenant, Open, Opened, Part, Residency, StatedBasis, StatedFacts,
+        StatedTies, Target, Vault, VaultConfig,
     },
 };
 use tempfile::TempDir;
@@ -124,6 +124,8 @@ fn open(start: Option<Timestamp>) -> Open {
         start,
         length_hint: Some(2000),
         facts: StatedFacts::default(),
+        basis: StatedBasis::default(),
+        ties: StatedTies::default(),
     }
 }
 
@@ -134,6 +136,8 @@ fn again(open: &Open) -> Open {
         media_type: open.media_type.clone(),
         client_id: open.client_id.clone(),
         facts: StatedFacts::default(),
+        basis: StatedBasis::default(),
+        ties: StatedTies::default(),
         ..*open
     }
 }

@@ -7,8 +7,8 @@
 //! quietus receipt 1
 //! receipt: 0f1e…                        32 hexadecimal digits, random
 //! gateway: quietus/uk-eu                origin of the log, name of the key
-//! about: recording                      recording | subscriber | tenant | expiry
-//! scope: 51ab…                          the commitment, 64 hexadecimal digits; of an expiry a line for each recording
+//! about: recording                      recording | subscriber | tenant | expiry | withdrawal
+//! scope: 51ab…                          the commitment, 64 hexadecimal digits; of a batch a line for each recording
 //! parts: audio and facts                audio and facts | audio | facts | everything | as listed
 //! state: destroyed                      destroyed | destroyed by TIME | nothing was left | ciphertext removed
 //! requested: 2026-11-23T23:24:38.5Z
@@ -29,8 +29,8 @@
 //!
 //! The statement names nobody. What it is about is a *commitment*: SHA-256 over a label, 32 bytes that the client drew (the
 //! *opening*), and the scope's text. Without the opening it tells nothing, also to somebody who guesses names; with it,
-//! whoever kept it shows what the receipt was about. The gateway keeps no opening. An expiry has a commitment for each
-//! recording: whoever has the opening finds the line of a recording whose id it has.
+//! whoever kept it shows what the receipt was about. The gateway keeps no opening. A batch (an expiry, a withdrawal of
+//! consent) has a commitment for each recording: whoever has the opening finds the line of a recording whose id it has.
 //!
 //! A statement is read strictly: what parses is exactly what would be written again.
 
@@ -74,6 +74,8 @@ pub enum About {
     Tenant,
     /// Recordings of one tenant whose time had come.
     Expiry,
+    /// Recordings of one tenant that rested on a consent which was withdrawn.
+    Withdrawal,
 }
 
 /// Which parts of it.
@@ -177,7 +179,7 @@ pub fn commitment(opening: &Opening, scope: &str) -> Hash {
 }
 
 impl About {
-    const ALL: [About; 4] = [About::Recording, About::Subscriber, About::Tenant, About::Expiry];
+    const ALL: [About; 5] = [About::Recording, About::Subscriber, About::Tenant, About::Expiry, About::Withdrawal];
 
     /// The word in a receipt.
     pub fn word(self) -> &'static str {
@@ -186,7 +188,13 @@ impl About {
             About::Subscriber => "subscriber",
             About::Tenant => "tenant",
             About::Expiry => "expiry",
+            About::Withdrawal => "withdrawal",
         }
+    }
+
+    /// Whether it is of a batch: with a scope for each recording.
+    pub fn is_batch(self) -> bool {
+        matches!(self, About::Expiry | About::Withdrawal)
     }
 
     /// The number in a stored receipt.
@@ -303,7 +311,7 @@ impl Statement {
             let hash = HEXLOWER.decode(value.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
             scopes.push(hash.ok_or(NotAStatement("scope"))?);
         }
-        if scopes.is_empty() || scopes.len() > MAX_SCOPES || (about != About::Expiry && scopes.len() > 1) {
+        if scopes.is_empty() || scopes.len() > MAX_SCOPES || (!about.is_batch() && scopes.len() > 1) {
             return Err(NotAStatement("scope"));
         }
         let parts = lines.field("parts", |value| Parts::ALL.into_iter().find(|parts| parts.word() == value))?;
@@ -488,6 +496,7 @@ pub(crate) mod tests {
         for (about, scopes, good) in [
             (About::Expiry, 2, true),
             (About::Expiry, 1, true),
+            (About::Withdrawal, 2, true),
             (About::Recording, 1, true),
             (About::Recording, 2, false),
             (About::Expiry, 0, false),

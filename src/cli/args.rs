@@ -1,10 +1,12 @@
-//! What may be typed. Names of tenants and subscribers may be `@FILE` or `-` everywhere.
+//! What may be typed. Names, numbers, ids and words about somebody may be `@FILE` or `-` everywhere; see [`super::names`].
 
 use super::{
     hold::HoldCommand,
+    pauses,
     stats::StatsCommand,
     subscriber::{RecordingCommand, SubscriberCommand},
 };
+use crate::domain::pause::{DiscardReason, PauseReason};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -246,6 +248,9 @@ pub enum TenantCommand {
         /// Its name again.
         #[arg(long, value_name = "NAME")]
         confirm: String,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
 }
 
@@ -273,6 +278,15 @@ pub struct Record {
     /// Stream as a call that is being spoken: small frames, through the journal.
     #[arg(long)]
     pub live: bool,
+    /// Leave these seconds of each file out, as a pause of its call; may be repeated.
+    #[arg(long = "pause", value_name = "FROM..TO", requires = "live", value_parser = pauses::stretch)]
+    pub pauses: Vec<pauses::Stretch>,
+    /// Why it is paused: payment-card, privacy, customer-request, other.
+    #[arg(long, value_name = "REASON", default_value = "payment-card", value_parser = pauses::reason)]
+    pub pause_reason: PauseReason,
+    /// Throw each recording away at the end of its file: no-consent, customer-request, privacy, mistake, other.
+    #[arg(long, value_name = "REASON", requires = "live", value_parser = discard_reason)]
+    pub discard: Option<DiscardReason>,
     /// Media type of all files; otherwise told by each file's header or ending.
     #[arg(long, value_name = "TYPE")]
     pub media_type: Option<String>,
@@ -291,9 +305,30 @@ pub struct Record {
     /// Why it is recorded.
     #[arg(long)]
     pub purpose: Option<String>,
-    /// On what ground it is recorded.
+    /// What allows it: `consent`, `contract`, `legal-obligation` or `legitimate-interest`.
     #[arg(long)]
     pub basis: Option<String>,
+    /// The country under whose law it is recorded, e.g. DE.
+    #[arg(long, value_name = "COUNTRY")]
+    pub jurisdiction: Option<String>,
+    /// The prompt that was played, by the switch's name of it.
+    #[arg(long, value_name = "PROMPT")]
+    pub announcement: Option<String>,
+    /// Its language, e.g. de-AT.
+    #[arg(long, value_name = "TAG", requires = "announcement")]
+    pub announcement_language: Option<String>,
+    /// When it was played: milliseconds from the start of the recording, below 0 before it began.
+    #[arg(long, value_name = "MS", requires = "announcement", allow_negative_numbers = true, default_value_t = 0)]
+    pub announcement_offset: i64,
+    /// Who agreed or was told: JSON, [{"party": …, "how": "dtmf|spoken|written|announced", "at": TIME, "reference": …}].
+    #[arg(long, value_name = "JSON")]
+    pub evidence: Option<String>,
+    /// Another subscriber of the tenant who took part; may be repeated.
+    #[arg(long = "bind", value_name = "NAME")]
+    pub bound: Vec<String>,
+    /// The recording that it was made from.
+    #[arg(long, value_name = "ID")]
+    pub parent: Option<String>,
     /// Files at a time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub jobs: u16,
@@ -303,6 +338,10 @@ pub struct Record {
     /// The files.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+fn discard_reason(word: &str) -> Result<DiscardReason, String> {
+    DiscardReason::from_word(word).ok_or_else(|| format!("one of {}", DiscardReason::words()))
 }
 
 /// What was recorded.
@@ -393,6 +432,9 @@ pub enum EraseCommand {
     Tenant {
         /// Its name.
         name: String,
+        /// Its name again: everything below it goes for good. Not needed with --dry-run.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
         /// Where to write the receipt; its opening goes into FILE.opening.
         #[arg(long, value_name = "FILE")]
         receipt: Option<PathBuf>,
@@ -438,7 +480,7 @@ mod tests {
             "quietus tenant create acme --home eu-west-2 --policy customer-notice --keep 90d",
             "quietus policy presets",
             "quietus policy check FILE",
-            "quietus policy explain ID",
+            "quietus policy explain ID --ticket T-1",
             "quietus policy dry-run acme FILE --keep 90d",
             "quietus policy set acme vclerk --keep 90d",
             "quietus policy show acme --json",
@@ -446,15 +488,25 @@ mod tests {
             "quietus tenant show acme",
             "quietus tenant list --json",
             "quietus tenant purge acme --confirm acme",
+            "quietus tenant purge acme --confirm acme --receipt r.txt",
             "quietus tenant close acme",
             "quietus tenant close acme --confirm acme",
             "quietus tenant approve acme",
             "quietus tenant withdraw acme",
-            "quietus subscriber show acme/+441",
+            "quietus subscriber show acme/+441 --ticket T-1",
             "quietus subscriber deactivate acme/@number",
             "quietus subscriber restrict acme/+441",
             "quietus subscriber unrestrict acme/-",
             "quietus recording restrict ID",
+            "quietus recording basis ID --json",
+            "quietus recording bind ID --party @number --party +442",
+            "quietus recording correct ID --party @number --call-id c-1 --label k=v --purpose p",
+            "quietus recording correct ID --no-parties --no-labels",
+            "quietus subscriber withdraw-consent acme/@number",
+            "quietus subscriber give-consent acme/+441 --json",
+            "quietus record --tenant a --subscriber - --kind call --basis consent --jurisdiction DE --announcement p \
+             --announcement-language de --announcement-offset -500 --evidence @evidence.json --bind +442 a.wav",
+            "quietus record --tenant a --subscriber s --kind transcript --parent ID a.txt",
             "quietus hold place --tenant acme --everything --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus hold place --recording ID --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus hold place --tenant a --number @n --from 2026-01-01T00:00:00Z --ground g --authority a --review 2027-01-01T00:00:00Z",
@@ -466,13 +518,15 @@ mod tests {
             "quietus erase subscriber acme/+441 --future block",
             "quietus record --tenant acme --subscriber @number --kind call --live a.wav b.wav",
             "quietus record --tenant acme --subscriber - --kind voicemail a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --pause 1..2 --pause 3..4 --pause-reason privacy a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --discard no-consent a.wav",
             "quietus list --tenant acme --subscriber +441",
             "quietus show ID --json",
             "quietus play ID -o out.wav --from 1.5 --to 3",
             "quietus play ID --bytes 0-99 --profile p.toml",
             "quietus erase recording ID --part audio",
             "quietus erase subscriber acme/+441",
-            "quietus erase tenant acme",
+            "quietus erase tenant acme --confirm acme --receipt r.txt",
             "quietus apikey create acme --name crm --role admin",
             "quietus apikey create acme --name crm --role switch --own @secret",
             "quietus apikey create @tenant --name crm --role auditor --own-sha256 00",
@@ -511,7 +565,11 @@ mod tests {
             "quietus",
             "quietus hold place --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus record --tenant a --kind call x.wav",
+            "quietus record --tenant a --subscriber b --kind call --pause 1..2 a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --pause-reason her-card a.wav",
             "quietus play ID --from 1 --bytes 0-1",
+            "quietus recording bind ID",
+            "quietus recording correct ID --party a --no-parties",
             "quietus permission grant ID --recording ID --tenant acme",
         ] {
             assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");

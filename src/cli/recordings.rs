@@ -21,7 +21,7 @@ pub async fn list(link: Link, what: List, output: Output) -> Result<(), Failure>
     let mut request = ListRecordingsRequest {
         tenant: names::resolve(&what.tenant)?,
         subscriber: what.subscriber.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
-        ticket: what.ticket.unwrap_or_default(),
+        ticket: what.ticket.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
         ..Default::default()
     };
     let mut rows = Vec::new();
@@ -43,7 +43,8 @@ pub async fn list(link: Link, what: List, output: Output) -> Result<(), Failure>
 
 /// Shows one recording.
 pub async fn show(link: Link, id: &str, ticket: Option<String>, output: Output) -> Result<(), Failure> {
-    let request = GetRecordingRequest { id: names::resolve(id)?, ticket: ticket.unwrap_or_default() };
+    let ticket = ticket.as_deref().map(names::resolve).transpose()?.unwrap_or_default();
+    let request = GetRecordingRequest { id: names::resolve(id)?, ticket };
     let recording = RecordingServiceClient::new(link).get(request).await?.into_inner();
     output.one(as_json(&recording), || as_text(&recording))
 }
@@ -54,6 +55,9 @@ fn as_json(recording: &Recording) -> Value {
         "tenant": recording.tenant,
         "subscriber": recording.subscriber,
         "audio_present": recording.audio_present,
+        "jurisdiction": recording.jurisdiction,
+        "basis": recording.basis,
+        "consent_withdrawn": recording.consent_withdrawn,
         "facts": recording.facts.as_ref().map(facts_json),
     })
 }
@@ -67,6 +71,7 @@ fn facts_json(facts: &RecordingFacts) -> Value {
         "end": moment(facts.end_ms),
         "bytes": facts.length,
         "seconds": facts.duration_seconds,
+        "paused_seconds": facts.paused_seconds,
         "state": state(facts),
         "mismatch": facts.mismatch,
         "parties": stated.parties,
@@ -101,7 +106,12 @@ fn as_text(recording: &Recording) -> String {
         ("tenant", recording.tenant.clone()),
         ("subscriber", recording.subscriber.clone()),
         ("audio", if recording.audio_present { "present" } else { "erased" }.into()),
+        ("law of", recording.jurisdiction.clone()),
+        ("basis", recording.basis.clone()),
     ];
+    if recording.consent_withdrawn {
+        lines.push(("consent", "withdrawn; it goes as soon as nothing keeps it".into()));
+    }
     match &recording.facts {
         None => lines.push(("facts", "erased".into())),
         Some(facts) => {
@@ -116,11 +126,13 @@ fn as_text(recording: &Recording) -> String {
                 ("parties", stated.parties.join(", ")),
                 ("call id", stated.call_id),
                 ("purpose", stated.purpose),
-                ("basis", stated.basis),
             ]);
             let mut labels: Vec<_> = stated.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             labels.sort();
             lines.push(("labels", labels.join(", ")));
+            if facts.paused_seconds > 0.0 {
+                lines.push(("paused", format!("{:.3} seconds, which are not in it", facts.paused_seconds)));
+            }
             if facts.mismatch {
                 lines.push(("mismatch", "what was stated at the end is not what arrived".into()));
             }

@@ -74,7 +74,7 @@ actions! {
     PermissionExpire = 21 "permission.expire",
     /// A recording was heard.
     Play = 22 "play",
-    /// What is known about a recording was shown.
+    /// What is known about recordings or a subscriber was shown, or that there is none of this name.
     FactsShow = 23 "facts.show",
     /// Somebody asked for an erasure that a rule refused.
     EraseRequest = 24 "erase.request",
@@ -118,6 +118,12 @@ actions! {
     WebhookRemove = 43 "webhook.remove",
     /// Items were taken out of a tenant's inbox.
     InboxAcknowledge = 44 "inbox.acknowledge",
+    /// Consent was given again.
+    ConsentGive = 45 "consent.give",
+    /// What is known about a recording was corrected.
+    FactsCorrect = 46 "facts.correct",
+    /// Announcement and evidence of a recording were shown.
+    BasisShow = 47 "basis.show",
 }
 
 impl Action {

@@ -38,7 +38,7 @@ pub use time::spoken;
 pub use time::{Event, Length, NotALength, When};
 pub use verdict::{CallEnd, Floor, Subject, Verdict};
 
-use crate::domain::time::Timestamp;
+use crate::domain::{basis::Basis, time::Timestamp};
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
 /// What is kept. The numbers are those of the wire and of what is sealed.
@@ -216,16 +216,13 @@ impl PurgeRule {
 /// What a recording must state about the basis on which it was made.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BasisRule {
-    /// Any of these, by the words of the wire. Empty: none need be stated.
-    pub required: Vec<String>,
+    /// Any of these. Empty: none need be stated.
+    pub required: Vec<Basis>,
     /// The evidence must name every party.
     pub evidence_of_all_parties: bool,
     /// An announcement must be stated.
     pub announcement: bool,
 }
-
-/// The bases that a rule may require.
-pub const BASES: [&str; 4] = ["consent", "contract", "legal-obligation", "legitimate-interest"];
 
 /// What must hold of account and subscriber for a rule to match; none: either.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -326,6 +323,7 @@ pub struct Policy {
     parties: PartyRule,
     sweep_deadline: Length,
     purge: PurgeRule,
+    subscribers_decide: bool,
     basis: Vec<BasisLine>,
     keep: Vec<Keep>,
     floors: Vec<FloorRule>,
@@ -374,6 +372,11 @@ impl Policy {
         self.purge
     }
 
+    /// Whether subscribers decide who of the provider's staff hears their own recordings, beside the tenant's administrators.
+    pub fn subscribers_decide(&self) -> bool {
+        self.subscribers_decide
+    }
+
     /// What a recording made under a jurisdiction must state about its basis.
     pub fn basis(&self, jurisdiction: Option<Jurisdiction>) -> BasisRule {
         let named = |line: &&BasisLine| jurisdiction.is_some_and(|it| line.jurisdictions.contains(&it));
@@ -389,6 +392,27 @@ impl Policy {
             _ => false,
         };
         self.keep.iter().flat_map(|rule| &rule.not_after).any(at_once)
+    }
+
+    /// When what is left of an account goes that was closed at a moment, once nothing recorded is left of it: half a margin
+    /// before the longest promise that counts from the close. None: no rule counts from it.
+    pub fn account_goes(&self, closed: Timestamp) -> Option<Timestamp> {
+        self.leftovers_go(Event::Close, closed)
+    }
+
+    /// The same of a subscriber that was deactivated at a moment.
+    pub fn subscriber_goes(&self, deactivated: Timestamp) -> Option<Timestamp> {
+        self.leftovers_go(Event::Deactivation, deactivated)
+    }
+
+    fn leftovers_go(&self, event: Event, at: Timestamp) -> Option<Timestamp> {
+        let promises = self.keep.iter().flat_map(|rule| &rule.not_after).filter_map(|when| match when {
+            When::After(length, of) if *of == event => Some(length.after(at)),
+            When::After(..) | When::On(_) => None,
+        });
+        let promise = promises.max()?;
+        let aim = self.margin.before(promise);
+        Some(aim.plus_ms(promise.0.saturating_sub(aim.0) / 2).max(at))
     }
 
     /// Every ground that the floors of one recording can have, joined where audio and facts have different ones.

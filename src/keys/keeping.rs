@@ -87,6 +87,13 @@ pub struct RecordingEntry {
     pub objects: usize,
 }
 
+impl RecordingEntry {
+    /// Whether any leaf lives. What is left of a recording that somebody bound to it took along has none.
+    pub fn lives(&self) -> bool {
+        self.audio_present || self.facts_present
+    }
+}
+
 /// Tenants (without a subscriber) and subscribers of which nothing is looked for.
 pub type PassedOver = HashSet<(TenantHandle, Option<SubscriberHandle>)>;
 

@@ -7,26 +7,35 @@ pub use audit::*;
 
 use super::error::Problem;
 use crate::{
-    domain::{id::RecordingId, time::Timestamp},
+    domain::{
+        basis::{Announcement, Evidence, Footing, NotAHow},
+        id::RecordingId,
+        pause::{DiscardReason, PauseReason},
+        time::Timestamp,
+    },
     proto::v1,
     vault::{
-        self, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange, PolicySource, Progress, Recording,
-        Residency, State, StatedFacts, StatisticsRow, Status, Target, Tenant, TenantState,
+        self, BasisShown, Correction, Facts, Finish, Gap, Kind, Mode, NewTenant, Open, Part, Paused, PlayInfo,
+        PlayRange, PolicySource, Progress, Recording, Residency, State, StatedBasis, StatedFacts, StatedTies,
+        StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
+use std::str::FromStr;
 
 pub mod policy;
 
 /// Bounds the parts of the facts, each on its own; a message as a whole is bounded by the transport.
 const MAX_TEXT: usize = 4096;
 const MAX_PARTS: usize = 64;
+const NOT_AN_ID: &str = "a recording id has 52 letters and digits";
 
 /// Reads an id.
 pub fn recording_id(text: &str) -> Result<RecordingId, Problem> {
-    text.parse().map_err(|_| Problem::invalid("id", "a recording id has 52 letters and digits"))
+    text.parse().map_err(|_| Problem::invalid("id", NOT_AN_ID))
 }
 
-fn moment(ms: i64) -> Option<Timestamp> {
+/// Reads a moment; 0 is none.
+pub fn moment(ms: i64) -> Option<Timestamp> {
     (ms != 0).then_some(Timestamp(ms))
 }
 
@@ -54,6 +63,7 @@ pub fn open(open: v1::Open) -> Result<Open, Problem> {
         v1::Mode::Live => Mode::Live,
         v1::Mode::Unspecified => return Err(Problem::invalid("mode", "say spooled or live")),
     };
+    let basis = stated_basis(&open)?;
     Ok(Open {
         kind,
         mode,
@@ -63,8 +73,95 @@ pub fn open(open: v1::Open) -> Result<Open, Problem> {
         client_id: open.client_id.to_vec(),
         start: moment(open.start_ms),
         length_hint: (open.length_hint != 0).then_some(open.length_hint),
+        basis,
+        ties: StatedTies {
+            bound: open.bound,
+            parent: match open.parent.as_str() {
+                "" => None,
+                id => Some(id.parse().map_err(|_| Problem::invalid("parent", NOT_AN_ID))?),
+            },
+        },
         facts: stated(open.facts.unwrap_or_default())?,
     })
+}
+
+fn word<T: FromStr<Err: std::fmt::Display>>(field: &'static str, text: &str) -> Result<Option<T>, Problem> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|why: T::Err| Problem::invalid(field, why.to_string()))
+}
+
+fn stated_basis(open: &v1::Open) -> Result<StatedBasis, Problem> {
+    if open.evidence.len() > MAX_PARTS {
+        return Err(Problem::invalid("evidence", format!("at most {MAX_PARTS}")));
+    }
+    if open.bound.len() > MAX_PARTS {
+        return Err(Problem::invalid("bound", format!("at most {MAX_PARTS}")));
+    }
+    let evidence = open.evidence.iter().map(|it| {
+        let how = word("evidence.how", &it.how)?;
+        Ok(Evidence {
+            party: it.party.clone(),
+            how: how.ok_or_else(|| Problem::invalid("evidence.how", NotAHow.to_string()))?,
+            at: Timestamp(it.at_ms),
+            reference: it.reference.clone(),
+        })
+    });
+    Ok(StatedBasis {
+        jurisdiction: word("jurisdiction", &open.jurisdiction)?,
+        basis: word("facts.basis", open.facts.as_ref().map_or("", |facts| &facts.basis))?,
+        announcement: open.announcement.as_ref().map(|it| Announcement {
+            prompt: it.prompt.clone(),
+            language: it.language.clone(),
+            offset_ms: it.offset_ms,
+        }),
+        evidence: evidence.collect::<Result<_, Problem>>()?,
+    })
+}
+
+/// Reads a correction of facts.
+pub fn correction(request: v1::CorrectRequest) -> Result<Correction, Problem> {
+    let parties = request.parties.map(|it| it.parties);
+    let labels = request.labels.map(|it| it.labels);
+    if parties.is_none() && labels.is_none() && request.call_id.is_none() && request.purpose.is_none() {
+        return Err(Problem::invalid("parties", "say what is to be corrected: parties, call_id, labels or purpose"));
+    }
+    let of = stated(v1::Facts {
+        parties: parties.clone().unwrap_or_default(),
+        labels: labels.clone().unwrap_or_default(),
+        ..v1::Facts::default()
+    })?;
+    Ok(Correction {
+        parties: parties.map(|_| of.parties),
+        labels: labels.map(|_| of.labels),
+        call_id: request.call_id.map(|value| text("facts.call_id", value)).transpose()?,
+        purpose: request.purpose.map(|value| text("facts.purpose", value)).transpose()?,
+    })
+}
+
+/// Writes what was stated about the basis of a recording.
+pub fn basis(shown: BasisShown) -> v1::GetBasisResponse {
+    let evidence = shown.evidence.into_iter().map(|it| v1::Evidence {
+        party: it.party,
+        how: it.how.word().into(),
+        at_ms: it.at.0,
+        reference: it.reference,
+    });
+    v1::GetBasisResponse {
+        jurisdiction: shown.jurisdiction.map(|it| it.to_string()).unwrap_or_default(),
+        basis: basis_word(shown.footing),
+        announcement: shown.announcement.map(|it| v1::Announcement {
+            prompt: it.prompt,
+            language: it.language,
+            offset_ms: it.offset_ms,
+        }),
+        evidence: evidence.collect(),
+    }
+}
+
+fn basis_word(footing: Option<Footing>) -> String {
+    footing.map_or_else(String::new, |footing| footing.basis().word().to_owned())
 }
 
 fn stated(facts: v1::Facts) -> Result<StatedFacts, Problem> {
@@ -85,7 +182,6 @@ fn stated(facts: v1::Facts) -> Result<StatedFacts, Problem> {
         labels,
         call_id: text("facts.call_id", facts.call_id)?,
         purpose: text("facts.purpose", facts.purpose)?,
-        basis: text("facts.basis", facts.basis)?,
     })
 }
 
@@ -97,6 +193,24 @@ pub fn finish(finish: &v1::Finish) -> Result<Finish, Problem> {
         _ => return Err(Problem::invalid("sha256", "32 bytes, or none")),
     };
     Ok(Finish { length: finish.length, sha256, end: moment(finish.end_ms) })
+}
+
+/// Reads why and when a recording is paused.
+pub fn pause(pause: &v1::Pause) -> Result<(PauseReason, Option<Timestamp>), Problem> {
+    let reason = PauseReason::from_word(&pause.reason);
+    let reason = reason.ok_or_else(|| Problem::invalid("pause.reason", format!("one of {}", PauseReason::words())))?;
+    Ok((reason, moment(pause.at_ms)))
+}
+
+/// Reads why a recording is thrown away.
+pub fn discard(discard: &v1::Discard) -> Result<DiscardReason, Problem> {
+    let reason = DiscardReason::from_word(&discard.reason);
+    reason.ok_or_else(|| Problem::invalid("discard.reason", format!("one of {}", DiscardReason::words())))
+}
+
+/// Writes that a recording is paused.
+pub fn paused(paused: Paused) -> v1::Paused {
+    v1::Paused { offset: paused.offset, reason: paused.reason.word().into(), since_ms: paused.since.0 }
 }
 
 /// Writes a watermark.
@@ -140,7 +254,12 @@ pub fn play_info(info: &PlayInfo) -> v1::PlayInfo {
         length: info.length,
         start: info.start,
         complete: info.complete,
+        gaps: info.gaps.iter().map(gap).collect(),
     }
+}
+
+fn gap(gap: &Gap) -> v1::Gap {
+    v1::Gap { offset: gap.offset, seconds: gap.seconds, length_ms: gap.length_ms, reason: gap.reason.word().into() }
 }
 
 /// Writes a recording.
@@ -149,12 +268,15 @@ pub fn recording(recording: Recording) -> v1::Recording {
         id: recording.id.to_string(),
         tenant: recording.tenant,
         subscriber: recording.subscriber,
-        facts: recording.facts.map(recording_facts),
+        facts: recording.facts.map(|facts| recording_facts(facts, recording.footing)),
         audio_present: recording.audio_present,
+        jurisdiction: recording.jurisdiction.map(|it| it.to_string()).unwrap_or_default(),
+        basis: basis_word(recording.footing),
+        consent_withdrawn: recording.footing == Some(Footing::Withdrawn),
     }
 }
 
-fn recording_facts(facts: Facts) -> v1::RecordingFacts {
+fn recording_facts(facts: Facts, footing: Option<Footing>) -> v1::RecordingFacts {
     v1::RecordingFacts {
         kind: kind(facts.kind).into(),
         stated: Some(v1::Facts {
@@ -162,7 +284,7 @@ fn recording_facts(facts: Facts) -> v1::RecordingFacts {
             call_id: facts.stated.call_id,
             labels: facts.stated.labels.into_iter().collect(),
             purpose: facts.stated.purpose,
-            basis: facts.stated.basis,
+            basis: basis_word(footing),
         }),
         start_ms: facts.start.0,
         end_ms: facts.end.map_or(0, |end| end.0),
@@ -175,6 +297,7 @@ fn recording_facts(facts: Facts) -> v1::RecordingFacts {
         }
         .into(),
         mismatch: facts.mismatch,
+        paused_seconds: facts.paused_seconds,
     }
 }
 
@@ -307,6 +430,7 @@ fn transition(waits: vault::Transition) -> v1::Transition {
         asked_ms: waits.asked.0,
         approved_by: waits.approved_by.unwrap_or_default(),
         runs_ms: waits.runs.map_or(0, |runs| runs.0),
+        receipt_id: waits.receipt.map_or_else(String::new, |id| id.to_string()),
     }
 }
 
@@ -415,6 +539,18 @@ mod tests {
     fn a_kind_or_mode_from_the_future_is_refused_not_guessed() {
         assert_eq!(field_of(open(v1::Open { kind: 99, ..valid_open() })), Some("kind"));
         assert_eq!(field_of(open(v1::Open { mode: 99, ..valid_open() })), Some("mode"));
+    }
+
+    #[test]
+    fn reasons_are_words_of_a_list() {
+        let paused = |reason: &str| pause(&v1::Pause { reason: reason.into(), at_ms: 0 });
+        assert_eq!(paused("payment-card"), Ok((PauseReason::PaymentCard, None)));
+        assert_eq!(paused("").map(|(reason, _)| reason), Ok(PauseReason::Other));
+        assert_eq!(field_of(paused("her card")), Some("pause.reason"));
+        let discarded = |reason: &str| discard(&v1::Discard { reason: reason.into() });
+        assert_eq!(discarded("no-consent"), Ok(DiscardReason::NoConsent));
+        let wrong = discarded("Mrs X rang").expect_err("no word of the list");
+        assert!(wrong.message.contains("no-consent") && !wrong.message.contains("Mrs"), "{}", wrong.message);
     }
 
     #[test]

@@ -2,7 +2,10 @@
 
 use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
+    basis::{Announcement, Basis, Evidence, Footing},
     id::{ReceiptId, RecordingId},
+    pause::PauseReason,
+    retention::Jurisdiction,
     time::{Day, Timestamp},
 };
 use std::collections::BTreeMap;
@@ -167,6 +170,8 @@ pub struct Transition {
     pub approved_by: Option<String>,
     /// When it runs; none while it is not approved.
     pub runs: Option<Timestamp>,
+    /// Names the receipt that a purge will have.
+    pub receipt: Option<ReceiptId>,
 }
 
 /// What a [`Transition`] does.
@@ -231,8 +236,28 @@ pub struct StatedFacts {
     pub labels: BTreeMap<String, String>,
     /// Why it is recorded.
     pub purpose: String,
-    /// On what ground it is recorded.
-    pub basis: String,
+}
+
+/// Under which law and on what basis the switch says that it records.
+#[derive(Clone, Default)]
+pub struct StatedBasis {
+    /// Under whose law.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// Why it may be recorded.
+    pub basis: Option<Basis>,
+    /// What was played.
+    pub announcement: Option<Announcement>,
+    /// Who agreed or was told.
+    pub evidence: Vec<Evidence>,
+}
+
+/// What a recording hangs together with.
+#[derive(Clone, Default)]
+pub struct StatedTies {
+    /// Other subscribers of the tenant, by name; provisioned like the subscriber itself.
+    pub bound: Vec<String>,
+    /// The recording it was made from: one of the same subscriber.
+    pub parent: Option<RecordingId>,
 }
 
 /// First message of a recording.
@@ -255,6 +280,10 @@ pub struct Open {
     pub length_hint: Option<u64>,
     /// What the switch states.
     pub facts: StatedFacts,
+    /// Why it may be recorded.
+    pub basis: StatedBasis,
+    /// What it hangs together with.
+    pub ties: StatedTies,
 }
 
 /// Last message of a recording.
@@ -276,6 +305,30 @@ pub struct Opened {
     pub resume_offset: u64,
     /// An earlier stream finished it.
     pub already_finished: bool,
+}
+
+/// A recording that takes no audio for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paused {
+    /// Bytes of the recording before the pause. All of them are kept.
+    pub offset: u64,
+    /// When it began.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: PauseReason,
+}
+
+/// A stretch of a call that was not recorded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Gap {
+    /// Bytes of the recording before it.
+    pub offset: u64,
+    /// Seconds of audio before it, where the media type tells.
+    pub seconds: Option<f64>,
+    /// How long it lasted; none while it lasts.
+    pub length_ms: Option<u64>,
+    /// Why.
+    pub reason: PauseReason,
 }
 
 /// The two watermarks, and how it ended.
@@ -312,6 +365,10 @@ pub struct Recording {
     pub facts: Option<Facts>,
     /// False once erased.
     pub audio_present: bool,
+    /// Under whose law it was recorded.
+    pub jurisdiction: Option<Jurisdiction>,
+    /// What it rests on.
+    pub footing: Option<Footing>,
 }
 
 /// The facts of a recording.
@@ -326,8 +383,10 @@ pub struct Facts {
     pub end: Option<Timestamp>,
     /// Bytes so far.
     pub length: u64,
-    /// Where the media type tells.
+    /// Of the audio, where the media type tells.
     pub duration_seconds: Option<f64>,
+    /// How long it was paused; told at its end.
+    pub paused_seconds: f64,
     /// How far it got.
     pub state: State,
     /// See [`Finished::mismatch`].
@@ -366,6 +425,8 @@ pub struct PlayInfo {
     pub start: u64,
     /// False while running or partial.
     pub complete: bool,
+    /// Where the whole recording was paused, in order.
+    pub gaps: Vec<Gap>,
 }
 
 /// Which leaf of a recording.
@@ -473,6 +534,22 @@ pub struct Status {
     pub transitions: u64,
 }
 
+/// The receipt of an erasure that waits. Until it runs, no receipt has this id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Promised {
+    /// Its id.
+    pub id: ReceiptId,
+    /// What will open its commitment, where that is not what the caller sent: the gateway drew it, or whoever asked first.
+    pub opening: Option<[u8; 32]>,
+}
+
+/// Without the opening.
+impl std::fmt::Debug for Promised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Promised({})", self.id)
+    }
+}
+
 /// A date as a sentence ends with it.
 struct Until(Option<Timestamp>);
 
@@ -565,6 +642,8 @@ pub enum Error {
         by: String,
         /// When the waiting ends, where that is known.
         until: Option<Timestamp>,
+        /// The receipt that it will have; none where what waits erases nothing itself.
+        receipt: Option<Promised>,
     },
     /// A statutory minimum refuses the erasure.
     #[error("refused by a floor{}: {ground}", Until(Some(*until)))]

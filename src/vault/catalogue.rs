@@ -1,8 +1,9 @@
 //! What is known about recordings: one, or a page of many. Reads `facts` secrets and never an `audio` secret.
 //!
 //! The provider's people may see facts without the customer's permission, but not unseen: staff say for which ticket of the
-//! support system they look, and each look is in the log before anything is shown. There is no other way to facts than the
-//! two functions here.
+//! support system they look, and each look is in the log before anything is shown. The provider's are staff, whatever
+//! their scope, and everybody who reaches every tenant. There is no other way to facts than the two functions here; what a
+//! recording's explanation ([`super::explain`]) and a subscriber's state ([`super::states`]) tell is logged alike.
 
 use super::{
     Actor, ActorRole, Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault,
@@ -15,8 +16,10 @@ use crate::{
     crypto::secret::Secret,
     domain::{
         audit::{Action, Outcome},
+        basis::Footing,
         id::{RecordingId, SubscriberHandle, TenantHandle},
         permission::MAX_TICKET,
+        retention::Jurisdiction,
         time::Timestamp,
     },
     keys::FactsLeaf,
@@ -45,21 +48,16 @@ impl Vault {
     /// `Unknown`, `Invalid` token; `Invalid` where staff name no ticket.
     pub async fn recordings(&self, actor: &Actor, page: Page) -> Result<(Vec<Recording>, String), Error> {
         let handle = self.0.find_in(&actor.scope, &page.tenant)?;
-        let subscriber = match &page.subscriber {
+        let found = page.subscriber.as_deref().and_then(|name| {
+            self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name))
+        });
+        // Also where there is none of this name: that is told too.
+        let about = found.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found));
+        self.0.looks(actor, about, &page.ticket).await?;
+        let subscriber = match page.subscriber {
             None => None,
-            Some(name) => {
-                let found =
-                    self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name));
-                Some(found.ok_or(Error::Unknown { what: "subscriber" })?)
-            }
+            Some(_) => Some(found.ok_or(Error::Unknown { what: "subscriber" })?),
         };
-        self.0
-            .looks(
-                actor,
-                subscriber.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found)),
-                &page.ticket,
-            )
-            .await?;
         let inner = self.0.clone();
         let reading = tokio::task::spawn_blocking(move || inner.page(handle, subscriber, &page));
         reading.await.map_err(|failed| Error::Internal(failed.to_string()))?
@@ -95,12 +93,12 @@ fn read_token(tenant: &Secret, token: &str) -> Result<Option<(SubscriberHandle, 
 
 impl Inner {
     /// Wants a ticket from staff, and writes that somebody of the provider looks.
-    async fn looks(&self, actor: &Actor, about: About, ticket: &str) -> Result<(), Error> {
+    pub(crate) async fn looks(&self, actor: &Actor, about: About, ticket: &str) -> Result<(), Error> {
         let staff = actor.role == ActorRole::Staff;
         if staff || !ticket.is_empty() {
             permission::check_text("ticket", ticket, MAX_TICKET)?;
         }
-        if !(staff || (actor.role == ActorRole::Admin && matches!(actor.scope, Scope::All))) {
+        if !(staff || matches!(actor.scope, Scope::All)) {
             return Ok(());
         }
         let detail = Detail { notes: vec![("ticket", ticket.to_owned())], ..Detail::default() };
@@ -169,7 +167,15 @@ impl Inner {
             Some(secret) => values::read::<stored::Facts>(&self.keys, leaf.row, secret)?.map(shown).transpose()?,
             None => None,
         };
-        Ok(Recording { id, tenant: tenant.to_owned(), subscriber, facts, audio_present: leaf.audio_present })
+        Ok(Recording {
+            id,
+            tenant: tenant.to_owned(),
+            subscriber,
+            facts,
+            audio_present: leaf.audio_present,
+            jurisdiction: Jurisdiction::from_bytes(leaf.keeping.jurisdiction),
+            footing: Footing::from_number(leaf.keeping.basis),
+        })
     }
 
     /// The tenant's handle where the caller may reach it.
@@ -185,6 +191,7 @@ fn shown(facts: stored::Facts) -> Result<Facts, Error> {
         end: (facts.end_ms != 0).then_some(Timestamp(facts.end_ms)),
         length: facts.length,
         duration_seconds: facts.duration_seconds,
+        paused_seconds: facts.paused_ms as f64 / 1000.0,
         state: match facts.state {
             2 => State::Partial,
             3 => State::Complete,
@@ -196,7 +203,6 @@ fn shown(facts: stored::Facts) -> Result<Facts, Error> {
             call_id: facts.call_id,
             labels: facts.labels.into_iter().collect(),
             purpose: facts.purpose,
-            basis: facts.basis,
         },
     })
 }

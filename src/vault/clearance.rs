@@ -5,7 +5,7 @@
 //!
 //! # No erasure without a proof
 //! The changes that forget a recording, a subscriber or a tenant are made in this file alone, and only out of a
-//! [`Clearance`]; a test reads the sources for it. There are two ways to come by one:
+//! [`Clearance`]; a test reads the sources for it. There are three ways to come by one:
 //! - [`Inner::clear`] asks for everything that is wanted, and gives a clearance over what is free. It holds the lock of
 //!   [`super::holds`] shared, and the clearance keeps it until the erasure is durable. Placing and lifting take that lock
 //!   alone. So either a hold is in the index before the question is asked, and the erasure parks; or it waits until the
@@ -13,6 +13,8 @@
 //! - [`Clearance::of_a_refused_take`]: a file that differs from what its sender states, or a recording without a byte. Nothing
 //!   was taken in: the sender is told so and still has what it sent, and would send it again under the same client id. A
 //!   hold is on what is kept, and this never was.
+//! - [`Clearance::of_the_dead`]: what is left of a wrapped recording when somebody who is bound to it was erased is an entry
+//!   whose secrets open no more. Their erasure was cleared, and takes this one with it.
 //!
 //! Periods need none: closing a day loses no count, a client id is no record of a call, and a hold's own period goes when
 //! it is lifted. Binding a party seals the same secrets anew and loses none. Forgetting the old facts of a corrected
@@ -23,9 +25,10 @@
 //! entries that the pass over its tenant has not reached yet: the floor is worked out anew there, and never lowered.
 //!
 //! # What it costs
-//! A recording: its entry, two small rows, and its facts where a hold on a number stands in its tenant. A subscriber or
-//! tenant: nothing per recording, unless the tenant has floors, restrictions, or holds that only an entry can answer; then
-//! all entries below are read (and none is written). So the erasure itself costs the same however much lies below (I6).
+//! A recording: its entry and that of the call it was made from, two small rows, and the facts of both where a hold on a number
+//! stands in its tenant. A subscriber or tenant: nothing per recording, unless the tenant has floors, restrictions, or holds
+//! that only an entry can answer; then all entries below are read (and none is written). So the erasure itself costs the same
+//! however much lies below (I6).
 //!
 //! # Facts that are gone
 //! A hold on a number is matched against facts. Where the facts have been erased nobody can tell any more whose call it
@@ -40,6 +43,7 @@ use super::{
     values,
 };
 use crate::{
+    crypto::secret::Secret,
     domain::{
         id::{RecordingHandle, SubscriberHandle, TenantHandle},
         party,
@@ -132,7 +136,7 @@ impl Blocked {
         match self {
             Blocked::Restricted => Error::Restricted,
             Blocked::Floor { until, ground } => Error::Floor { until, ground },
-            Blocked::Hold(hold) => Error::Parked { by: format!("hold {}", hold.id), until: None },
+            Blocked::Hold(hold) => Error::Parked { by: format!("hold {}", hold.id), until: None, receipt: None },
         }
     }
 }
@@ -163,9 +167,25 @@ impl Clearance {
         Self { erases: vec![Wanted::Recording(at, Parts::BOTH)], _standing: None, _settled: None }
     }
 
+    /// Of entries that are left of what somebody bound to it took along: their secrets are gone already.
+    pub fn of_the_dead(places: Vec<RecordingPath>) -> Self {
+        let erases = places.into_iter().map(|at| Wanted::Recording(at, Parts::BOTH)).collect();
+        Self { erases, _standing: None, _settled: None }
+    }
+
     /// What may be forgotten.
     pub fn erases(&self) -> &[Wanted] {
         &self.erases
+    }
+
+    /// The changes that forget the facts of recordings and put others, under this secret, in their place. The clearance
+    /// must live until they are durable.
+    pub fn renewals(&self, facts: &Secret) -> Vec<Change> {
+        let renewed = self.erases.iter().filter_map(|wanted| match wanted {
+            Wanted::Recording(at, Parts::FACTS) => Some(Change::RenewFacts { at: *at, facts: facts.duplicate() }),
+            _ => None,
+        });
+        renewed.collect()
     }
 
     /// The changes that forget it. The clearance must live until they are durable.
@@ -355,8 +375,8 @@ impl Look<'_> {
     fn wanted(&mut self, wanted: Wanted) -> Result<Option<Blocked>, Error> {
         match wanted {
             Wanted::Recording(at, parts) => match self.inner.keys.entry(at)? {
-                Some(entry) => self.recording(at, &entry, parts),
-                None => Ok(None),
+                Some(entry) if entry.lives() => self.recording(at, &entry, parts),
+                _ => Ok(None),
             },
             Wanted::Subscriber(_, subscriber) => {
                 if self.settings.restricted || self.subscriber_restricted(subscriber)? {
@@ -435,6 +455,15 @@ impl Look<'_> {
         Ok(tally)
     }
 
+    /// Counts one recording alone.
+    pub fn count(&mut self, at: RecordingPath, tally: &mut Tally) -> Result<(), Error> {
+        if let Some(entry) = self.inner.keys.entry(at)?.filter(RecordingEntry::lives) {
+            let found = self.all(at, &entry, Parts::BOTH)?;
+            tally.count(&entry, &found);
+        }
+        Ok(())
+    }
+
     /// Visits the recordings of a subscriber with everything that stands in each one's way; with those of others that
     /// would go with the subscriber, where that is asked for.
     pub fn visit(
@@ -443,28 +472,11 @@ impl Look<'_> {
         with_bound: bool,
         visit: &mut Visit<'_>,
     ) -> Result<(), Error> {
-        let mut after: Option<RecordingHandle> = None;
-        loop {
-            let page = self.inner.keys.entries(self.tenant, subscriber, after, PAGE)?;
-            for (recording, entry) in &page {
-                let at = RecordingPath { tenant: self.tenant, subscriber, recording: *recording };
-                let found = self.all(at, entry, Parts::BOTH)?;
-                visit(at, entry, &found)?;
-            }
-            match page.last() {
-                Some((last, _)) if page.len() == PAGE => after = Some(*last),
-                _ => break,
-            }
-        }
-        if with_bound {
-            for at in self.inner.keys.bound(self.tenant, subscriber)? {
-                if let Some(entry) = self.inner.keys.entry(at)? {
-                    let found = self.all(at, &entry, Parts::BOTH)?;
-                    visit(at, &entry, &found)?;
-                }
-            }
-        }
-        Ok(())
+        let (inner, tenant) = (self.inner, self.tenant);
+        inner.visit_entries(tenant, subscriber, with_bound, &mut |at, entry| {
+            let found = self.all(at, entry, Parts::BOTH)?;
+            visit(at, entry, &found)
+        })
     }
 
     /// What stands first in the way of erasing parts of a recording.
@@ -511,27 +523,21 @@ impl Look<'_> {
             let ground = self.settings.ground_text(keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
         }
-        let mut facts = None;
+        if self.holds.is_empty() {
+            return Ok(found);
+        }
+        // Whatever holds a call holds what was made from it.
+        let mut calls = vec![Call::new(at, entry.clone())];
+        if let Some(recording) = entry.parent {
+            let parent = RecordingPath { recording, ..at };
+            calls.extend(self.inner.keys.entry(parent)?.map(|entry| Call::new(parent, entry)));
+        }
         for hold in &self.holds {
-            let stands = match &hold.held {
-                Held::Tenant => true,
-                Held::Subscriber(held) => *held == at.subscriber || entry.parties.contains(held),
-                Held::Recording(held) => {
-                    *held == at || (held.subscriber == at.subscriber && entry.parent == Some(held.recording))
+            for call in &mut calls {
+                if call.held_by(self.inner, &hold.held)? {
+                    found.push(Blocked::Hold(hold.clone()));
+                    break;
                 }
-                Held::Number { number, from, to } => {
-                    // A call that was over before the range began within it.
-                    let over = entry.keeping.ended != Minute::NONE && entry.keeping.ended.start() < *from;
-                    let facts = match &facts {
-                        Some(facts) => facts,
-                        None if over => continue,
-                        None => facts.insert(self.inner.told(at)?),
-                    };
-                    facts.as_ref().is_some_and(|facts| facts.matches(number, *from, *to))
-                }
-            };
-            if stands {
-                found.push(Blocked::Hold(hold.clone()));
             }
         }
         Ok(found)
@@ -563,6 +569,40 @@ impl Look<'_> {
     }
 }
 
+/// A recording as holds are asked about it; its facts are read at most once.
+struct Call {
+    at: RecordingPath,
+    entry: RecordingEntry,
+    /// None: not read. Some(None): gone.
+    told: Option<Option<Told>>,
+}
+
+impl Call {
+    fn new(at: RecordingPath, entry: RecordingEntry) -> Self {
+        Self { at, entry, told: None }
+    }
+
+    fn held_by(&mut self, inner: &Inner, held: &Held) -> Result<bool, Error> {
+        Ok(match held {
+            Held::Tenant => true,
+            Held::Subscriber(held) => *held == self.at.subscriber || self.entry.parties.contains(held),
+            Held::Recording(held) => *held == self.at,
+            Held::Number { number, from, to } => {
+                // A call that was over before the range began.
+                let ended = self.entry.keeping.ended;
+                if ended != Minute::NONE && ended.start() < *from {
+                    return Ok(false);
+                }
+                let told = match &self.told {
+                    Some(told) => told,
+                    None => self.told.insert(inner.told(self.at)?),
+                };
+                told.as_ref().is_some_and(|told| told.matches(number, *from, *to))
+            }
+        })
+    }
+}
+
 /// What a recording's facts tell a hold on a number.
 pub(crate) struct Told {
     parties: Vec<zeroize::Zeroizing<String>>,
@@ -577,6 +617,36 @@ impl Told {
 }
 
 impl Inner {
+    /// Visits what lives of a subscriber's recordings; with those of others that would go with the subscriber, where that
+    /// is asked for.
+    pub(crate) fn visit_entries(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        with_bound: bool,
+        visit: &mut dyn FnMut(RecordingPath, &RecordingEntry) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut after: Option<RecordingHandle> = None;
+        loop {
+            let page = self.keys.entries(tenant, subscriber, after, PAGE)?;
+            for (recording, entry) in page.iter().filter(|(_, entry)| entry.lives()) {
+                visit(RecordingPath { tenant, subscriber, recording: *recording }, entry)?;
+            }
+            match page.last() {
+                Some((last, _)) if page.len() == PAGE => after = Some(*last),
+                _ => break,
+            }
+        }
+        if with_bound {
+            for at in self.keys.bound(tenant, subscriber)? {
+                if let Some(entry) = self.keys.entry(at)?.filter(RecordingEntry::lives) {
+                    visit(at, &entry)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Who took part and when, in plain spelling; none when the facts are gone. The subscriber counts as a party.
     pub(crate) fn told(&self, at: RecordingPath) -> Result<Option<Told>, Error> {
         let Some(leaf) = self.keys.facts_leaf(at)? else { return Ok(None) };
@@ -611,7 +681,7 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&path).expect("UTF-8");
-                let made = ["EraseRecording", "EraseSubscriber", "EraseTenant"]
+                let made = ["EraseRecording", "EraseSubscriber", "EraseTenant", "RenewFacts"]
                     .iter()
                     .any(|change| text.contains(&format!("Change::{change}")));
                 seen += usize::from(made);

@@ -24,7 +24,7 @@ use crate::{
     crypto::random,
     domain::{
         audit::{Action, Outcome},
-        id::{ReceiptId, TenantHandle},
+        id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Change, Mutation, Parts, RecordingPath},
 };
@@ -33,13 +33,49 @@ use std::{
     sync::Arc,
 };
 
-/// Who wants an erasure, and what opens the commitment of its receipt.
+/// Who wants an erasure, and what is settled of its receipt.
 #[derive(Clone)]
 pub(crate) struct Order {
     /// Who.
     pub actor: Actor,
-    /// Drawn by whoever asked; none: the gateway draws it.
-    pub opening: Option<[u8; 32]>,
+    /// What opens the commitment, drawn by whoever asked; none: the gateway draws it.
+    pub opening: Option<Opening>,
+    /// The receipt's id, where it was told before the erasure runs.
+    pub receipt: Option<ReceiptId>,
+}
+
+impl Order {
+    /// Of something that was not promised a receipt.
+    pub fn new(actor: Actor, opening: Option<Opening>) -> Self {
+        Self { actor, opening, receipt: None }
+    }
+}
+
+/// Why several recordings go in one command.
+#[derive(Clone, Copy)]
+pub(crate) enum Batch {
+    /// Their time has come.
+    Expired,
+    /// The consent that they rest on was withdrawn by this subscriber.
+    Withdrawn(TenantHandle, SubscriberHandle),
+}
+
+impl Batch {
+    fn about(self) -> receipt::About {
+        match self {
+            Batch::Expired => receipt::About::Expiry,
+            Batch::Withdrawn(..) => receipt::About::Withdrawal,
+        }
+    }
+
+    fn logged(self, tenant: TenantHandle, receipt: ReceiptId) -> Event {
+        match self {
+            Batch::Expired => done(Action::ExpireBatch, About::Tenant(tenant), receipt),
+            Batch::Withdrawn(tenant, subscriber) => {
+                done(Action::EraseDone, About::Subscriber(tenant, subscriber), receipt)
+            }
+        }
+    }
 }
 
 /// What came of an erasure.
@@ -59,7 +95,7 @@ impl Vault {
     pub async fn erase(&self, actor: &Actor, target: Target, opening: Option<[u8; 32]>) -> Result<Erasure, Error> {
         let inner = &self.0;
         inner.running()?;
-        let order = Order { actor: actor.clone(), opening };
+        let order = Order::new(actor.clone(), opening);
         let (wanted, and) = match target {
             Target::Tenant { tenant } => return self.purge_tenant(&order, &tenant).await,
             Target::Recording(id, part) => {
@@ -89,8 +125,8 @@ impl Vault {
                     }
                     _ => Vec::new(),
                 };
-                inner.park(&standing, &hold, wanted, &order, and).await?;
-                Err(Blocked::Hold(hold).into_error())
+                let (hold, promised) = inner.park(&standing, &hold, wanted, &order, and).await?;
+                Err(Error::Parked { by: format!("hold {hold}"), until: None, receipt: Some(promised) })
             }
             Forgot::Blocked(stands, _) => {
                 let reason = if stands.is_floor() { "floor" } else { "restriction" };
@@ -143,7 +179,7 @@ impl Inner {
         reach: Reach,
         and: Vec<Change>,
     ) -> Result<Erasure, Error> {
-        let receipt = self.receipt_for(reach.wanted, order.opening)?;
+        let receipt = self.receipt_for(reach.wanted, order)?;
         // An erasure is about what lies above it and lives on.
         let (action, about) = match reach.wanted {
             Wanted::Recording(at, _) => (Action::EraseDone, About::Subscriber(at.tenant, at.subscriber)),
@@ -155,9 +191,14 @@ impl Inner {
         self.carry_out(clearance, |at| reach.covers(at), receipt, and).await
     }
 
-    /// Destroys recordings whose time has come, in one command with one receipt. What opens it goes into the inbox of each
+    /// Destroys several recordings in one command with one receipt. What opens it goes into the inbox of each
     /// tenant, in the same command; the gateway keeps none.
-    pub(crate) async fn erase_batch(self: &Arc<Self>, actor: &Actor, clearance: Clearance) -> Result<Erasure, Error> {
+    pub(crate) async fn erase_batch(
+        self: &Arc<Self>,
+        actor: &Actor,
+        clearance: Clearance,
+        why: Batch,
+    ) -> Result<Erasure, Error> {
         let mut by_tenant: BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>> = BTreeMap::new();
         for wanted in clearance.erases() {
             let Wanted::Recording(at, parts) = wanted else {
@@ -165,11 +206,11 @@ impl Inner {
             };
             by_tenant.entry(at.tenant).or_default().push((*at, *parts));
         }
-        let (receipt, openings) = self.receipt_for_batch(&by_tenant)?;
+        let (receipt, openings) = self.receipt_for_batch(&by_tenant, why)?;
         let mut and = Vec::new();
         for (tenant, opening) in openings {
             and.extend(self.inbox_put(tenant, receipt.id, opening).await?);
-            and.extend(self.audit(actor, done(Action::ExpireBatch, About::Tenant(tenant), receipt.id)).await?);
+            and.extend(self.audit(actor, why.logged(tenant, receipt.id)).await?);
         }
         let reached: Vec<Reach> =
             clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
@@ -198,11 +239,15 @@ impl Inner {
                 self.switches.forget(*tenant);
             }
         }
+        let mut fallen = HashSet::new();
+        for wanted in clearance.erases() {
+            self.fell_meanwhile(*wanted, &mut fallen)?;
+        }
         drop(clearance);
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
         // receipt may say so.
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at)).await {
+        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at) || fallen.contains(at)).await {
             return Err(Error::Internal("a session did not end when it was cut".to_owned()));
         }
         let Pending { id, scope, opening, row } = receipt;
@@ -220,8 +265,32 @@ impl Inner {
         })
     }
 
+    /// Sessions of what an erasure took along and nobody knew of when its reach was looked up: what was bound to the
+    /// subscriber, or made from the recording, between that look and the commit. No other can come: a create behind the
+    /// commit is refused.
+    pub(super) fn fell_meanwhile(&self, wanted: Wanted, fallen: &mut HashSet<RecordingPath>) -> Result<(), Error> {
+        let inside = || self.sessions.inside(wanted.tenant());
+        match wanted {
+            Wanted::Recording(parent, parts) if parts.audio => {
+                let made = inside()
+                    .into_iter()
+                    .filter(|(at, from)| at.subscriber == parent.subscriber && *from == Some(parent.recording));
+                fallen.extend(made.map(|(at, _)| at));
+            }
+            Wanted::Subscriber(..) => {
+                for (at, _) in inside() {
+                    if self.keys.entry(at)?.is_some_and(|entry| !entry.lives()) {
+                        fallen.insert(at);
+                    }
+                }
+            }
+            Wanted::Recording(..) | Wanted::Tenant(_) => {}
+        }
+        Ok(())
+    }
+
     /// The receipt of one thing.
-    pub(super) fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
+    fn receipt_for(&self, wanted: Wanted, order: &Order) -> Result<Pending, Error> {
         let tenant = wanted.tenant();
         let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
         let (about, parts, scope) = match wanted {
@@ -238,16 +307,17 @@ impl Inner {
                 (receipt::About::Tenant, receipt::Parts::Everything, receipt::tenant_scope(&tenant_name()?))
             }
         };
-        let opening = opening.unwrap_or_else(random);
+        let opening = order.opening.unwrap_or_else(random);
         let scopes = vec![receipt::commitment(&opening, &scope)];
-        let (id, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
-        Ok(Pending { id, scope, opening, row })
+        let (drawn, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
+        Ok(Pending { id: order.receipt.unwrap_or(drawn), scope, opening, row })
     }
 
     /// The receipt of a batch: a commitment for each recording, under an opening for each tenant.
     fn receipt_for_batch(
         &self,
         by_tenant: &BTreeMap<TenantHandle, Vec<(RecordingPath, Parts)>>,
+        why: Batch,
     ) -> Result<(Pending, Vec<(TenantHandle, Opening)>), Error> {
         let (mut scopes, mut openings) = (Vec::new(), Vec::new());
         for (tenant, recordings) in by_tenant {
@@ -267,7 +337,7 @@ impl Inner {
         for tenant in by_tenant.keys() {
             deadline = deadline.min(self.sweep_deadline_ms(*tenant)?);
         }
-        let (id, row) = self.new_receipt(receipt::About::Expiry, receipt::Parts::Listed, &scopes, deadline);
+        let (id, row) = self.new_receipt(why.about(), receipt::Parts::Listed, &scopes, deadline);
         Ok((Pending { id, scope: String::new(), opening: random(), row }, openings))
     }
 }

@@ -1,14 +1,17 @@
-//! Why something goes when it goes, and what a policy would do: for people who ask. Nothing here changes anything.
+//! Why something goes when it goes, and what a policy would do: for people who ask. Nothing here changes anything. That a
+//! recording is there and when it ended shows in its explanation, so who asks for one looks at facts ([`super::catalogue`]).
 //!
 //! An explanation is of the verdict by the rules and states of now, with what an entry says beyond it (an older floor) and
 //! what stands in the way. A dry run reads every entry of its tenant, a page at a time.
 
 use super::{
     Actor, Error, Inner, PolicySource, Vault,
+    audit::About,
     retention::{Kept, Rules},
 };
 use crate::{
     domain::{
+        basis::Footing,
         id::{RecordingId, SubscriberHandle, TenantHandle},
         retention::{Category, Floor, Part, Verdict, spoken},
         time::{Minute, Timestamp},
@@ -74,13 +77,14 @@ pub struct DryRunRow {
 }
 
 impl Vault {
-    /// When and why the parts of a recording go.
+    /// When and why the parts of a recording go. `ticket`: see [`super::catalogue`].
     ///
     /// # Errors
-    /// `Unknown`, `Erased`.
-    pub fn explain(&self, actor: &Actor, id: RecordingId) -> Result<Explanation, Error> {
+    /// `Unknown`, `Erased`; `Invalid` where staff name no ticket.
+    pub async fn explain(&self, actor: &Actor, id: RecordingId, ticket: &str) -> Result<Explanation, Error> {
         let inner = &self.0;
         let at = inner.locate(&actor.scope, id)?.path;
+        inner.looks(actor, About::Facts(at), ticket).await?;
         let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;
         let rules = inner.rules(at.tenant)?;
         let kept = Kept::of(&entry, inner.life(at.tenant, at.subscriber)?, inner.clock.now())?;
@@ -155,12 +159,18 @@ impl Inner {
         if let Some(blocked) = &blocked_by {
             says.push_str(&format!("; it stays beyond that while it is {blocked}"));
         }
+        // Whatever the policy's time is, it goes at once, or when its floors have ended.
+        let withdrawn = is_withdrawn(entry);
+        if withdrawn {
+            says.push_str("; the consent that it rests on was withdrawn, so it goes as soon as nothing keeps it");
+        }
+        let aim = if withdrawn { Some(kept.ended_or_seen().max(floor_of(&verdict))) } else { verdict.aim };
         let not_after = rules.promise(&verdict, stored_floor);
         let floor = older.or(verdict.floor);
         Ok(PartExplanation {
             part,
             present,
-            goes: verdict.aim.map(|aim| aim.max(stored_floor.start())),
+            goes: aim.map(|aim| aim.max(stored_floor.start())),
             not_after,
             floor,
             line: verdict.line,
@@ -201,7 +211,8 @@ impl Inner {
         let mut after = None;
         loop {
             let page = self.keys.entries(tenant, subscriber, after, PAGE)?;
-            for (_, entry) in &page {
+            // What goes for another reason goes by no policy.
+            for (_, entry) in page.iter().filter(|(_, entry)| !is_withdrawn(entry)) {
                 let kept = Kept::of(entry, life, now)?;
                 for part in Part::ALL {
                     if stored(entry, part).0 {
@@ -217,6 +228,10 @@ impl Inner {
             };
         }
     }
+}
+
+fn is_withdrawn(entry: &RecordingEntry) -> bool {
+    Footing::from_number(entry.keeping.basis) == Some(Footing::Withdrawn)
 }
 
 fn floor_of(verdict: &Verdict) -> Timestamp {

@@ -17,8 +17,14 @@
 //! the recording: where it fails, the recording is handed to [`super::recover`].
 
 use super::{
-    Error, Finished, Ingest, Inner, Mode, Open, Opened, Vault, audio, ingest::HEAD_LEN, recover, sessions::Guard,
-    tenants::invalid, track::Track, values,
+    Error, Finished, Ingest, Inner, Mode, Open, Opened, Vault, audio,
+    basis::{self, Rests},
+    ingest::HEAD_LEN,
+    recover,
+    sessions::Guard,
+    tenants::invalid,
+    track::Track,
+    values,
 };
 use crate::{
     crypto::{
@@ -46,7 +52,8 @@ impl Vault {
     /// Opens a recording, or takes up one that this client id opened before.
     ///
     /// # Errors
-    /// `Invalid` names the field; `Unknown` tenant; `Erased` for a client id whose recording was erased; `JournalFull`.
+    /// `Invalid` names the field; `Unknown` tenant; `Erased` for a client id whose recording was erased; `Refused` names
+    /// the rule that wants something else; `JournalFull`.
     pub async fn record(&self, open: Open) -> Result<Ingest, Error> {
         let inner = self.0.clone();
         // Runs to its end though the caller may go: a recording that was made always has a track, which notices.
@@ -63,29 +70,42 @@ struct Found {
     period_row: RowId,
 }
 
-/// Bounds on what a stream states at Open; gives the start.
-fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Error> {
-    let text = |field, value: &str, most: usize, least: usize| {
-        if value.len() < least || value.len() > most || value.chars().any(char::is_control) {
-            Err(invalid(field, format!("send {least} to {most} bytes of text without control characters")))
-        } else {
-            Ok(())
-        }
-    };
-    text("subscriber", &open.subscriber, 256, 1)?;
-    text("facts.call_id", &open.facts.call_id, 256, 0)?;
-    text("facts.purpose", &open.facts.purpose, 256, 0)?;
-    text("facts.basis", &open.facts.basis, 256, 0)?;
-    if open.facts.parties.len() > 64 || open.facts.labels.len() > 64 {
+/// Bounds on one text that a caller states.
+pub(super) fn text(field: &'static str, value: &str, most: usize, least: usize) -> Result<(), Error> {
+    if value.len() < least || value.len() > most || value.chars().any(char::is_control) {
+        Err(invalid(field, format!("send {least} to {most} bytes of text without control characters")))
+    } else {
+        Ok(())
+    }
+}
+
+/// Bounds on what is stated about a call.
+pub(super) fn check_facts<'a>(
+    parties: &[String],
+    call_id: &str,
+    labels: impl ExactSizeIterator<Item = (&'a String, &'a String)>,
+    purpose: &str,
+) -> Result<(), Error> {
+    text("facts.call_id", call_id, 256, 0)?;
+    text("facts.purpose", purpose, 256, 0)?;
+    if parties.len() > 64 || labels.len() > 64 {
         return Err(invalid("facts", "send at most 64 parties and 64 labels".to_owned()));
     }
-    for party in &open.facts.parties {
+    for party in parties {
         text("facts.parties", party, 256, 1)?;
     }
-    for (label, value) in &open.facts.labels {
+    for (label, value) in labels {
         text("facts.labels", label, 64, 1)?;
         text("facts.labels", value, 1024, 0)?;
     }
+    Ok(())
+}
+
+/// Bounds on what a stream states at Open; gives the start.
+fn check(open: &Open, now: Timestamp, window_days: u32) -> Result<Timestamp, Error> {
+    text("subscriber", &open.subscriber, 256, 1)?;
+    check_facts(&open.facts.parties, &open.facts.call_id, open.facts.labels.iter(), &open.facts.purpose)?;
+    basis::check(open, now.plus_ms(MAX_AHEAD_MS))?;
     if !media::validate_media_type(&open.media_type) {
         return Err(invalid("media_type", "send an RFC 6838 media type, such as `audio/wav`".to_owned()));
     }
@@ -174,7 +194,7 @@ impl Inner {
     }
 
     /// The subscriber of this name, provisioned when it is new.
-    async fn provision(&self, tenant: TenantHandle, name: &str) -> Result<SubscriberHandle, Error> {
+    pub(super) async fn provision(&self, tenant: TenantHandle, name: &str) -> Result<SubscriberHandle, Error> {
         loop {
             if let Some(subscriber) = self.keys.find_subscriber(tenant, name) {
                 return Ok(subscriber);
@@ -207,18 +227,22 @@ impl Inner {
         if open.mode == Mode::Live {
             self.journal.admit().map_err(|_| Error::JournalFull)?;
         }
-        // Until the create is durable, no account is closed and no subscriber deactivated.
+        // Until the create is durable, no account is closed, no subscriber deactivated and no consent withdrawn.
         let _gate = self.gate.read().await;
         let (settings, holder) = self.settings(tenant)?;
-        self.governed(tenant, open.kind, None)?;
         self.admits(tenant, &settings, &holder, &open.subscriber)?;
+        let Rests { jurisdiction, basis, parent } = self.rests(tenant, &holder, &open)?;
+        self.governed(tenant, open.kind, jurisdiction)?;
+        let parties = self.bound_parties(tenant, &open.ties.bound).await?;
+        let wrapped = !parties.is_empty() && self.wraps(tenant)?;
         let subscriber = self.provision(tenant, &open.subscriber).await?;
         let _keeping = self.keeping.read().await;
-        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, None, start)?;
+        let keeping = self.keeping_at_open(tenant, subscriber, open.kind, jurisdiction, basis, start)?;
         let (period, period_row, period_secret) = self.period(tenant, Purpose::ClientIds, now.day()).await?;
 
         let path = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
         let guard = self.sessions.enter_ingest(path).ok_or(Error::TakenOver)?;
+        guard.made_from(parent);
         let (row, object) = (RowId(random()), ObjectId(random()));
         let (audio, facts) = (Secret::random(), Secret::random());
         let facts_row = stored::Facts {
@@ -227,13 +251,13 @@ impl Inner {
             call_id: open.facts.call_id,
             labels: open.facts.labels.into_iter().collect(),
             purpose: open.facts.purpose,
-            basis: open.facts.basis,
             start_ms: start.0,
             end_ms: 0,
             length: 0,
             duration_seconds: None,
             state: 1,
             mismatch: false,
+            paused_ms: 0,
         };
         let audio_row = stored::Audio {
             media_type: open.media_type.clone(),
@@ -253,7 +277,7 @@ impl Inner {
         let (client_name, client_secret) = client_row(period_row, &period_secret, &open.client_id);
         let client_entry = stored::ClientEntry { handle: path.recording.0.to_vec(), subscriber: subscriber.0.to_vec() };
         let put = |owner, name: &ValueName, envelope| Change::PutValue { owner, name: name.clone(), envelope };
-        let changes = vec![
+        let mut changes = vec![
             Change::AddRecording {
                 at: path,
                 row,
@@ -262,15 +286,16 @@ impl Inner {
                 facts: facts.duplicate(),
                 objects: vec![object],
                 keeping,
-                parent: None,
-                parties: Vec::new(),
-                wrapped: false,
+                parent,
+                parties,
+                wrapped,
             },
             put(Owner::Facts(path), &facts_name, values::seal(&facts_row, &facts, &facts_name)),
             put(Owner::Audio(path), &audio_name, values::seal(&audio_row, &audio, &audio_name)),
             put(Owner::Period(tenant, period), &client_name, values::seal(&client_entry, &client_secret, &client_name)),
             put(Owner::Period(tenant, period), &open_name, values::seal(&open_entry, &period_secret, &open_name)),
         ];
+        changes.extend(basis::row_change(path, row, &audio, open.basis));
         self.keys.commit(Mutation::new(changes)).await?;
 
         let opened = Opened {
@@ -295,7 +320,7 @@ impl Inner {
             next_object: object,
         };
         let begin = (Some(digest::Context::new(&digest::SHA256)), Zeroizing::new(Vec::new()));
-        Ok(self.start(track, opened, open.mode, open.length_hint, begin))
+        self.start(track, opened, open.mode, open.length_hint, begin)
     }
 
     async fn resume(self: &Arc<Self>, open: Open, tenant: TenantHandle, found: Found) -> Result<Ingest, Error> {
@@ -311,6 +336,7 @@ impl Inner {
         if mode_of(&row) != open.mode {
             return Err(invalid("mode", "this client id began a recording in the other mode; keep to it".to_owned()));
         }
+        self.consent_stands(path)?;
         let Some(guard) = self.sessions.take_over(path).await else {
             return Err(Error::Internal("the stream before did not end when it was cut".to_owned()));
         };
@@ -334,6 +360,8 @@ impl Inner {
             // The stream before may have been cut while its last command waited for the writer. This one waits behind it,
             // so that what is read below is what that command left.
             self.keys.commit(Mutation::new(Vec::new())).await?;
+            // Again: a withdrawal finds who is inside, and whoever comes in later finds the withdrawal.
+            self.consent_stands(path)?;
             let holder = self.tenant_holder(path.tenant)?;
             let id = super::recording_id::issue(&holder.secret, path.subscriber, path.recording);
             let period = self.keys.period(path.tenant, found.period)?.ok_or(Error::Erased)?;
@@ -358,7 +386,7 @@ impl Inner {
                 Mode::Live => (None, Zeroizing::new(Vec::new())),
             };
             let opened = Opened { id, resume_offset: kept, already_finished: false };
-            Ok(self.start(track, opened, mode, open.length_hint, (digest, head)))
+            self.start(track, opened, mode, open.length_hint, (digest, head))
         };
         // Reading back may take as long as S3 does; an erasure does not wait for it.
         tokio::select! {

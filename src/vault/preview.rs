@@ -36,6 +36,22 @@ pub struct Preview {
     pub waits_for: Vec<String>,
 }
 
+impl From<Tally> for Preview {
+    fn from(tally: Tally) -> Self {
+        let holds = tally.holds.into_iter();
+        Self {
+            recordings: tally.recordings,
+            audio: tally.audio,
+            facts: tally.facts,
+            restricted: tally.restricted,
+            bound: tally.bound,
+            holds: holds.map(|(hold, count)| (hold.id, hold.ground.clone(), hold.review, count)).collect(),
+            floors: tally.floors.into_iter().map(|(ground, (until, count))| (ground, until, count)).collect(),
+            waits_for: Vec::new(),
+        }
+    }
+}
+
 impl Vault {
     /// What an erasure would meet.
     ///
@@ -73,18 +89,10 @@ impl Inner {
             Wanted::Subscriber(_, subscriber) => tally = look.tally(Some(subscriber))?,
             Wanted::Tenant(_) => tally = look.tally(None)?,
         }
-        let mut preview = Preview {
-            recordings: tally.recordings,
-            audio: tally.audio,
-            facts: tally.facts,
-            restricted: tally.restricted,
-            bound: tally.bound,
-            holds: Vec::new(),
-            floors: tally.floors.into_iter().map(|(ground, (until, count))| (ground, until, count)).collect(),
-            waits_for: Vec::new(),
-        };
+        let mut preview = Preview::from(tally);
+        let covering = std::mem::take(&mut preview.holds);
         for hold in self.holds.standing(tenant) {
-            let count = tally.holds.iter().find(|(other, _)| other.id == hold.id).map(|(_, count)| *count);
+            let count = covering.iter().find(|(other, ..)| *other == hold.id).map(|(.., count)| *count);
             let stands = match (wanted, &hold.held) {
                 // Whatever it covers now, it would fall with its tenant, or with what it is on.
                 (Wanted::Tenant(_), _) => true,

@@ -86,7 +86,10 @@ async fn look_after(inner: &Arc<Inner>, path: RecordingPath, row: RowId, period:
 
 /// Starts a track without a caller. False when the audio was erased. Somebody who feeds the recording is left alone.
 fn adopt(inner: &Arc<Inner>, path: RecordingPath, period: (PeriodHandle, RowId)) -> Result<bool, Error> {
-    let Some(guard) = inner.sessions.enter_ingest(path) else { return Ok(true) };
+    let Some(guard) = inner.sessions.enter_ingest(path) else {
+        // Whoever corrects the facts is soon gone, and looks after nothing.
+        return if inner.sessions.is_fed(path) { Ok(true) } else { Err(Error::Busy) };
+    };
     // The client id's row is needed only by a caller, and there is none.
     let client_row = values::name(period.1, Kind::Client);
     let Some(track) = Track::take_up(inner, guard, period, client_row)? else { return Ok(false) };

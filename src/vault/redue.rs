@@ -1,4 +1,5 @@
-//! Brings what is stored up to changed rules: when a policy is set, an account closed, a subscriber deactivated.
+//! Brings what is stored up to changed rules: when a policy is set, an account closed, a subscriber deactivated, a consent
+//! withdrawn ([`super::consent`]).
 //!
 //! Whatever changes a rule or a state counts `policy_revision` up in the same command ([`Settings::rules_changed`]). A pass
 //! goes through the tenant's entries in pages, works each keeping out anew, and writes those that differ; at its end it
@@ -126,7 +127,7 @@ impl Inner {
     /// `Erased` when one of them is gone: nothing was written.
     pub(crate) async fn renew(&self, entries: &[(RecordingPath, &RecordingEntry)]) -> Result<(), Error> {
         let mut changes = Vec::new();
-        for (at, entry) in entries {
+        for (at, entry) in entries.iter().filter(|(_, entry)| entry.lives()) {
             let keeping = self.renewed(*at, entry)?;
             if keeping != entry.keeping {
                 changes.push(Change::SetKeeping { at: *at, keeping });
@@ -155,10 +156,11 @@ impl Inner {
         entry: &RecordingEntry,
     ) -> Result<Keeping, Error> {
         let kept = Kept::of(entry, self.life(at.tenant, at.subscriber)?, self.clock.now())?;
-        Ok(rules.keeping(kept, entry.keeping).unwrap_or_else(|Ungoverned(part)| {
+        let before = self.on_its_footing(at, entry)?;
+        Ok(rules.keeping(kept, before).unwrap_or_else(|Ungoverned(part)| {
             // A policy that leaves something without a rule is refused; what is kept stays as it was.
             tracing::error!(row = %entry.row, part = part.word(), "no rule governs what is stored");
-            entry.keeping
+            before
         }))
     }
 }

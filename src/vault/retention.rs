@@ -36,6 +36,7 @@ use crate::{
     crypto::{envelope, secret::Secret},
     domain::{
         audit::{Action, Outcome},
+        basis::{Basis, Footing},
         id::{RowId, SubscriberHandle, TenantHandle},
         retention::{
             AccountState, CallEnd, Category, Jurisdiction, Outline, Parameters, Part, Policy, PolicyError, Subject,
@@ -207,6 +208,13 @@ impl Kept {
             subscriber,
         })
     }
+
+    /// When the call ended or, while it runs, was seen.
+    pub fn ended_or_seen(&self) -> Timestamp {
+        match self.end {
+            CallEnd::Running { at } | CallEnd::Ended { at } => at,
+        }
+    }
 }
 
 fn category(kind: u8) -> Result<Category, Error> {
@@ -244,8 +252,11 @@ impl Rules {
             let until = verdict.floor.as_ref().map_or(Minute::NONE, |floor| Minute::at_or_after(floor.until));
             until.max(before)
         };
+        // What rested on a consent that was withdrawn waits for nothing but its floors.
+        let withdrawn = Footing::from_number(before.basis) == Some(Footing::Withdrawn);
         let due = |verdict: &Verdict, floor: Minute| {
-            verdict.aim.map_or(Minute::NEVER, |aim| Minute::at_or_after(aim).max(floor))
+            let aim = if withdrawn { Some(kept.ended_or_seen()) } else { verdict.aim };
+            aim.map_or(Minute::NEVER, |aim| Minute::at_or_after(aim).max(floor))
         };
         let (audio_floor, facts_floor) = (floor(&audio, before.audio_floor), floor(&facts, before.facts_floor));
         // An older floor that outlasts all of the present ones keeps its ground.
@@ -355,6 +366,7 @@ impl Inner {
         subscriber: SubscriberHandle,
         kind: Kind,
         jurisdiction: Option<Jurisdiction>,
+        basis: Option<Basis>,
         start: Timestamp,
     ) -> Result<Keeping, Error> {
         let rules = self.rules(tenant)?;
@@ -367,6 +379,7 @@ impl Inner {
         };
         let stated = Keeping {
             jurisdiction: jurisdiction.map(Jurisdiction::to_bytes).unwrap_or_default(),
+            basis: basis.map_or(0, |basis| Footing::Stands(basis).number()),
             ..Keeping::default()
         };
         rules.keeping(kept, stated).map_err(|none| rules.refusal(category, none))

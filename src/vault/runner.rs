@@ -33,7 +33,8 @@
 
 use super::{
     Actor, Error, Inner,
-    clearance::{Blocked, Settled, Standing, Wanted},
+    clearance::{Blocked, Clearance, Settled, Standing, Wanted},
+    erasure::Batch,
     retention::Kept,
     witness::Unwitnessed,
 };
@@ -235,11 +236,15 @@ impl Inner {
     /// takes up a recording that was partial, has either done so and is seen, or does so after the erasure.
     async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
         let minute = Minute::begun(now);
-        let (mut expiring, mut corrected) = (Vec::new(), Vec::new());
+        let (mut expiring, mut corrected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         let standing = self.standing().await;
         let settled = self.settled(&standing).await;
         for Due { at, .. } in batch {
             let Some(entry) = self.keys.entry(*at)? else { continue };
+            if !entry.lives() {
+                dead.push(*at);
+                continue;
+            }
             let keeping = self.renewed(*at, &entry)?;
             let still = entry.keeping.due(entry.audio_present, entry.facts_present) <= minute;
             let parts = Parts {
@@ -255,11 +260,14 @@ impl Inner {
         }
         let kept = self.erase_free(&expiring, standing, settled).await?;
         self.correct(&corrected).await?;
+        if !dead.is_empty() {
+            self.keys.commit(Mutation::new(Clearance::of_the_dead(dead).changes())).await?;
+        }
         self.set_aside(kept, now).await
     }
 
     /// Writes due minutes anew that the rules of now do not bear out.
-    async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
+    pub(super) async fn correct(&self, places: &[RecordingPath]) -> Result<(), Error> {
         if places.is_empty() {
             return Ok(());
         }
@@ -291,7 +299,7 @@ impl Inner {
             let gone = expiring.iter().filter(|it| freed.contains(&it.at));
             let late = gone.clone().filter(|it| it.late).count() as u64;
             let gone = gone.count() as u64;
-            self.erase_batch(&Actor::gateway(), clearance).await?;
+            self.erase_batch(&Actor::gateway(), clearance, Batch::Expired).await?;
             self.expiry.expired.fetch_add(gone, Ordering::Relaxed);
             self.expiry.expired_late.fetch_add(late, Ordering::Relaxed);
         }
@@ -369,6 +377,11 @@ impl Inner {
 }
 
 impl Expiry {
+    /// Until the guard goes, nothing expires.
+    pub(super) async fn pause(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.alone.lock().await
+    }
+
     fn note(&self, late: u64, seconds: u64, failing: u64) {
         if late > 0 {
             tracing::error!(recordings = late, seconds, "recordings are kept beyond their promise");

@@ -5,8 +5,11 @@
 //! commits, and cuts again: a session that read a live secret entered before the commit, so the second cut finds it; one
 //! that enters later finds no secret to read.
 
-use super::{Error, permission::missing};
-use crate::{domain::id::PermissionId, keys::RecordingPath};
+use super::{Error, basis::withdrawn, permission::missing};
+use crate::{
+    domain::id::{PermissionId, RecordingHandle, TenantHandle},
+    keys::RecordingPath,
+};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -21,6 +24,8 @@ pub enum Cut {
     Erased,
     /// What it touches was restricted.
     Restricted,
+    /// The consent that it rests on was withdrawn.
+    Withdrawn,
     /// Another stream feeds the same recording now.
     TakenOver,
     /// The permission it rested on was revoked.
@@ -36,6 +41,7 @@ impl From<Cut> for Error {
             Cut::TakenOver => Error::TakenOver,
             Cut::Revoked => missing("the customer's permission; it was revoked"),
             Cut::Restricted => Error::Restricted,
+            Cut::Withdrawn => withdrawn(),
             Cut::Stopping => Error::Stopping,
         }
     }
@@ -48,6 +54,8 @@ pub enum Role {
     Ingest,
     /// Plays it.
     Playback,
+    /// Corrects its facts. Nobody feeds it meanwhile, because whoever does holds their secret.
+    Correction,
 }
 
 struct Entry {
@@ -55,6 +63,8 @@ struct Entry {
     role: Role,
     /// The permission that a playback rests on.
     grant: Option<PermissionId>,
+    /// The recording that what is fed was made from.
+    parent: Option<RecordingHandle>,
     cut: watch::Sender<Option<Cut>>,
 }
 
@@ -86,6 +96,9 @@ pub struct Guard {
 /// task is starved; the caller reports it as a failure.
 const CUT_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long a correction waits: a recording that is finished has somebody inside for a moment more.
+const LEAVING: Duration = Duration::from_secs(1);
+
 impl Sessions {
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
         self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
@@ -96,17 +109,41 @@ impl Sessions {
         self.enter(&mut self.entries(), path, Role::Playback)
     }
 
-    /// Enters to feed; none where somebody feeds this recording already.
+    /// Enters to feed; none where somebody feeds or corrects this recording already.
     pub fn enter_ingest(&self, path: RecordingPath) -> Option<Guard> {
-        let mut entries = self.entries();
-        let fed = entries.1.values().any(|entry| entry.role == Role::Ingest && entry.path == path);
-        (!fed).then(|| self.enter(&mut entries, path, Role::Ingest))
+        self.enter_alone(path, Role::Ingest)
     }
 
-    /// Enters to feed, after cutting whoever did.
+    /// Enters to correct the facts; none where somebody feeds or corrects this recording and does not leave in a moment.
+    pub async fn enter_correction(&self, path: RecordingPath) -> Option<Guard> {
+        let wait = async {
+            loop {
+                let mut left = std::pin::pin!(self.0.left.notified());
+                left.as_mut().enable();
+                if let Some(guard) = self.enter_alone(path, Role::Correction) {
+                    return guard;
+                }
+                left.await;
+            }
+        };
+        tokio::time::timeout(LEAVING, wait).await.ok()
+    }
+
+    fn enter_alone(&self, path: RecordingPath, role: Role) -> Option<Guard> {
+        let mut entries = self.entries();
+        let taken = entries.1.values().any(|entry| entry.role != Role::Playback && entry.path == path);
+        (!taken).then(|| self.enter(&mut entries, path, role))
+    }
+
+    /// Whether somebody feeds a recording.
+    pub fn is_fed(&self, path: RecordingPath) -> bool {
+        self.entries().1.values().any(|entry| entry.role == Role::Ingest && entry.path == path)
+    }
+
+    /// Enters to feed, after cutting whoever did and waiting for whoever corrects.
     pub async fn take_over(&self, path: RecordingPath) -> Option<Guard> {
         loop {
-            if !self.cut(Cut::TakenOver, |at, role| *at == path && role == Role::Ingest).await {
+            if !self.cut(Cut::TakenOver, |at, role| *at == path && role != Role::Playback).await {
                 return None;
             }
             if let Some(guard) = self.enter_ingest(path) {
@@ -119,8 +156,22 @@ impl Sessions {
         let (sender, cut) = watch::channel(None);
         entries.0 += 1;
         let id = entries.0;
-        entries.1.insert(id, Entry { path, role, grant: None, cut: sender });
+        entries.1.insert(id, Entry { path, role, grant: None, parent: None, cut: sender });
         Guard { id, path, sessions: self.clone(), cut }
+    }
+
+    /// The recordings of a tenant that are being fed.
+    pub fn fed(&self, tenant: TenantHandle) -> Vec<RecordingPath> {
+        let entries = self.entries();
+        let fed = entries.1.values().filter(|entry| entry.role == Role::Ingest && entry.path.tenant == tenant);
+        fed.map(|entry| entry.path).collect()
+    }
+
+    /// Everything inside of a tenant, each with the recording that it was made from.
+    pub fn inside(&self, tenant: TenantHandle) -> Vec<(RecordingPath, Option<RecordingHandle>)> {
+        let entries = self.entries();
+        let inside = entries.1.values().filter(|entry| entry.path.tenant == tenant);
+        inside.map(|entry| (entry.path, entry.parent)).collect()
     }
 
     /// How many recordings are being fed.
@@ -169,6 +220,13 @@ impl Guard {
     pub fn rest_on(&self, grant: Option<PermissionId>) {
         if let Some(entry) = self.sessions.entries().1.get_mut(&self.id) {
             entry.grant = grant;
+        }
+    }
+
+    /// Says which recording this one is made from.
+    pub fn made_from(&self, parent: Option<RecordingHandle>) {
+        if let Some(entry) = self.sessions.entries().1.get_mut(&self.id) {
+            entry.parent = parent;
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Subscriber {
     pub deactivated: Option<Timestamp>,
     /// Kept, and not used.
     pub restricted: bool,
+    /// When consent was withdrawn; none where it was not, or was given again.
+    pub consent_withdrawn: Option<Timestamp>,
 }
 
 /// What to restrict.
@@ -73,19 +75,20 @@ pub enum Restrict {
 }
 
 impl Vault {
-    /// A subscriber and what it is in.
+    /// A subscriber and what it is in. `ticket`: see [`super::catalogue`]; that a name is not there is told to the provider's
+    /// people on the same terms.
     ///
     /// # Errors
-    /// `Unknown`.
-    pub fn subscriber(&self, actor: &Actor, tenant: &str, name: &str) -> Result<Subscriber, Error> {
-        let (tenant_handle, subscriber) = self.0.find_subscriber_in(&actor.scope, tenant, name)?;
-        let state = self.0.subscriber_state(tenant_handle, subscriber)?.unwrap_or_default();
-        Ok(Subscriber {
-            tenant: tenant.to_owned(),
-            name: name.to_owned(),
-            deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
-            restricted: state.restricted,
-        })
+    /// `Unknown`; `Invalid` where staff name no ticket.
+    pub async fn subscriber(&self, actor: &Actor, tenant: &str, name: &str, ticket: &str) -> Result<Subscriber, Error> {
+        let inner = &self.0;
+        let handle = inner.find_in(&actor.scope, tenant)?;
+        let found = inner.find_subscriber_in(&actor.scope, tenant, name);
+        let about = found.as_ref().map_or(About::Tenant(handle), |(tenant, found)| About::Subscriber(*tenant, *found));
+        inner.looks(actor, about, ticket).await?;
+        let (_, subscriber) = found?;
+        let state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
+        Ok(shown(tenant, name, &state))
     }
 
     /// Deactivates a subscriber. Idempotent: the first moment stands.
@@ -100,22 +103,21 @@ impl Vault {
         let now = inner.witnessed_now().await?;
         let event = Event::new(Action::SubscriberDeactivate, About::Subscriber(handle, subscriber));
         let logged = inner.audit(actor, event).await?;
-        {
+        let state = {
             let _alone = inner.gate.write().await;
-            inner
-                .change_subscriber_state(handle, subscriber, |state| {
-                    if state.deactivated_ms != 0 {
-                        return Ok(Vec::new());
-                    }
-                    state.deactivated_ms = now.0;
-                    let mut changes = logged;
-                    changes.push(inner.rules_changed(handle)?);
-                    Ok(changes)
-                })
-                .await?;
-        }
+            let changed = inner.change_subscriber_state(handle, subscriber, |state| {
+                if state.deactivated_ms != 0 {
+                    return Ok(Vec::new());
+                }
+                state.deactivated_ms = now.0;
+                let mut changes = logged;
+                changes.push(inner.rules_changed(handle)?);
+                Ok(changes)
+            });
+            changed.await?
+        };
         inner.due_wake.notify_one();
-        self.subscriber(actor, tenant, name)
+        Ok(shown(tenant, name, &state))
     }
 
     /// Restricts, or lifts a restriction. Playbacks that run are cut.
@@ -211,11 +213,7 @@ impl Inner {
             TenantState::Closed { .. } => return refused("the tenant's account is closed; it takes no new recording"),
             TenantState::Purging { .. } => return refused("the tenant is being purged; it takes no new recording"),
         }
-        if self.keys.value(&block_name(holder, subscriber))?.is_some() {
-            return refused(
-                "this subscriber was erased and its future calls are blocked; `subscriber unblock` ends that",
-            );
-        }
+        self.not_blocked(holder, subscriber)?;
         let Some(found) = self.keys.find_subscriber(tenant, subscriber) else { return Ok(()) };
         match self.subscriber_state(tenant, found)? {
             Some(state) if state.deactivated_ms != 0 => {
@@ -223,6 +221,16 @@ impl Inner {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a name whose future calls are blocked.
+    pub(super) fn not_blocked(&self, holder: &Holder, subscriber: &str) -> Result<(), Error> {
+        if self.keys.value(&block_name(holder, subscriber))?.is_some() {
+            let why =
+                "a subscriber of this name was erased and its future calls are blocked; `subscriber unblock` ends that";
+            return Err(Error::Refused { why: why.to_owned() });
+        }
+        Ok(())
     }
 
     /// A subscriber of a tenant within reach.
@@ -286,7 +294,11 @@ impl Inner {
     }
 
     /// Cuts every playback of a tenant, or of a subscriber and what it is bound to, that may not go on.
-    async fn cut_restricted(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> Result<(), Error> {
+    pub(super) async fn cut_restricted(
+        &self,
+        tenant: TenantHandle,
+        subscriber: Option<SubscriberHandle>,
+    ) -> Result<(), Error> {
         let cut = |at: &RecordingPath, role: Role| {
             let near =
                 at.tenant == tenant && (subscriber.is_none() || matches!(self.usable(*at), Err(Error::Restricted)));
@@ -305,6 +317,16 @@ impl Inner {
         let row = block_name(&holder, name);
         let envelope = values::seal(&stored::Block { since_ms: self.clock.now().0 }, &holder.secret, &row);
         Ok(Change::PutValue { owner: Owner::Tenant(tenant), name: row, envelope })
+    }
+}
+
+fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
+    Subscriber {
+        tenant: tenant.to_owned(),
+        name: name.to_owned(),
+        deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
+        restricted: state.restricted,
+        consent_withdrawn: (state.consent_withdrawn_ms != 0).then_some(Timestamp(state.consent_withdrawn_ms)),
     }
 }
 

@@ -5,19 +5,22 @@
 //! nonce: the ledger of [`crate::crypto::epoch`] runs in every unit test and ends the process's test at the first pair it
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
+mod basis;
+
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Scope, StatedFacts, Target, Vault, VaultConfig, values,
+    Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
 };
 use crate::{
-    crypto::{envelope::Kind as Sealed, epoch::ledger},
+    crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
     domain::{
-        id::{ObjectId, RecordingId},
+        id::{ObjectId, RecordingHandle, RecordingId, RowId},
+        pause::PauseReason,
         permission::{Level, Terms},
         time::Clock,
     },
     journal::{Journal, Options},
-    keys::{Change, FileSlot, KeyStore, Owner},
+    keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Owner, RecordingPath},
     object::{
         ObjectStore,
         embedded::{Certificate, Embedded},
@@ -50,6 +53,12 @@ enum Step {
         client: u8,
         length: usize,
     },
+    Pause {
+        client: u8,
+    },
+    Resume {
+        client: u8,
+    },
     Vanish {
         client: u8,
     },
@@ -75,6 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (client.clone(), any::<bool>()).prop_map(|(client, live)| Step::Open { client, live }),
         6 => (client.clone(), 1..150_000_usize).prop_map(|(client, length)| Step::Data { client, length }),
+        2 => client.clone().prop_map(|client| Step::Pause { client }),
+        2 => client.clone().prop_map(|client| Step::Resume { client }),
         2 => client.clone().prop_map(|client| Step::Vanish { client }),
         2 => client.clone().prop_map(|client| Step::Finish { client }),
         1 => client.clone().prop_map(|client| Step::Play { client }),
@@ -90,6 +101,8 @@ impl Step {
         match self {
             Step::Open { client, .. }
             | Step::Data { client, .. }
+            | Step::Pause { client }
+            | Step::Resume { client }
             | Step::Vanish { client }
             | Step::Finish { client }
             | Step::Play { client }
@@ -112,6 +125,9 @@ struct Known {
     kept: u64,
     finished: bool,
     erased: bool,
+    paused: bool,
+    /// Where it was ever paused.
+    gaps: Vec<u64>,
 }
 
 /// The audio of a client: any byte of it can be told from its place.
@@ -249,7 +265,31 @@ impl House {
             Step::Data { client, length } => {
                 if let Some(stream) = self.streams.get_mut(&client) {
                     let from = stream.received();
-                    stream.data(from, audio(client, from, length)).await.expect("takes audio");
+                    let taken = stream.data(from, audio(client, from, length)).await;
+                    if self.model[&client].paused {
+                        assert!(matches!(taken, Err(Error::Invalid { field: "data", .. })), "audio of a pause");
+                        assert_eq!(stream.received(), from, "some of it was taken");
+                    } else {
+                        taken.expect("takes audio");
+                    }
+                }
+            }
+            Step::Pause { client } => {
+                if let (Some(stream), Some(known)) = (self.streams.get_mut(&client), self.model.get_mut(&client)) {
+                    let paused = stream.pause(&developer(), PauseReason::PaymentCard, None).await.expect("pauses");
+                    assert_eq!(paused.offset, stream.received());
+                    // Whoever is told of a pause is told that what came before it is kept.
+                    known.kept = known.kept.max(paused.offset);
+                    known.paused = true;
+                    if known.gaps.last() != Some(&paused.offset) {
+                        known.gaps.push(paused.offset);
+                    }
+                }
+            }
+            Step::Resume { client } => {
+                if let (Some(stream), Some(known)) = (self.streams.get_mut(&client), self.model.get_mut(&client)) {
+                    stream.resume(&developer(), None).await.expect("goes on");
+                    known.paused = false;
                 }
             }
             Step::Vanish { client } => drop(self.streams.remove(&client)),
@@ -301,6 +341,8 @@ impl House {
                 start: Some(Clock::system().now()),
                 length_hint: None,
                 facts: StatedFacts::default(),
+                basis: StatedBasis::default(),
+                ties: StatedTies::default(),
             })
             .await;
         match (opened, self.model.get(&client)) {
@@ -315,9 +357,12 @@ impl House {
                     assert_eq!(opened.id, known.id, "one client id, two recordings");
                     assert!(opened.resume_offset >= known.kept, "acknowledged bytes are lost");
                     assert!(!known.finished || opened.already_finished || live, "a finished recording takes audio");
+                    let paused = known.paused.then(|| *known.gaps.last().expect("a gap"));
+                    assert_eq!(stream.paused().map(|paused| paused.offset), paused);
                 }
                 let (finished, kept) = (opened.already_finished, opened.resume_offset);
-                self.model.insert(client, Known { live, id: opened.id, kept, finished, erased: false });
+                let (paused, gaps) = known.map_or_else(Default::default, |known| (known.paused, known.gaps.clone()));
+                self.model.insert(client, Known { live, id: opened.id, kept, finished, erased: false, paused, gaps });
                 if !finished {
                     self.streams.insert(client, stream);
                 }
@@ -345,7 +390,7 @@ impl House {
         let finished = end.await.expect("in time").expect("not cut").finished.expect("waited for");
         assert!(!finished.mismatch && finished.length == length, "the audio that was kept is not what was sent");
         let known = self.model.get_mut(&client).expect("known");
-        (known.kept, known.finished) = (length, true);
+        (known.kept, known.finished, known.paused) = (length, true, false);
         self.play(client).await;
     }
 
@@ -360,6 +405,11 @@ impl House {
         }
         let mut playback = playback.expect("plays");
         assert!(playback.info().total_length >= known.kept, "acknowledged bytes do not play");
+        let gaps = playback.info().gaps.iter();
+        assert_eq!(gaps.clone().map(|gap| gap.offset).collect::<Vec<_>>(), known.gaps, "other gaps than there were");
+        let lasting: Vec<usize> =
+            gaps.enumerate().filter(|(_, gap)| gap.length_ms.is_none()).map(|(at, _)| at).collect();
+        assert_eq!(lasting, known.paused.then(|| known.gaps.len() - 1).into_iter().collect::<Vec<_>>());
         let mut at = 0;
         while let Some(chunk) = playback.next().await {
             let chunk = chunk.expect("authentic");
@@ -462,6 +512,8 @@ fn staff_see_facts_and_no_key_of_audio_is_opened() {
         let page =
             || Page { tenant: "acme".into(), subscriber: None, size: 10, token: String::new(), ticket: "T-1".into() };
         assert_eq!(vault.recordings(&staff, page()).await.expect("listed").0.len(), 1);
+        vault.explain(&staff, id, "T-1").await.expect("explained");
+        vault.subscriber(&staff, "acme", "subscriber-0", "T-1").await.expect("shown");
         let all = PlayRange::Bytes { start: 0, end: None };
         let refused = vault.play(&staff, id, all, Hearing { transport: "none", download: false }).await;
         assert!(matches!(refused, Err(Error::NotPermitted { .. })));
@@ -502,6 +554,8 @@ fn a_tenant_in_which_something_fails_holds_up_no_other() {
             start: Some(began),
             length_hint: None,
             facts: StatedFacts::default(),
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let record = async |tenant: &str, client: u8| {
             let mut ingest = vault.record(open(tenant, client)).await.expect("opened");
@@ -581,5 +635,65 @@ fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
         drop(guard);
         revoking.await.expect("ran").expect("revoked");
         house.vault.drain().await;
+    });
+}
+
+/// A transcript says what was said in a call; its own facts need not name who spoke.
+#[test]
+fn a_hold_on_a_number_or_a_party_covers_what_was_made_from_a_call() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let house = House::new().await;
+        let (vault, inner) = (house.vault.clone(), house.vault.0.clone());
+        let start = Clock::system().now();
+        let call = |parties: &[&str]| Open {
+            tenant: "acme".to_owned(),
+            subscriber: "subscriber-0".to_owned(),
+            kind: Kind::Call,
+            mode: Mode::Spooled,
+            media_type: "audio/PCMA".to_owned(),
+            client_id: crate::crypto::random::<16>().to_vec(),
+            start: Some(start),
+            length_hint: None,
+            facts: StatedFacts {
+                parties: parties.iter().map(|party| (*party).to_owned()).collect(),
+                ..StatedFacts::default()
+            },
+        };
+        let tenant = inner.find_tenant("acme").expect("a tenant");
+        let secret = inner.tenant_holder(tenant).expect("lives").secret;
+        let mut transcripts = Vec::new();
+        for parties in [&["+441632960999"][..], &["+441632960998"]] {
+            let stream = vault.record(call(parties)).await.expect("opened");
+            let parent = inner.locate(&Scope::All, stream.opened().id).expect("found").path;
+            let at = RecordingPath { recording: RecordingHandle(crate::crypto::random()), ..parent };
+            let transcript = Change::AddRecording {
+                at,
+                row: RowId(crate::crypto::random()),
+                kind: Kind::Transcript as u8,
+                audio: Secret::random(),
+                facts: Secret::random(),
+                objects: Vec::new(),
+                keeping: Keeping::default(),
+                parent: Some(parent.recording),
+                parties: Vec::new(),
+                wrapped: false,
+            };
+            inner.keys.commit(Mutation::new(vec![transcript])).await.expect("made");
+            transcripts.push((stream, super::recording_id::issue(&secret, at.subscriber, at.recording)));
+        }
+        let hold = super::NewHold {
+            tenant: "acme".to_owned(),
+            scope: super::HoldScope::Number { number: "+44 1632 960999".to_owned(), from: None, to: None },
+            ground: "dispute".to_owned(),
+            authority: "counsel".to_owned(),
+            review: start.plus_ms(86_400_000),
+        };
+        let placed = vault.place_hold(&Actor::gateway(), hold).await.expect("placed");
+        assert_eq!(placed.found, 2, "the call and its transcript");
+        let erase = async |id| vault.erase(&Actor::gateway(), Target::Recording(id, super::Part::Both), None).await;
+        assert!(matches!(erase(transcripts[0].1).await, Err(Error::Parked { .. })), "what was made from it is held");
+        assert!(erase(transcripts[1].1).await.expect("the control: of another call").destroyed);
+        vault.drain().await;
     });
 }

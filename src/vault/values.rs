@@ -29,6 +29,8 @@ sealed! {
     Facts => Facts,
     Audio => Audio,
     Slice => Slice,
+    Timeline => Timeline,
+    Basis => Basis,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,
     LogRef => LogRef,

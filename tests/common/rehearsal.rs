@@ -18,7 +18,7 @@ use quietus::{
     server::dev_files::DevFiles,
     vault::{
         Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Residency,
-        Scope, StatedFacts, Target, Vault, VaultConfig,
+        Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig,
     },
 };
 use std::path::{Path, PathBuf};
@@ -127,6 +127,8 @@ impl World {
             start: Some(self.now()),
             length_hint: Some(2000),
             facts: StatedFacts { parties: parties.iter().map(|party| (*party).into()).collect(), ..Default::default() },
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         }
     }
 

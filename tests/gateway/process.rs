@@ -16,7 +16,7 @@ use tower::{Service as _, ServiceExt as _};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
-    let secrets: [(&str, &[u8]); 9] = [
+    let secrets: [(&str, &[u8]); 11] = [
         ("tenant", b"tenant-zqxjkvb"),
         ("subscriber", b"subscriber-wvyfpgq"),
         ("party", b"+44-7700-90-0123-party"),
@@ -24,7 +24,9 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
         ("label name", b"label-name-bvcxzlk"),
         ("label value", b"label-value-poiuytre"),
         ("purpose", b"purpose-mnbvfghj"),
-        ("basis", b"basis-lkjhgfds"),
+        ("prompt", b"prompt-lkjhgfds"),
+        ("reference", b"reference-zmxncbv"),
+        ("bound party", b"bound-ytrewqas"),
         ("audio", b"AUDIO-pattern-qwertzuiop-0123456789"),
     ];
     let text = |wanted: &str| {
@@ -55,8 +57,17 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
             call_id: text("call id"),
             labels: [(text("label name"), text("label value"))].into(),
             purpose: text("purpose"),
-            basis: text("basis"),
+            basis: "consent".into(),
         }),
+        jurisdiction: "DE".into(),
+        announcement: Some(v1::Announcement { prompt: text("prompt"), ..v1::Announcement::default() }),
+        evidence: vec![v1::Evidence {
+            party: text("party"),
+            how: "dtmf".into(),
+            at_ms: 1,
+            reference: text("reference"),
+        }],
+        bound: vec![text("bound party")],
         ..open(&text("tenant"), mode)
     };
     let mut ids = Vec::new();

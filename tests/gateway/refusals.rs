@@ -117,6 +117,17 @@ async fn each_field_that_is_wrong_is_named() {
         open
     };
     let facts = |change: &dyn Fn(&mut v1::Facts)| with(&|open| change(open.facts.as_mut().expect("facts")));
+    let announced = |change: &dyn Fn(&mut v1::Announcement)| {
+        let mut it = v1::Announcement { prompt: "p".into(), ..v1::Announcement::default() };
+        change(&mut it);
+        with(&|open| open.announcement = Some(it.clone()))
+    };
+    let evidence = || v1::Evidence { party: "p".into(), how: "dtmf".into(), at_ms: now, reference: String::new() };
+    let shown = |change: &dyn Fn(&mut v1::Evidence)| {
+        let mut it = evidence();
+        change(&mut it);
+        with(&|open| open.evidence = vec![it.clone()])
+    };
     let long = |length: usize| "x".repeat(length);
     let table: Vec<(&str, v1::Open)> = vec![
         ("kind", with(&|open| open.kind = 0)),
@@ -136,7 +147,26 @@ async fn each_field_that_is_wrong_is_named() {
         ("start_ms", with(&|open| open.start_ms = i64::MIN)),
         ("facts.call_id", facts(&|facts| facts.call_id = long(257))),
         ("facts.purpose", facts(&|facts| facts.purpose = long(257))),
+        ("facts.basis", facts(&|facts| facts.basis = "Consent".into())),
         ("facts.basis", facts(&|facts| facts.basis = long(257))),
+        ("jurisdiction", with(&|open| open.jurisdiction = "de".into())),
+        ("jurisdiction", with(&|open| open.jurisdiction = "DEU".into())),
+        ("announcement.prompt", announced(&|it| it.prompt.clear())),
+        ("announcement.prompt", announced(&|it| it.prompt = "a\nb".into())),
+        ("announcement.language", announced(&|it| it.language = "de_AT".into())),
+        ("announcement.offset_ms", announced(&|it| it.offset_ms = day + 1)),
+        ("announcement.offset_ms", announced(&|it| it.offset_ms = i64::MIN)),
+        ("evidence.party", shown(&|it| it.party.clear())),
+        ("evidence.how", shown(&|it| it.how.clear())),
+        ("evidence.how", shown(&|it| it.how = "guessed".into())),
+        ("evidence.at_ms", shown(&|it| it.at_ms = 0)),
+        ("evidence.at_ms", shown(&|it| it.at_ms = now + 6 * 60_000)),
+        ("evidence.reference", shown(&|it| it.reference = long(257))),
+        ("evidence", with(&|open| open.evidence = vec![evidence(); 65])),
+        ("bound", with(&|open| open.bound = vec!["b".into(); 9])),
+        ("bound", with(&|open| open.bound = vec![String::new()])),
+        ("bound", with(&|open| (open.bound, open.parent) = (vec!["b".into()], "0".repeat(52)))),
+        ("parent", with(&|open| open.parent = "nonsense".into())),
         ("facts.parties", facts(&|facts| facts.parties = vec![String::new()])),
         ("facts.parties", facts(&|facts| facts.parties = vec!["p".into(); 65])),
         ("facts.labels", facts(&|facts| drop(facts.labels.insert(long(65), "v".into())))),

@@ -1,6 +1,6 @@
 //! A policy as it was understood: TOML with its parameters in place, which reads back as the same policy.
 
-use super::{Approval, BasisLine, Category, FloorRule, Jurisdiction, Keep, Part, PartyRule, Policy, Reach};
+use super::{Approval, Basis, BasisLine, Category, FloorRule, Jurisdiction, Keep, Part, PartyRule, Policy, Reach};
 use std::fmt;
 
 impl fmt::Display for Policy {
@@ -21,6 +21,9 @@ impl fmt::Display for Policy {
             Approval::SecondPerson => "second-person",
         };
         writeln!(f, "\n[purge]\napproval = \"{approval}\"\ncooling_off = \"{}\"", self.purge.cooling_off)?;
+        if self.subscribers_decide {
+            writeln!(f, "\n[permission]\nsubscribers_decide = true")?;
+        }
         self.basis.iter().try_for_each(|rule| write!(f, "{rule}"))?;
         self.keep.iter().try_for_each(|rule| write!(f, "{rule}"))?;
         self.floors.iter().try_for_each(|rule| write!(f, "{rule}"))
@@ -31,7 +34,7 @@ impl fmt::Display for BasisLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n[[basis]]")?;
         list(f, "jurisdiction", &self.jurisdictions, Jurisdiction::to_string)?;
-        list(f, "required", &self.rule.required, String::clone)?;
+        list(f, "required", &self.rule.required, |basis: &Basis| basis.word().to_owned())?;
         if self.rule.evidence_of_all_parties {
             writeln!(f, "evidence = \"all-parties\"")?;
         }

@@ -1,7 +1,7 @@
 //! TOML into a policy. Everything is bounded, nothing is guessed, and an error names line, field and remedy.
 
 use super::{
-    Approval, BASES, BasisLine, BasisRule, Category, FloorRule, Jurisdiction, Keep, Length, Part, PartyRule, Policy,
+    Approval, Basis, BasisLine, BasisRule, Category, FloorRule, Jurisdiction, Keep, Length, Part, PartyRule, Policy,
     PolicyError, PurgeRule, Reach, States, When, check,
 };
 use serde::Deserialize;
@@ -62,6 +62,8 @@ struct RawPolicy {
     parameters: Option<RawParameters>,
     purge: Option<RawPurge>,
     #[serde(default)]
+    permission: RawPermission,
+    #[serde(default)]
     basis: Vec<Spanned<RawBasis>>,
     #[serde(default)]
     keep: Vec<Spanned<RawKeep>>,
@@ -90,6 +92,13 @@ struct RawParameter {
 struct RawPurge {
     approval: Option<Spanned<String>>,
     cooling_off: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawPermission {
+    #[serde(default)]
+    subscribers_decide: bool,
 }
 
 #[derive(Deserialize)]
@@ -283,6 +292,7 @@ impl Reader<'_> {
             parties,
             sweep_deadline: fixed(&raw.sweep_deadline, "sweep_deadline", SWEEP_DEADLINE)?,
             purge: PurgeRule { approval, cooling_off: fixed(&cooling_off, "purge.cooling_off", Length::default())? },
+            subscribers_decide: raw.permission.subscribers_decide,
             basis: raw.basis.iter().map(|rule| self.basis(rule)).collect::<Result<_, _>>()?,
             keep: raw.keep.iter().map(|rule| self.keep(rule)).collect::<Result<_, _>>()?,
             floors: raw.floor.iter().map(|rule| self.floor(rule)).collect::<Result<_, _>>()?,
@@ -291,8 +301,8 @@ impl Reader<'_> {
 
     fn basis(&self, rule: &Spanned<RawBasis>) -> Result<BasisLine, PolicyError> {
         let raw = rule.get_ref();
-        let known = |word: &str| BASES.contains(&word).then(|| word.to_owned());
-        let remedy = format!("write any of {}", BASES.map(|word| format!("`{word}`")).join(", "));
+        let known = |word: &str| word.parse().ok();
+        let remedy = format!("write any of {}", Basis::words());
         let evidence_of_all_parties = match raw.evidence.as_ref().map(|it| (it, it.get_ref().as_str())) {
             None | Some((_, "none")) => false,
             Some((_, "all-parties")) => true,

@@ -198,6 +198,7 @@ impl Reading<'_> {
             kind: recording.kind,
             facts: self.open(at, recording, Part::Facts)?,
             audio_present: recording.audio.is_some(),
+            keeping: recording.keeping,
         })
     }
 

@@ -44,6 +44,8 @@ actions! {
     Record,
     /// See one recording's facts.
     Show,
+    /// See when and why one recording goes.
+    Explain,
     /// See a tenant's recordings.
     List,
     /// Hear a recording. The vault asks for more: whose it is, and for staff the customer's permission.
@@ -52,6 +54,8 @@ actions! {
     Erase,
     /// Bind other subscribers to a recording.
     BindParties,
+    /// Correct what is known about a recording.
+    Correct,
     /// Make a tenant.
     CreateTenant,
     /// See tenants and what is counted of them.
@@ -64,9 +68,9 @@ actions! {
     ReadSubscriber,
     /// Deactivate, restrict, block a subscriber.
     ChangeSubscriber,
-    /// Take a subscriber's consent back.
+    /// Take a subscriber's consent back, or give it again.
     WithdrawConsent,
-    /// See what rules stand, and what they would do.
+    /// See what rules stand, and what they would do to how many.
     ReadPolicy,
     /// Change a tenant's rules.
     SetPolicy,

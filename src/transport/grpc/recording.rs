@@ -3,6 +3,7 @@
 use super::{caller, record, refuse};
 use crate::{
     proto::v1::{
+        BindPartiesRequest, BindPartiesResponse, CorrectRequest, CorrectResponse, GetBasisRequest, GetBasisResponse,
         GetRecordingRequest, ListRecordingsRequest, ListRecordingsResponse, RecordRequest, RecordResponse, Recording,
         recording_service_server::RecordingService,
     },
@@ -36,6 +37,42 @@ impl RecordingService for Gateway {
         let id = convert::recording_id(&request.id).map_err(refuse)?;
         let recording = self.vault.recording(&identity.actor(), id, &request.ticket).await.map_err(refuse)?;
         Ok(Response::new(convert::recording(recording)))
+    }
+
+    async fn get_basis(&self, request: Request<GetBasisRequest>) -> Result<Response<GetBasisResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        identity.authorize(Action::Play, None).map_err(refuse)?;
+        let id = convert::recording_id(&request.get_ref().id).map_err(refuse)?;
+        let basis = self.vault.basis(&identity.actor(), id).await.map_err(refuse)?;
+        Ok(Response::new(convert::basis(basis)))
+    }
+
+    /// As an erasure, it runs to its end in a task of its own, whether the client waits for the answer or not.
+    async fn bind_parties(
+        &self,
+        request: Request<BindPartiesRequest>,
+    ) -> Result<Response<BindPartiesResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        identity.authorize(Action::BindParties, None).map_err(refuse)?;
+        let BindPartiesRequest { id, parties } = request.into_inner();
+        let id = convert::recording_id(&id).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let done = tokio::spawn(async move { vault.bind_parties(&actor, id, &parties).await });
+        done.await.map_err(refuse)?.map_err(refuse)?;
+        Ok(Response::new(BindPartiesResponse {}))
+    }
+
+    /// The same.
+    async fn correct(&self, request: Request<CorrectRequest>) -> Result<Response<CorrectResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        identity.authorize(Action::Correct, None).map_err(refuse)?;
+        let request = request.into_inner();
+        let id = convert::recording_id(&request.id).map_err(refuse)?;
+        let correction = convert::correction(request).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let done = tokio::spawn(async move { vault.correct_facts(&actor, id, correction).await });
+        done.await.map_err(refuse)?.map_err(refuse)?;
+        Ok(Response::new(CorrectResponse {}))
     }
 
     async fn list(&self, request: Request<ListRecordingsRequest>) -> Result<Response<ListRecordingsResponse>, Status> {

@@ -3,8 +3,9 @@
 use super::{caller, refuse};
 use crate::{
     proto::v1::{
-        self, DeactivateSubscriberRequest, GetSubscriberRequest, RestrictRequest, RestrictResponse, Subscriber,
-        UnblockRequest, UnblockResponse, restrict_request::Scope, subscriber_service_server::SubscriberService,
+        self, DeactivateSubscriberRequest, GetSubscriberRequest, GiveConsentRequest, RestrictRequest, RestrictResponse,
+        Subscriber, UnblockRequest, UnblockResponse, WithdrawConsentRequest, WithdrawConsentResponse,
+        restrict_request::Scope, subscriber_service_server::SubscriberService,
     },
     transport::{Gateway, auth::Action, convert, error::Problem},
     vault::{self, Restrict},
@@ -15,9 +16,9 @@ use tonic::{Request, Response, Status};
 impl SubscriberService for Gateway {
     async fn get_subscriber(&self, request: Request<GetSubscriberRequest>) -> Result<Response<Subscriber>, Status> {
         let (identity, _) = caller(self, &request)?;
-        let GetSubscriberRequest { tenant, name } = request.into_inner();
+        let GetSubscriberRequest { tenant, name, ticket } = request.into_inner();
         identity.authorize(Action::ReadSubscriber, Some(&tenant)).map_err(refuse)?;
-        let found = self.vault.subscriber(&identity.actor(), &tenant, &name).map_err(refuse)?;
+        let found = self.vault.subscriber(&identity.actor(), &tenant, &name, &ticket).await.map_err(refuse)?;
         Ok(Response::new(subscriber(found)))
     }
 
@@ -51,6 +52,34 @@ impl SubscriberService for Gateway {
         done.await.map_err(refuse)?.map_err(refuse)?;
         Ok(Response::new(UnblockResponse {}))
     }
+
+    async fn withdraw_consent(
+        &self,
+        request: Request<WithdrawConsentRequest>,
+    ) -> Result<Response<WithdrawConsentResponse>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let WithdrawConsentRequest { tenant, name } = request.into_inner();
+        identity.authorize(Action::WithdrawConsent, Some(&tenant)).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let done = tokio::spawn(async move { vault.withdraw_consent(&actor, &tenant, &name).await });
+        let done = done.await.map_err(refuse)?.map_err(refuse)?;
+        Ok(Response::new(WithdrawConsentResponse {
+            subscriber: Some(subscriber(done.subscriber)),
+            stopped: done.stopped,
+            erased: done.erased,
+            receipts: done.receipts.iter().map(ToString::to_string).collect(),
+            left: Some(convert::standing(done.left)),
+        }))
+    }
+
+    async fn give_consent(&self, request: Request<GiveConsentRequest>) -> Result<Response<Subscriber>, Status> {
+        let (identity, _) = caller(self, &request)?;
+        let GiveConsentRequest { tenant, name } = request.into_inner();
+        identity.authorize(Action::WithdrawConsent, Some(&tenant)).map_err(refuse)?;
+        let (vault, actor) = (self.vault.clone(), identity.actor());
+        let done = tokio::spawn(async move { vault.give_consent(&actor, &tenant, &name).await });
+        Ok(Response::new(subscriber(done.await.map_err(refuse)?.map_err(refuse)?)))
+    }
 }
 
 async fn restrict(
@@ -82,5 +111,6 @@ fn subscriber(subscriber: vault::Subscriber) -> Subscriber {
         name: subscriber.name,
         deactivated_ms: subscriber.deactivated.map_or(0, |since| since.0),
         restricted: subscriber.restricted,
+        consent_withdrawn_ms: subscriber.consent_withdrawn.map_or(0, |since| since.0),
     }
 }
