@@ -4,7 +4,7 @@
 //! read names from files beside the data folder; what they print on purpose is not searched, what they fail with is.
 
 use super::{
-    stage::{DAY, DONE, PROVIDER, STAFF, Stage, Take},
+    stage::{CUSTOMER, DAY, DONE, PROVIDER, STAFF, Stage, Take},
     traces::Traces,
 };
 use quietus::domain::retention::presets;
@@ -109,7 +109,7 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
         failures.refused(stage, PROVIDER, unknown);
     }
 
-    let (customer, terms) = ("customer", ["--ticket", &word("T"), "--purpose", &word("why"), "--for", "1h"]);
+    let (customer, terms) = (CUSTOMER, ["--ticket", &word("T"), "--purpose", &word("why"), "--for", "1h"]);
     let ask = |scope: &[&str]| stage.ok(STAFF, &[&["permission", "request"], scope, &terms].concat());
     let asked = ask(&["--subscriber", &cast.at_both]);
     stage.ok(customer, &["inbox", "list", &cast.at_tenant]);
