@@ -78,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
         Command::Policy { command } => policy::run(link()?, command, output).await,
-        Command::Record(what) => record::run(link()?, what, output).await,
+        Command::Record(what) => record::run(link()?, *what, output).await,
         Command::List(what) => recordings::list(link()?, what, output).await,
         Command::Show { id, ticket } => recordings::show(link()?, &id, ticket, output).await,
         Command::Play(what) => play::run(link()?, what, output).await,

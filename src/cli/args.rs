@@ -85,7 +85,7 @@ pub enum Command {
         command: super::policy::PolicyCommand,
     },
     /// Store recordings; prints their ids.
-    Record(Record),
+    Record(Box<Record>),
     /// List recordings.
     List(List),
     /// Show what is known about a recording.

@@ -35,6 +35,7 @@ use super::{
     clearance::{Blocked, Tally, Wanted},
     erasure::{Batch, Order},
     sessions::{Cut, Role},
+    states::shown,
 };
 use crate::{
     domain::{
@@ -112,7 +113,8 @@ impl Vault {
             left.holds.clear();
         }
         inner.due_wake.notify_one();
-        Ok(Withdrawal { subscriber: self.subscriber(actor, tenant, name)?, stopped, erased, receipts, left })
+        let state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
+        Ok(Withdrawal { subscriber: shown(tenant, name, &state), stopped, erased, receipts, left })
     }
 
     /// Consent was given again: recordings on that basis are taken from now on. Idempotent.
@@ -137,7 +139,7 @@ impl Vault {
                 })
                 .await?;
         }
-        self.subscriber(actor, tenant, name)
+        Ok(shown(tenant, name, &inner.subscriber_state(handle, subscriber)?.unwrap_or_default()))
     }
 }
 
@@ -260,7 +262,7 @@ impl Inner {
     ) -> Result<Option<(u64, ReceiptId)>, Error> {
         let wanted = batch.iter().map(|at| Wanted::Recording(*at, Parts::BOTH)).collect();
         let cleared = self.clear(wanted).await?;
-        let order = Order { actor: actor.clone(), opening: None };
+        let order = Order::new(actor.clone(), None);
         for (wanted, stands) in cleared.blocked {
             if let Blocked::Hold(hold) = stands {
                 self.park(&cleared.standing, &hold, wanted, &order, Vec::new()).await?;

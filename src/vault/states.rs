@@ -320,7 +320,8 @@ impl Inner {
     }
 }
 
-fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
+/// A subscriber as it is shown.
+pub(crate) fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
     Subscriber {
         tenant: tenant.to_owned(),
         name: name.to_owned(),

@@ -659,6 +659,8 @@ fn a_hold_on_a_number_or_a_party_covers_what_was_made_from_a_call() {
                 parties: parties.iter().map(|party| (*party).to_owned()).collect(),
                 ..StatedFacts::default()
             },
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
         };
         let tenant = inner.find_tenant("acme").expect("a tenant");
         let secret = inner.tenant_holder(tenant).expect("lives").secret;
