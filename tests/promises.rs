@@ -21,6 +21,8 @@ mod circleloop;
 mod cloudtalk;
 #[path = "promises/customer_notice.rs"]
 mod customer_notice;
+#[path = "promises/germany.rs"]
+mod germany;
 #[path = "promises/leaks.rs"]
 mod leaks;
 #[path = "promises/mifid.rs"]

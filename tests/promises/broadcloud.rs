@@ -34,7 +34,6 @@ fn b1_call_recordings_are_gone_on_day_40() {
     stage.goes_by(&later, later.at + 30 * DAY, Left::Both, Left::Audio);
     stage.goes_by(&call, call.at + 40 * DAY, Left::Audio, Left::Nothing);
     assert!(stage.plays(&later), "each call has its own forty days");
-    stage.go_to(call.at + 40 * DAY);
     stage.assert_left(&before, &[(&call, Left::Nothing)]);
     stage.goes_by(&later, later.at + 40 * DAY, Left::Audio, Left::Nothing);
     stage.settled();
@@ -97,6 +96,25 @@ fn b3_traffic_data_is_gone_on_day_30_unless_a_fraud_is_investigated() {
     stage.ok(CUSTOMER, &["hold", "lift", hold.as_str().expect("an id")]);
     stage.until("it goes by itself", || stage.left(&held) == Left::Nothing);
     stage.assert_left(&before, &[(&call, Left::Nothing), (&held, Left::Nothing)]);
+}
+
+/// In Germany seven days for traffic data, which takes nothing from the forty of the audio.
+#[test]
+fn b3_de_facts_gone_day7_audio_plays_day8() {
+    let stage = stage();
+    let german = stage.record(&Take::call("acme", NUMBER).more(&["--jurisdiction", "DE"]));
+    let british = stage.record(&Take::call("acme", NUMBER).more(&["--jurisdiction", "GB"]));
+    let unstated = stage.record(&Take::call("acme", NUMBER));
+    let before = stage.steal();
+    stage.goes_by(&german, german.at + 7 * DAY, Left::Both, Left::Audio);
+    stage.noticed_at(german.at + 8 * DAY);
+    let now = |stage: &Stage| [&german, &british, &unstated].map(|it| stage.left(it));
+    assert_eq!(now(&stage), [Left::Audio, Left::Both, Left::Both]);
+    stage.assert_left(&before, &[(&german, Left::Audio), (&british, Left::Both), (&unstated, Left::Both)]);
+    stage.goes_by(&british, british.at + 30 * DAY, Left::Both, Left::Audio);
+    stage.until("the one without a country too", || now(&stage) == [Left::Audio; 3]);
+    stage.goes_by(&german, german.at + 40 * DAY, Left::Audio, Left::Nothing);
+    stage.assert_left(&before, &[&german, &british, &unstated].map(|it| (it, Left::Nothing)));
 }
 
 /// Application logs need no deletion for what is in them: no line is personal data.

@@ -4,9 +4,9 @@ use super::{
     gateway::Gateway,
     issuer::{Issuer, Signer},
     served::{REGIONS, World},
-    stage::{CUSTOMER, DAY, Left, PROVIDER, REFUSED, STAFF, Stage, Take, USAGE},
+    stage::{self, CUSTOMER, DAY, DONE, Left, PROVIDER, REFUSED, STAFF, Stage, Take, USAGE, found},
     traces::Traces,
-    wire::{self, assert_plays, open, reason, sound, store},
+    wire::{self, Call, assert_plays, open, reason, sound, store},
 };
 use quietus::{
     cli::{args::Transport, connect::Link},
@@ -287,6 +287,61 @@ fn n6_restricted_is_kept_and_not_used() {
     }
     let expected = restricted.each_ref().map(|(recorded, _)| (*recorded, Left::Nothing));
     stage.assert_left(&before, &expected);
+}
+
+/// Consent is withdrawn: what rests on it stops and goes, what rests on another basis stays.
+#[test]
+fn n6_withdrawal_of_consent_stops_and_erases_what_rested_on_it() {
+    let stage = stage();
+    let (consent, contract) = (&["--basis", "consent"], &["--basis", "contract"]);
+    let of = |basis| Take::call("acme", NUMBER).more(basis);
+    let [agreed, also, needed] = [consent, consent, contract].map(|basis| stage.record(&of(basis)));
+    let theirs = stage.record(&Take::call("acme", "+441632960032").more(consent));
+    let facts = v1::Facts { basis: "consent".into(), ..Default::default() };
+    let first = v1::Open { facts: Some(facts), ..stage::open(&stage, "acme", NUMBER, v1::Mode::Live) };
+    let (link, content) = (stage.link(CUSTOMER), sound(3, 50_000));
+    let mut running = stage.block_on(async {
+        let mut call = Call::begin(link, first).await.expect("opened");
+        assert!(call.rest(&content, 0).await);
+        call.until(|mark| mark.journaled == content.len() as u64).await.expect("journaled");
+        call
+    });
+    let before = stage.steal();
+    stage.ok(CUSTOMER, &["subscriber", "withdraw-consent", &format!("acme/{NUMBER}")]);
+    stage.block_on(running.until_refused());
+    for gone in [&agreed, &also] {
+        assert_eq!(stage.left(gone), Left::Nothing);
+    }
+    assert_ne!(stage.status(CUSTOMER, &["play", &running.id()]), DONE);
+    let expected = [(&agreed, Left::Nothing), (&also, Left::Nothing), (&needed, Left::Both), (&theirs, Left::Both)];
+    stage.assert_left(&before, &expected);
+    let (_, refused) = stage.attempt(&of(consent));
+    assert_eq!(refused.status.code(), Some(REFUSED), "{}", String::from_utf8_lossy(&refused.stderr));
+    stage.record(&of(contract));
+    // Given again, it counts for what comes, and brings nothing back.
+    stage.ok(CUSTOMER, &["subscriber", "give-consent", &format!("acme/{NUMBER}")]);
+    stage.record(&of(consent));
+    assert_eq!(stage.left(&agreed), Left::Nothing);
+    stage.assert_left(&before, &expected);
+}
+
+/// What was wrong is put right, and what it said before cannot be read any more.
+#[test]
+fn n6_a_correction_forgets_what_was_wrong() {
+    let stage = stage();
+    let call =
+        stage.record(&Take::call("acme", NUMBER).more(&["--party", "maria-wqzkjv", "--label", "name=otto-vkqzwj"]));
+    let before = stage.steal();
+    let correct = ["recording", "correct", &call.id, "--party", "marie-jqzvkw", "--no-labels"];
+    stage.ok(CUSTOMER, &correct);
+    let facts = stage.facts(&call).expect("kept");
+    assert_eq!((&facts["parties"], &facts["labels"]), (&serde_json::json!(["marie-jqzvkw"]), &serde_json::json!({})));
+    assert!(stage.plays(&call));
+    let now = found(&stage.attack(&[], &["maria-wqzkjv", "otto-vkqzwj", "marie-jqzvkw"]));
+    assert_eq!(now, ["marie-jqzvkw".to_owned()].into(), "with the slot of now");
+    let then = found(&stage.attack(&[&before], &["maria-wqzkjv", "otto-vkqzwj"]));
+    assert_eq!(then.len(), 2, "the control, with the slot of before");
+    stage.assert_left(&before, &[(&call, Left::Both)]);
 }
 
 /// No period is given, so whoever makes the tenant gives one, and it is kept.

@@ -4,7 +4,7 @@
 //! read names from files beside the data folder; what they print on purpose is not searched, what they fail with is.
 
 use super::{
-    stage::{DAY, DONE, PROVIDER, STAFF, Stage, Take},
+    stage::{CUSTOMER, DAY, DONE, PROVIDER, STAFF, Stage, Take},
     traces::Traces,
 };
 use quietus::domain::retention::presets;
@@ -67,11 +67,6 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
     stage.tenant(&cast.at_tenant, preset, keep);
     failures.refused(stage, PROVIDER, &["tenant", "create", &cast.at_tenant, "--home", "eu-west-2"]);
     failures.refused(stage, PROVIDER, &["tenant", "create", &word("other"), "--home", &word("region")]);
-    failures.refused(
-        stage,
-        PROVIDER,
-        &["tenant", "create", &word("other"), "--home", "eu-west-2", "--policy", &word("policy")],
-    );
 
     let (label, purpose) = (format!("{}={}", word("label"), word("value")), word("purpose"));
     let facts = ["--party", &cast.at_party, "--party", &cast.at_subscriber, "--label", &label, "--purpose", &purpose];
@@ -114,7 +109,7 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
         failures.refused(stage, PROVIDER, unknown);
     }
 
-    let (customer, terms) = ("customer", ["--ticket", &word("T"), "--purpose", &word("why"), "--for", "1h"]);
+    let (customer, terms) = (CUSTOMER, ["--ticket", &word("T"), "--purpose", &word("why"), "--for", "1h"]);
     let ask = |scope: &[&str]| stage.ok(STAFF, &[&["permission", "request"], scope, &terms].concat());
     let asked = ask(&["--subscriber", &cast.at_both]);
     stage.ok(customer, &["inbox", "list", &cast.at_tenant]);

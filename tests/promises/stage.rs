@@ -44,7 +44,7 @@ pub const NOON: i64 = 1_781_524_800_000;
 
 /// The tenants of the customer.
 pub const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
-pub const CUSTOMER: &str = "customer";
+pub const CUSTOMER: &str = "owner";
 /// Somebody else who administers the same tenants.
 pub const SECOND: &str = "second";
 /// The provider's administration: every tenant, and hears nobody.

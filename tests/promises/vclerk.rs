@@ -2,8 +2,8 @@
 
 use super::{
     stage::{
-        self, CUSTOMER, DAY, ERASED, Left, MARGIN, MINUTE, NOT_PERMITTED, OVERDUE, PROVIDER, REFUSED, Stage, Take,
-        USAGE,
+        self, CUSTOMER, DAY, ERASED, Left, MARGIN, MINUTE, NOT_PERMITTED, OVERDUE, PROVIDER, REFUSED, Recorded, Stage,
+        Take, USAGE,
     },
     wire::{self, Call, sound},
 };
@@ -192,6 +192,36 @@ fn v6_api_keys_are_made_listed_revoked_and_brought() {
     assert!(stage.plays_to("theirs", &video));
     let listed = stage.json(CUSTOMER, &["apikey", "list", "acme"]);
     assert_eq!(listed.iter().filter(|key| !key["revoked"].is_null()).count(), 1);
+}
+
+/// A transcript is a recording of its own that goes with the one it was made from, and may go before it.
+#[test]
+fn v8_a_transcript_goes_with_the_recording_it_was_made_from() {
+    let stage = stage();
+    let [video, other] = [0; 2].map(|_| stage.record(&Take::call("acme", NUMBER).kind("video")));
+    let of = |parent: &Recorded| {
+        stage.record(&Take::call("acme", NUMBER).kind("transcript").more(&[
+            "--parent",
+            &parent.id,
+            "--media-type",
+            "text/vtt",
+        ]))
+    };
+    let [first, second, third] = [of(&video), of(&video), of(&other)];
+    let before = stage.steal();
+    stage.ok(CUSTOMER, &["erase", "recording", &second.id]);
+    assert_eq!([&video, &first, &second].map(|it| stage.left(it)), [Left::Both, Left::Both, Left::Nothing]);
+    stage.ok(CUSTOMER, &["erase", "recording", &video.id]);
+    assert_eq!(
+        [&video, &first, &other, &third].map(|it| stage.left(it)),
+        [Left::Nothing, Left::Nothing, Left::Both, Left::Both]
+    );
+    let gone = [&video, &first, &second].map(|it| (it, Left::Nothing));
+    stage.assert_left(&before, &[&gone[..], &[(&other, Left::Both), (&third, Left::Both)]].concat());
+    let (_, refused) = stage.attempt(&Take::call("acme", NUMBER).kind("transcript").more(&["--parent", &video.id]));
+    assert_eq!(refused.status.code(), Some(ERASED), "{}", String::from_utf8_lossy(&refused.stderr));
+    stage.goes_by(&other, other.at + 90 * DAY, Left::Both, Left::Nothing);
+    stage.until("and the transcript with it", || stage.left(&third) == Left::Nothing);
 }
 
 /// A key that got out is worth nothing from that moment on, and what it touched can be told.
