@@ -1,7 +1,7 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
-//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
+//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`refused`] (who tried and may not), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
 //! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
@@ -28,6 +28,7 @@ mod claims;
 mod clearance;
 mod consent;
 mod correction;
+mod ended;
 mod erasure;
 mod explain;
 mod holds;
@@ -43,6 +44,7 @@ mod receipt;
 mod recording_id;
 mod recover;
 mod redue;
+mod refused;
 mod replicate;
 mod retention;
 mod runner;
@@ -80,7 +82,7 @@ pub use retention::{PolicyInForce, PolicyPage, PolicySource, PresetLine};
 pub use runner::ExpiryStatus;
 pub use states::{Restrict, Subscriber};
 pub use switches::{Enrolment, Switch};
-pub use ticket::Ticket;
+pub use ticket::{Proof, Ticket};
 pub use transition::Settled;
 pub use webhook::{Webhook, WebhookConfig};
 
@@ -97,6 +99,7 @@ use crate::{
 use api_keys::ApiKeys;
 use bytes::Bytes;
 use claims::Claims;
+use ended::Ended;
 use holds::Holds;
 use receipt::Receipts;
 use retention::Policies;
@@ -174,6 +177,7 @@ pub(crate) struct Inner {
     claims: Claims,
     permissions: permission::Registry,
     tickets: ticket::Tickets,
+    refusals: refused::Refusals,
     webhooks: webhook::Webhooks,
     inbox_lock: Mutex<()>,
     webhook_wake: Notify,
@@ -193,6 +197,7 @@ pub(crate) struct Inner {
     policies: Policies,
     expiry: Expiry,
     clocks: Clocks,
+    ended: Ended,
     due_wake: Notify,
     /// A new recording holds it shared, a change of what takes recordings alone.
     gate: RwLock<()>,
@@ -248,6 +253,7 @@ impl Vault {
             claims: Claims::default(),
             permissions: permission::Registry::default(),
             tickets: ticket::Tickets::default(),
+            refusals: refused::Refusals::default(),
             webhooks,
             inbox_lock: Mutex::new(()),
             webhook_wake: Notify::new(),
@@ -261,6 +267,7 @@ impl Vault {
             policies: Policies::default(),
             expiry: Expiry::default(),
             clocks: Clocks::default(),
+            ended: Ended::default(),
             due_wake: Notify::new(),
             gate: RwLock::new(()),
             keeping: Arc::default(),

@@ -197,8 +197,8 @@ const ROWS: &[Row] = &[
         v1::SetPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()), confirm: String::new() }
             .encode_to_vec()
     }),
-    row("PolicyService/Explain", Action::ReadPolicy, Own::Reached, |of| {
-        v1::ExplainRequest { id: of.recording.clone() }.encode_to_vec()
+    row("PolicyService/Explain", Action::Explain, Own::Reached, |of| {
+        v1::ExplainRequest { id: of.recording.clone(), ticket: "T-1".into() }.encode_to_vec()
     }),
     row("PolicyService/DryRunPolicy", Action::ReadPolicy, Own::Reached, |of| {
         v1::DryRunPolicyRequest { tenant: of.tenant.clone(), source: Some(dev_policy()) }.encode_to_vec()
@@ -219,7 +219,8 @@ const ROWS: &[Row] = &[
         v1::GetAnonymousStatisticsRequest {}.encode_to_vec()
     }),
     row("SubscriberService/GetSubscriber", Action::ReadSubscriber, Own::Reached, |of| {
-        v1::GetSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()
+        let (tenant, name) = (of.tenant.clone(), of.subscriber.clone());
+        v1::GetSubscriberRequest { tenant, name, ticket: "T-1".into() }.encode_to_vec()
     }),
     row("SubscriberService/DeactivateSubscriber", Action::ChangeSubscriber, Own::Untouched, |of| {
         v1::DeactivateSubscriberRequest { tenant: of.tenant.clone(), name: of.subscriber.clone() }.encode_to_vec()

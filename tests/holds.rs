@@ -5,10 +5,12 @@
 mod rehearsal;
 
 use quietus::{
+    audit::{SigningKey, receipt::State, verify},
     domain::{id::RecordingId, time::Timestamp},
-    vault::{Error, HoldPlaced, HoldScope, NewHold, Part, Ran, Target, VaultConfig},
+    vault::{Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Target, VaultConfig},
 };
 use rehearsal::{DAY_MS, World, admin};
+use std::sync::Arc;
 
 async fn place(world: &World, scope: HoldScope) -> Result<HoldPlaced, Error> {
     let new = NewHold {
@@ -25,6 +27,13 @@ async fn world() -> World {
     let world = World::new(VaultConfig::default()).await;
     world.tenant("acme", "dev").await;
     world
+}
+
+fn promised<T: std::fmt::Debug>(answer: Result<T, Error>) -> Promised {
+    match answer {
+        Err(Error::Parked { receipt: Some(promised), .. }) => promised,
+        other => panic!("not parked with a receipt: {other:?}"),
+    }
 }
 
 fn parked<T: std::fmt::Debug>(answer: Result<T, Error>) -> bool {
@@ -68,10 +77,60 @@ async fn an_erasure_of_what_is_held_waits_and_runs_by_itself_when_the_last_hold_
     assert_eq!(ran, Ran { moved: 1, ..Ran::default() });
     assert!(world.plays(kept).await);
     let ran = world.vault().lift_hold(&admin("bob"), rest).await.expect("lifted");
-    assert_eq!(ran, Ran { erased: 1, ..Ran::default() });
+    assert_eq!(ran, Ran { erased: 1, receipts: vec![waiting[0].receipt.expect("promised")], ..Ran::default() });
     assert!(!world.plays(kept).await);
     assert_eq!(world.vault().status().parked, 0);
     assert!(world.vault().holds(&admin("anna"), None).expect("listed").is_empty());
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_parked_has_the_receipt_that_was_promised_when_the_hold_lifts() {
+    let key = Arc::new(SigningKey::of_this_run("uk+eu"));
+    let config = VaultConfig { signing_key: Some(key), ..VaultConfig::default() };
+    let mut world = World::new(config).await;
+    world.tenant("acme", "dev").await;
+    for sent in [Some([7; 32]), None] {
+        let id = world.record("acme", "+441632960001").await;
+        let first = place(&world, HoldScope::Recording(id)).await.expect("placed").hold.id;
+        let target = |part| Target::Recording(id, part);
+        let asked = promised(world.vault().erase(&admin("anna"), target(Part::Both), sent).await);
+        assert_eq!(asked.opening.is_none(), sent.is_some(), "told where it is not what was sent");
+        let opening = sent.or(asked.opening).expect("one of the two");
+        assert!(matches!(world.vault().receipt(asked.id), Err(Error::Unknown { .. })), "nothing was erased");
+
+        // Another hold comes, and is met first: the first one is put behind it by a review.
+        let second = place(&world, HoldScope::Subscriber("+441632960001".into())).await.expect("placed").hold.id;
+        let next = world.now().plus_ms(30 * DAY_MS);
+        world.vault().review_hold(&admin("anna"), first, next).await.expect("reviewed");
+        let again = promised(world.vault().erase(&admin("bob"), target(Part::Audio), Some([9; 32])).await);
+        assert_eq!((again.id, again.opening), (asked.id, Some(opening)), "it waits once, as whoever asked first");
+        assert_eq!(world.vault().status().parked, 1);
+        world.reopen().await;
+
+        let inbox = async || world.vault().inbox(&admin("anna"), "acme", 10, "").await.expect("read").0;
+        assert!(inbox().await.is_empty());
+        for hold in [first, second] {
+            let ran = world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+            assert_eq!(ran.receipts.is_empty(), hold == first, "it moves to the other hold");
+            assert!(ran.receipts.iter().all(|receipt| *receipt == asked.id));
+        }
+        assert!(!world.plays(id).await);
+        let text = world.vault().receipt(asked.id).expect("stated").text.expect("a file");
+        let key = world.vault().verifier_key().parse().expect("a key");
+        let scope = format!("recording {id}");
+        let verified = verify::verify(&text, &key, Some((&opening, &scope))).expect("it holds");
+        assert_eq!(verified.statement.state, State::Destroyed);
+        assert!(verify::verify(&text, &key, Some((&[9; 32], &scope))).is_err(), "the control: another opening");
+        // What nobody sent is told a second time.
+        let items = inbox().await;
+        let told = items.iter().map(|item| match &item.about {
+            InboxAbout::Receipt(receipt, opening) => (*receipt, opening.clone()),
+            InboxAbout::Permission(..) => panic!("nobody asked to hear"),
+        });
+        let expected = if sent.is_some() { Vec::new() } else { vec![(asked.id, opening.to_vec())] };
+        assert_eq!(told.collect::<Vec<_>>(), expected);
+    }
     world.close().await;
 }
 
@@ -86,7 +145,7 @@ async fn a_subscriber_that_is_held_in_part_waits_as_a_whole() {
     world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
     assert!(!world.plays(held).await && !world.plays(beside).await);
     assert!(matches!(
-        world.vault().subscriber(&admin("anna"), "acme", "+441632960001"),
+        world.vault().subscriber(&admin("anna"), "acme", "+441632960001", "").await,
         Err(Error::Unknown { what: "subscriber" })
     ));
     world.close().await;

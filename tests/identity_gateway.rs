@@ -276,6 +276,141 @@ async fn a_revoked_key_is_cut_while_it_listens_over_http() {
     assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
 }
 
+/// The path of a fresh ticket.
+async fn ticket(link: Link, recording: &str) -> v1::TicketResponse {
+    let request = v1::TicketRequest { id: recording.into() };
+    let mut client = v1::playback_service_client::PlaybackServiceClient::new(link);
+    client.ticket(request).await.expect("a ticket").into_inner()
+}
+
+/// What a ticket's URL answers to somebody who shows nothing else.
+async fn by_ticket(gateway: &Gateway, ticket: &v1::TicketResponse) -> http::Response<tonic::body::Body> {
+    let path = gateway.client_file("nobody.toml");
+    let text = format!("endpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\n", gateway.port);
+    std::fs::write(&path, text).expect("written");
+    let mut link = Link::open(&path, None).expect("a profile");
+    let request = Request::get(&ticket.url).body(tonic::body::Body::empty()).expect("a request");
+    link.ready().await.expect("ready").call(request).await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_is_void_with_the_key_or_the_line_of_the_file_that_got_it() {
+    let world = World::new("").await;
+    let gateway = world.start();
+    wire::tenant(admin(&gateway), "acme", Residency::HomeOnly).await;
+    // More than what connections buffer.
+    let content = sound(1, 64 << 20);
+    let recording = store(admin(&gateway), open("acme", Mode::Spooled), &content).await;
+    let (id, token) = make_key(&gateway, "acme", v1::ApiKeyRole::Admin).await;
+    let file = world.data().join("identities.toml");
+    let listed = std::fs::read_to_string(&file).expect("reads");
+    let kept = listed.split("[[identity]]").skip(1).filter(|entry| !entry.contains("\"admin/dev\""));
+    let struck: String = kept.map(|entry| format!("[[identity]]{entry}")).collect();
+    for by_key in [true, false] {
+        let link = if by_key { holder(&gateway, &token, TRANSPORTS[0]) } else { admin(&gateway) };
+        let (own, unused) = (ticket(link.clone(), &recording).await, ticket(link, &recording).await);
+        let bystander = ticket(gateway.link("customer", TRANSPORTS[0]), &recording).await;
+        let answer = by_ticket(&gateway, &own).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        let mut body = answer.into_body();
+        use http_body_util::BodyExt as _;
+        assert!(body.frame().await.expect("a frame").is_ok());
+        if by_key {
+            revoke_key(&gateway, "acme", &id).await;
+        } else {
+            std::fs::write(&file, &struck).expect("written");
+            let told = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status();
+            assert!(told.expect("kill runs").success());
+        }
+        let began = Instant::now();
+        let mut heard = 0;
+        let cut = loop {
+            match body.frame().await {
+                Some(Ok(frame)) => heard += frame.data_ref().map_or(0, bytes::Bytes::len),
+                Some(Err(_)) => break true,
+                None => break false,
+            }
+        };
+        assert!(cut && heard < content.len() / 2, "{heard} bytes, cut: {cut}");
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        for ticket in [&own, &unused] {
+            assert_eq!(by_ticket(&gateway, ticket).await.status(), StatusCode::NOT_FOUND);
+        }
+        assert_eq!(by_ticket(&gateway, &bystander).await.status(), StatusCode::OK, "somebody else's");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ticket_that_a_signed_token_got_ends_with_the_token() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let issuer = Issuer::start().await;
+    let signer = Signer::es256("k");
+    issuer.publish(&[&signer]);
+    let world = World::new(&issuer.section(dir.path())).await;
+    let gateway = world.start();
+    wire::tenant(admin(&gateway), "acme", Residency::HomeOnly).await;
+    let recording = store(admin(&gateway), open("acme", Mode::Spooled), &sound(1, 50_000)).await;
+    let mut claims = issuer.claims("anna", "admin", &["acme"]);
+    let exp = claims["iat"].as_i64().expect("a time") + 120;
+    claims["exp"] = exp.into();
+    let signed = ticket(holder(&gateway, &signer.token(&claims), TRANSPORTS[0]), &recording).await;
+    let by_line = ticket(admin(&gateway), &recording).await;
+    // The token is taken until the leeway of half a minute behind its expiry is over.
+    assert!((60..=150).contains(&signed.session_seconds), "{}", signed.session_seconds);
+    assert!(by_line.session_seconds >= 600);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_subscriber_decides_from_outside_where_the_policy_says_so() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let issuer = Issuer::start().await;
+    let signer = Signer::es256("k");
+    issuer.publish(&[&signer]);
+    let world = World::new(&issuer.section(dir.path())).await;
+    let gateway = world.start();
+    wire::tenant(admin(&gateway), "acme", Residency::HomeOnly).await;
+    let of = |subscriber: &str| v1::Open { subscriber: subscriber.into(), ..open("acme", Mode::Spooled) };
+    let recording = store(admin(&gateway), of("maria"), &sound(1, 50_000)).await;
+    let link = |number: &str| {
+        let mut claims = issuer.claims(number, "subscriber", &["acme"]);
+        claims["number"] = number.into();
+        holder(&gateway, &signer.token(&claims), TRANSPORTS[0])
+    };
+    use v1::{permission_scope::About, permission_service_client::PermissionServiceClient};
+    let request = v1::RequestPermissionRequest {
+        scope: Some(v1::PermissionScope { about: Some(About::Recording(recording.clone())) }),
+        purpose: "crackling line".into(),
+        ticket: "T-1".into(),
+        terms: Some(v1::PermissionTerms {
+            level: v1::PermissionLevel::Listen.into(),
+            seconds: 3600,
+            later_calls: false,
+        }),
+    };
+    let staff = || gateway.link("staff", TRANSPORTS[0]);
+    let id = PermissionServiceClient::new(staff()).request(request).await.expect("asked").into_inner().id;
+    let grant = async |number: &str| {
+        let request = v1::GrantPermissionRequest { id: id.clone(), ..Default::default() };
+        let answer = PermissionServiceClient::new(link(number)).grant(request).await;
+        answer.map(|_| ()).map_err(|status| reason(&status))
+    };
+    assert_eq!(grant("maria").await, Err("NOT_PERMITTED".into()), "the presets leave it to the administrator");
+    let policy = world.aside("policy.toml");
+    let text = "name = \"ours\"\nparties = \"owner\"\nmargin = \"1h\"\n[permission]\nsubscribers_decide = true\n\
+                [[keep]]\nwhat = \"both\"\nnot_after = [\"1y after end\", \"30d after close\"]\n";
+    std::fs::write(&policy, text).expect("written");
+    let profile = gateway.client_file("admin.toml");
+    let arguments = ["policy", "set", "acme", policy.to_str().expect("text"), "--profile"];
+    let set = gateway.run(&[&arguments[..], &[profile.to_str().expect("text")]].concat());
+    assert!(set.status.success(), "{}", String::from_utf8_lossy(&set.stderr));
+    assert_eq!(grant("otto").await, Err("UNKNOWN".into()), "another subscriber's");
+    assert_eq!(grant("maria").await, Ok(()));
+    assert_plays(staff(), &recording, &sound(1, 50_000)).await;
+    let revoke = v1::RevokePermissionRequest { id: id.clone() };
+    PermissionServiceClient::new(link("maria")).revoke(revoke).await.expect("revoked");
+    assert_eq!(refusal(staff(), &recording).await, "NOT_PERMITTED");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tenant_brings_its_own_secret_or_only_its_hash_and_neither_is_anywhere_on_disk() {
     let world = World::new("").await;

@@ -404,12 +404,25 @@ async fn staff_and_customer_settle_it_by_command_and_a_killed_gateway_remembers(
     assert_eq!((&item["id"], &item["permission"]["purpose"]), (&asked.clone().into(), &"crackling line".into()));
     run(&gateway, "staff", &["permission", "grant", &asked], 3);
     run(&gateway, "staff", &play, 3);
-    let granted = run(&gateway, "admin", &["permission", "grant", &asked, "--for", "30m"], 0);
+    // Ids and words may lie in files, like names.
+    let in_file = |name: &str, text: &str| {
+        let path = world.aside(name);
+        std::fs::write(&path, format!("{text}\n")).expect("written");
+        format!("@{}", path.display())
+    };
+    let (asked_file, id_file) = (in_file("asked", &asked), in_file("id", &id));
+    assert_eq!(run(&gateway, "admin", &["permission", "show", &asked_file], 0)["state"], "asked");
+    assert_eq!(run(&gateway, "admin", &["policy", "explain", &id_file], 0)["id"], id.as_str());
+    let words = ["--purpose", &in_file("why", "a second look"), "--ticket", &in_file("ticket", "T-8"), "--for", "1h"];
+    let second = run(&gateway, "staff", &[&["permission", "request", "--recording", &id_file], &words[..]].concat(), 0);
+    let denied = ["permission", "deny", &in_file("second", second["id"].as_str().expect("an id"))];
+    assert_eq!(run(&gateway, "admin", &denied, 0)["purpose"], "a second look");
+    let granted = run(&gateway, "admin", &["permission", "grant", &asked_file, "--for", "30m"], 0);
     assert_eq!((&granted["state"], &granted["granted"]["seconds"]), (&"granted".into(), &1800.into()));
-    run(&gateway, "staff", &play, 0);
+    run(&gateway, "staff", &["play", &id_file, "-o", file, "--bytes", "0-999"], 0);
     assert_eq!(std::fs::read(file).expect("a file"), wire::sound(7, LONG)[..1000]);
     let item = item["item"].as_str().expect("an id");
-    assert_eq!(run(&gateway, "admin", &["inbox", "ack", "acme", item], 0)["acknowledged"], 1);
+    assert_eq!(run(&gateway, "admin", &["inbox", "ack", "acme", &in_file("item", item)], 0)["acknowledged"], 1);
 
     gateway.kill();
     let gateway = world.start();
@@ -420,7 +433,7 @@ async fn staff_and_customer_settle_it_by_command_and_a_killed_gateway_remembers(
     let gateway = world.start();
     run(&gateway, "staff", &play, 3);
     run(&gateway, "admin", &["permission", "grant", &asked], 6);
-    assert_eq!(run(&gateway, "staff", &["permission", "list", "--tenant", "acme"], 0)["state"], "revoked");
+    assert_eq!(run(&gateway, "staff", &["permission", "show", &asked], 0)["state"], "revoked");
     // The customer hears without asking, and the log names no name that went in.
     run(&gateway, "admin", &play, 0);
     let log = gateway.log();

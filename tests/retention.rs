@@ -43,8 +43,8 @@ async fn has_facts(world: &World, id: RecordingId) -> bool {
     }
 }
 
-fn goes(world: &World, id: RecordingId) -> [Option<Timestamp>; 2] {
-    let explained = world.vault().explain(&admin("anna"), id).expect("explained");
+async fn goes(world: &World, id: RecordingId) -> [Option<Timestamp>; 2] {
+    let explained = world.vault().explain(&admin("anna"), id, "").await.expect("explained");
     [explained.parts[0].goes, explained.parts[1].goes]
 }
 
@@ -53,7 +53,7 @@ async fn nothing_goes_early_and_nothing_late_and_each_leaf_by_its_own_rule() {
     let world = world(SHORT).await;
     let id = world.record("acme", ONE).await;
     let aims = [8, 28].map(|days| Some(world.now().plus_ms(days * DAY_MS)));
-    assert_eq!(goes(&world, id), aims);
+    assert_eq!(goes(&world, id).await, aims);
     world.wait(8 * DAY_MS - 60_000).await;
     world.vault().expire().await.expect("runs");
     assert!(world.plays(id).await, "a minute early");
@@ -140,11 +140,11 @@ async fn a_new_policy_holds_for_what_is_stored_but_never_shortens_its_floors() {
     let mifid = |keep: &str| PolicySource { policy: "eu-mifid".to_owned(), keep: Some(keep.to_owned()) };
     world.tenant("acme", "eu-mifid").await;
     let id = world.record("acme", ONE).await;
-    let floor = |world: &World| {
-        let explained = world.vault().explain(&admin("anna"), id).expect("explained");
+    let floor = async |world: &World| {
+        let explained = world.vault().explain(&admin("anna"), id, "").await.expect("explained");
         explained.parts[0].floor.as_ref().map(|floor| (floor.until, floor.ground.clone()))
     };
-    let five = floor(&world).expect("a floor");
+    let five = floor(&world).await.expect("a floor");
     assert_eq!(five.1, "MiFID II art. 16(7)");
 
     // Seven years raise it, five again do not lower it. It holds from the answer on, though what is stored has not been
@@ -155,11 +155,11 @@ async fn a_new_policy_holds_for_what_is_stored_but_never_shortens_its_floors() {
     world.clock.set_witness_ahead(Some(0));
     assert!(matches!(world.erase_recording(id).await, Err(Error::Floor { .. })), "five years and a half");
     world.vault().expire().await.expect("brings what is stored up to it");
-    let seven = floor(&world).expect("a floor");
+    let seven = floor(&world).await.expect("a floor");
     assert!(seven.0 > five.0.plus_ms(700 * DAY_MS), "{five:?} {seven:?}");
     world.vault().set_policy(&admin("anna"), "acme", &mifid("5y"), "").await.expect("set");
     world.vault().expire().await.expect("brings what is stored up to it");
-    assert_eq!(floor(&world), Some(seven.clone()));
+    assert_eq!(floor(&world).await, Some(seven.clone()));
 
     // Nor does another policy without floors, nor the close of the account, nor its purge.
     assert!(matches!(set(&world, SHORT).await, Err(Error::Parked { .. })), "it asks less of a purge");
@@ -270,9 +270,9 @@ async fn a_backlog_is_due_by_when_its_call_ended_and_a_forged_end_brings_nothing
     let forged_early = late(Some(Timestamp(1))).await;
     let forged_late = late(Some(world.now().plus_ms(1000 * DAY_MS))).await;
     let aim = |from: Timestamp| Some(from.plus_ms(8 * DAY_MS));
-    assert_eq!(goes(&world, honest)[0], aim(began.plus_ms(HOUR_MS)));
-    let early = goes(&world, forged_early)[0].expect("an aim");
+    assert_eq!(goes(&world, honest).await[0], aim(began.plus_ms(HOUR_MS)));
+    let early = goes(&world, forged_early).await[0].expect("an aim");
     assert!(Some(early) >= aim(began) && Some(early) <= aim(began.plus_ms(60_000)), "not before the call began");
-    assert_eq!(goes(&world, forged_late)[0], aim(world.now()), "not after its receipt");
+    assert_eq!(goes(&world, forged_late).await[0], aim(world.now()), "not after its receipt");
     world.close().await;
 }

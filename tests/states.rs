@@ -5,12 +5,15 @@
 mod rehearsal;
 
 use quietus::{
+    audit::{SigningKey, receipt::State, verify},
     domain::audit::{Action, Outcome},
     vault::{
-        Error, HoldScope, NewHold, Restrict, Scope, Settled, SubjectView, TailOf, Target, TenantState, VaultConfig,
+        Erasure, Error, HoldScope, NewHold, Restrict, Scope, Settled, SubjectView, TailOf, Target, TenantState,
+        VaultConfig,
     },
 };
 use rehearsal::{DAY_MS, HOUR_MS, World, admin};
+use std::sync::Arc;
 
 const ONE: &str = "+441632960001";
 const TWO: &str = "+441632960002";
@@ -100,6 +103,49 @@ async fn a_purge_takes_a_second_person_and_cools_off_and_survives_restarts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_has_the_receipt_that_was_promised_when_it_was_asked_for() {
+    let key = Arc::new(SigningKey::of_this_run("uk+eu"));
+    let config = VaultConfig { signing_key: Some(key), ..VaultConfig::default() };
+    let mut world = World::new(config).await;
+    for sent in [Some([7; 32]), None] {
+        world.tenant("acme", CAREFUL).await;
+        let held = world.record("acme", ONE).await;
+        world.record("acme", TWO).await;
+        let target = || Target::Tenant { tenant: "acme".into() };
+        let promised = |answer: Result<Erasure, Error>| match answer {
+            Err(Error::Parked { receipt: Some(promised), .. }) => promised,
+            other => panic!("does not wait with a receipt: {other:?}"),
+        };
+        let asked = promised(world.vault().erase(&admin("anna"), target(), sent).await);
+        assert_eq!(asked.opening.is_none(), sent.is_some(), "told where it is not what was sent");
+        let opening = sent.or(asked.opening).expect("one of the two");
+        // Told again to whoever asks again: no inbox will be left that could.
+        let again = promised(world.vault().erase(&admin("carl"), target(), Some([9; 32])).await);
+        assert_eq!((again.id, again.opening), (asked.id, Some(opening)));
+
+        let Settled::Waits(cools) = world.vault().approve(&admin("bob"), "acme").await.expect("approved") else {
+            panic!("it does not cool off");
+        };
+        assert_eq!(cools.receipt, Some(asked.id));
+        world.reopen().await;
+        let hold = hold(&world, HoldScope::Recording(held)).await;
+        world.wait(73 * HOUR_MS).await;
+        assert!(matches!(world.vault().receipt(asked.id), Err(Error::Unknown { .. })), "a part of it has gone");
+        let ran = world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+        assert_eq!(ran.receipts, [asked.id]);
+        assert!(matches!(world.vault().tenant("acme"), Err(Error::Unknown { .. })));
+
+        world.reopen().await;
+        let text = world.vault().receipt(asked.id).expect("by its id, without a tenant").text.expect("stated");
+        let key = world.vault().verifier_key().parse().expect("a key");
+        let verified = verify::verify(&text, &key, Some((&opening, "tenant acme"))).expect("it holds");
+        assert_eq!(verified.statement.state, State::Destroyed);
+        assert!(verify::verify(&text, &key, Some((&[9; 32], "tenant acme"))).is_err(), "the control: another opening");
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_purge_and_a_close_can_be_withdrawn_while_they_cool_off() {
     let world = world(CAREFUL).await;
     let id = world.record("acme", ONE).await;
@@ -151,6 +197,7 @@ not_after = "30d after end"
 async fn a_close_that_would_make_something_stored_due_at_once_is_guarded_too() {
     let world = world(SLY).await;
     world.vault().close_tenant(&admin("anna"), "acme", "").await.expect("nothing is due by it");
+    world.close().await;
     let world = self::world(SLY).await;
     let id = world.record("acme", ONE).await;
     world.wait(60 * DAY_MS).await;
@@ -279,6 +326,7 @@ async fn a_clock_that_jumps_ahead_destroys_nothing() {
     world.clock.set_witness_ahead(Some(0));
     let ingest = world.vault().record(again()).await.expect("opened");
     assert!(ingest.opened().already_finished && ingest.opened().id == id);
+    drop(ingest);
     let acme = logged(&world, &TailOf::Tenant("acme".into()));
     assert!(acme.contains(&(Action::TenantCreate, Outcome::Done)), "evidence was not forgotten: {acme:?}");
 

@@ -20,6 +20,7 @@ use quietus::{
 };
 use std::{
     io::{Read as _, Write as _},
+    path::Path,
     time::Duration,
 };
 use tokio::sync::mpsc;
@@ -374,4 +375,63 @@ fn commands_end_with_the_exit_statuses_of_the_interface_page() {
         .expect("written");
     let away = gateway.run(&["--profile", nobody.to_str().expect("text"), "status"]);
     assert_eq!(away.status.code(), Some(75));
+}
+
+/// Docs: docs/audit.md, "What waits".
+#[test]
+fn what_waits_ends_with_status_6_and_gives_the_receipt_that_it_will_have() {
+    let (dir, gateway) = start();
+    let path = |name: &str| dir.path().join(name).to_str().expect("text").to_owned();
+    std::fs::write(path("a.al"), sound(20_000)).expect("written");
+    let policy = "name = \"slow\"\nmargin = \"1h\"\nparties = \"owner\"\n[purge]\napproval = \"confirm\"\n\
+                  cooling_off = \"72h\"\n[[keep]]\nwhat = \"both\"\nnot_after = \"90d after close\"\n";
+    std::fs::write(path("slow.toml"), policy).expect("written");
+    let run = |arguments: &[&str], status: i32| {
+        let output = gateway.run(&[&["--json"], arguments].concat());
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {error}");
+        let json = serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap_or_default();
+        (json, error)
+    };
+    run(&["tenant", "create", "acme", "--home", "eu-west-2", "--policy", &path("slow.toml")], 0);
+    let recorded = run(&["record", "--tenant", "acme", "--subscriber", "s", "--kind", "call", &path("a.al")], 0).0;
+    let id = recorded["id"].as_str().expect("an id");
+    let review = (jiff::Timestamp::now() + jiff::SignedDuration::from_hours(24)).to_string();
+    let held = ["--recording", id, "--ground", "g", "--authority", "a", "--review", &review];
+    let hold = run(&[&["hold", "place"], &held[..]].concat(), 0).0["id"].as_str().expect("an id").to_owned();
+
+    let receipt = path("r.txt");
+    let parked = run(&["erase", "recording", id, "--receipt", &receipt], 6).0;
+    let promised = parked["receipt"].as_str().expect("an id").to_owned();
+    assert_eq!((parked["outcome"].as_str(), parked["opening"].is_null()), (Some("parked"), true));
+    assert!(!Path::new(&receipt).exists());
+    let opening = std::fs::read_to_string(format!("{receipt}.opening")).expect("kept");
+    // Asked for again, it is the same receipt, and is opened by what the first one drew.
+    let again = run(&["erase", "recording", id], 6).0;
+    assert_eq!((again["receipt"].as_str(), again["opening"].as_str()), (Some(&*promised), Some(opening.trim())));
+    run(&["receipt", "show", &promised], 5);
+    assert_eq!(run(&["hold", "list", "--parked"], 0).0["receipt"].as_str(), Some(&*promised));
+    let lifted = run(&["hold", "lift", &hold], 0).0;
+    assert_eq!(lifted["receipts"], serde_json::json!([promised]));
+    run(&["receipt", "show", &promised, "-o", &receipt], 0);
+    let (key, scope) = (gateway.client_file("audit.vkey"), format!("recording {id}"));
+    let opening = format!("{receipt}.opening");
+    let verify =
+        ["receipt", "verify", &receipt, "--key", key.to_str().expect("text"), "--opening", &opening, "--scope"];
+    run(&[&verify[..], &[&scope]].concat(), 0);
+    run(&[&verify[..], &["recording other"]].concat(), 1);
+
+    // A whole tenant is named twice, whichever way it goes.
+    let (_, error) = run(&["erase", "tenant", "acme"], 2);
+    assert!(error.contains("--confirm NAME"), "{error}");
+    run(&["erase", "tenant", "acme", "--confirm", "other"], 2);
+    run(&["erase", "tenant", "acme", "--dry-run"], 0);
+    let purge = path("purge.txt");
+    let cools = run(&["erase", "tenant", "acme", "--confirm", "acme", "--receipt", &purge], 6).0;
+    let again = run(&["tenant", "purge", "acme", "--confirm", "acme"], 6).0;
+    assert!(cools["receipt"].is_string() && cools["receipt"] == again["receipt"]);
+    let opening = std::fs::read_to_string(format!("{purge}.opening")).expect("kept");
+    assert_eq!(again["opening"].as_str(), Some(opening.trim()));
+    let shown = run(&["tenant", "show", "acme"], 0).0;
+    assert_eq!(shown["transition"]["receipt"], cools["receipt"]);
 }

@@ -15,6 +15,10 @@ use std::{
 };
 
 /// Exit statuses of the client that are answers.
+pub const FAILED: i32 = 1;
+/// May not.
+pub const NOT_PERMITTED: i32 = 3;
+/// Its key is destroyed.
 pub const ERASED: i32 = 4;
 /// Never issued here, or a name that is gone.
 pub const UNKNOWN: i32 = 5;
@@ -122,6 +126,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// The same commands as another of the identities that `quietus dev` makes.
+    pub fn as_who(&self, who: &str) -> Self {
+        Self { profile: self.profile.with_file_name(format!("{who}.toml")), ..self.clone() }
+    }
+
+    /// Where the public key of the gateway's receipts lies.
+    pub fn verifier_key(&self) -> PathBuf {
+        self.profile.with_file_name("audit.vkey")
+    }
+
     /// A command with `--json`, not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.program);

@@ -1,8 +1,8 @@
 //! `make demo`: the whole promise on real speech, in about a minute.
 //!
-//! It starts a gateway, stores a few hundred recordings of several subscribers, listens to one, takes copies of
-//! everything as a thief or a backup would, erases one subscriber and one single recording, and sets
-//! `quietus-forensics` on old and present copies together. It uses nothing but the two programs, as a person at a shell
+//! It starts a gateway, stores a few hundred recordings of several subscribers, listens to one, has the provider's staff ask
+//! the customer before they may, takes copies of everything as a thief or a backup would, erases one subscriber and one
+//! single recording, verifies the receipt offline, and sets `quietus-forensics` on old and present copies together. It uses nothing but the two programs, as a person at a shell
 //! would, and believes none of their words that it can check: audio is compared byte by byte with the files that were
 //! sent, and what is readable is counted object by object.
 //!

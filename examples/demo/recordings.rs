@@ -13,8 +13,8 @@ use std::{
     process::{Child, Stdio},
 };
 
-/// The tenant.
-pub const TENANT: &str = "demo";
+/// The tenant; `quietus dev` has a customer who is an administrator of this one.
+pub const TENANT: &str = "acme";
 
 /// A subscriber, whom they talk to, and what one of their calls was called at the switch.
 pub struct Subscriber {
@@ -57,6 +57,13 @@ impl Subscriber {
     /// `@FILE` with the number.
     pub fn number_argument(&self) -> String {
         format!("@{}", self.number_file.display())
+    }
+
+    /// `@FILE` with what a receipt of this subscriber's erasure is about, as it is hashed.
+    pub fn receipt_scope(&self) -> anyhow::Result<String> {
+        let file = self.full_name_file.with_extension("scope");
+        std::fs::write(&file, format!("subscriber {TENANT}/{}", self.number))?;
+        Ok(format!("@{}", file.display()))
     }
 
     /// `@FILE` with TENANT/NUMBER.

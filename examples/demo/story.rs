@@ -3,7 +3,7 @@
 use crate::{
     copies::{self, Amount},
     findings::{Findings, Loot},
-    gateway::{Client, ERASED, Gateway, UNKNOWN},
+    gateway::{Client, ERASED, FAILED, Gateway, NOT_PERMITTED, UNKNOWN},
     recordings::{Library, Recorder, Recording, Subscriber, TENANT},
     speech,
 };
@@ -25,6 +25,8 @@ const OTHER_SUBSCRIBER: usize = 4;
 const SINGLE: usize = 9;
 /// Calls of each subscriber that come live; the others are spooled files.
 const LIVE: usize = 12;
+/// Bytes of the receipt that are altered, one at a time.
+const ALTERED: usize = 12;
 /// The two long calls.
 const LONG_SECONDS: u64 = 1200;
 /// A file in the working folder that says that it is ours to clear.
@@ -54,9 +56,11 @@ pub fn tell(folder: &Path) -> anyhow::Result<()> {
 
     let (mut library, calls) = stage.record(&client)?;
     stage.listen(&client, &calls.kept, &library)?;
+    stage.permit(&client, &calls.kept)?;
     stage.copy(&client, "second")?;
     stage.erase(&client, &mut library, calls)?;
     gateway.stop()?;
+    stage.verify(&client)?;
     stage.attack(&library)?;
     stage.start_again(&library)?;
 
@@ -187,6 +191,69 @@ impl Stage {
         Ok(())
     }
 
+    /// The provider's staff hear what the customer lets them hear, and the log tells it.
+    fn permit(&self, client: &Client, call: &Recording) -> anyhow::Result<()> {
+        step(4, "The provider's staff ask before they listen");
+        let [staff, customer, auditor] = ["staff", "customer", "auditor"].map(|who| client.as_who(who));
+        let id = call.id.as_str();
+        let file = self.folder.join("heard-by-staff.wav");
+        let heard = file.display().to_string();
+        let play = ["play", id, "-o", &heard, "--from", "600", "--to", "605"];
+        let refused = |when: &str| -> anyhow::Result<()> {
+            let status = staff.ask(&play)?.status;
+            ensure!(status == NOT_PERMITTED, "{when} staff's `quietus play` ended with {status}");
+            Ok(())
+        };
+        refused("without a permission")?;
+        say(&format!("Staff try to play the long call: status {NOT_PERMITTED}, not permitted."));
+
+        let words = ["--purpose", "crackling line", "--ticket", "T-4711", "--for", "2h"];
+        let asked = staff.run(&[&["permission", "request", "--recording", id], &words[..]].concat())?;
+        let permission = asked.one()["id"].as_str().context("a request has an id")?.to_owned();
+        let inbox = customer.run(&["inbox", "list", TENANT])?;
+        ensure!(inbox.lines.iter().any(|item| item["id"] == permission), "the request is not in the customer's inbox");
+        let status = staff.ask(&["permission", "grant", &permission])?.status;
+        ensure!(status == NOT_PERMITTED, "staff who grant themselves a permission end with {status}");
+        say(
+            "They ask, for two hours and a ticket. The customer finds it in the inbox; staff cannot grant it themselves.",
+        );
+
+        customer.run(&["permission", "grant", &permission, "--for", "30m"])?;
+        staff.run(&play)?;
+        let sent = std::fs::read(&call.file)?;
+        let at = |second: u64| (speech::HEADER + second * speech::BYTES_PER_SECOND) as usize;
+        ensure!(std::fs::read(&file)?.ends_with(&sent[at(600)..at(605)]), "staff heard something else");
+        say("The customer grants half an hour, and staff hear what was recorded.");
+        let revoking = customer.run(&["permission", "revoke", &permission])?.took;
+        refused("after the revocation")?;
+        say(&format!(
+            "The customer takes it back, answered after {}: status {NOT_PERMITTED} again.",
+            seconds(revoking)
+        ));
+
+        let told = auditor.run(&["audit", "tail", "--recording", id])?;
+        let mut told: Vec<_> = told.lines.iter().skip_while(|entry| entry["outcome"] != "refused").collect();
+        told.truncate(5);
+        say("What an auditor reads of it in the log (`quietus audit tail`):");
+        let wanted = [
+            ("staff/dev", "play", "refused"),
+            ("staff/dev", "permission.request", "done"),
+            ("admin/customer", "permission.grant", "done"),
+            ("staff/dev", "play", "done"),
+            ("admin/customer", "permission.revoke", "done"),
+        ];
+        ensure!(told.len() == wanted.len(), "the log does not tell all of it");
+        for (entry, (actor, action, outcome)) in told.iter().zip(wanted) {
+            let is = |field: &str, value: &str| entry[field] == value;
+            let named = is("actor", actor) && is("action", action) && is("outcome", outcome);
+            // The one that was refused rests on nothing.
+            ensure!(named && (outcome == "refused" || is("reference", &permission)), "the log tells it otherwise");
+            let time = entry["time"].as_str().context("an entry has a time")?;
+            println!("      {time:<25} {actor:<15} {action:<18} {outcome}");
+        }
+        Ok(())
+    }
+
     fn play(&self, client: &Client, id: &str, range: &[&str]) -> anyhow::Result<Vec<u8>> {
         let file = self.folder.join("heard.wav");
         let path = file.display().to_string();
@@ -195,11 +262,11 @@ impl Stage {
     }
 
     fn copy(&self, client: &Client, name: &str) -> anyhow::Result<()> {
-        step(4, "Everything is copied, while the gateway runs");
+        step(5, "Everything is copied, while the gateway runs");
         client.wait_for("recordings_open", |open| open == 0)?;
         let taken = self.take(name)?;
         say(&format!("Key store, journal and all objects of both regions: {}.", amount(taken)));
-        say("For the control in step 6 only, the root slot too: the one secret that a thief must not get in time.");
+        say("For the control in step 9 only, the root slot too: the one secret that a thief must not get in time.");
         Ok(())
     }
 
@@ -215,13 +282,14 @@ impl Stage {
     }
 
     fn erase(&self, client: &Client, library: &mut Library, calls: Calls) -> anyhow::Result<()> {
-        step(5, "One subscriber and one single recording are erased");
+        step(6, "One subscriber and one single recording are erased");
         let Calls { kept, single, subscriber } = calls;
         library.kept.push(kept);
         let before: Amount = self.objects()?;
         let idle = client.run(&["status"])?.took;
         let whose = &self.people[ERASED_SUBSCRIBER];
-        let answer = client.run(&["erase", "subscriber", &whose.name_argument()])?;
+        let receipt = self.receipt().display().to_string();
+        let answer = client.run(&["erase", "subscriber", &whose.name_argument(), "--receipt", &receipt])?;
         ensure!(answer.one()["outcome"] == "erased", "the gateway does not say that the subscriber is erased");
         say(&format!("The subscriber with {} recordings: answered after {}.", subscriber.len(), seconds(answer.took)));
         let answer = client.run(&["erase", "recording", &single.id])?;
@@ -242,6 +310,46 @@ impl Stage {
             mib(before.bytes.saturating_sub(after.bytes)),
         ));
         self.ask_for_the_erased(client, library)
+    }
+
+    fn receipt(&self) -> PathBuf {
+        self.folder.join("receipt.txt")
+    }
+
+    /// The receipt of the subscriber's erasure, by the public key alone.
+    fn verify(&self, client: &Client) -> anyhow::Result<()> {
+        step(7, "The receipt is verified, with the gateway stopped");
+        let (file, key) = (self.receipt(), client.verifier_key().display().to_string());
+        let path = file.display().to_string();
+        let (opening, scope) = (format!("{path}.opening"), self.people[ERASED_SUBSCRIBER].receipt_scope()?);
+        let verify = ["receipt", "verify", &path, "--key", &key];
+        let held = client.run(&verify)?;
+        let said = held.one();
+        ensure!(said["state"] == "destroyed" && said["about"] == "subscriber", "the receipt states something else");
+        say(&format!(
+            "It holds: a subscriber, destroyed with root generation {}; entry {} of the log of {}.",
+            said["generation_from"], said["log_index"], said["log_size"]
+        ));
+        let opened = client.run(&[&verify[..], &["--opening", &opening, "--scope", &scope]].concat())?;
+        ensure!(opened.one()["scope_opened"] == true, "the receipt is not about this subscriber");
+        let another = self.people[OTHER_SUBSCRIBER].receipt_scope()?;
+        let other = client.ask(&[&verify[..], &["--opening", &opening, "--scope", &another]].concat())?;
+        ensure!(other.status == FAILED, "the receipt is taken for another subscriber's");
+        say("With the 32 bytes that the client drew it shows whose erasure it is, and nobody else's.");
+
+        let good = std::fs::read(&file)?;
+        let altered = self.folder.join("altered-receipt.txt");
+        let altered_path = altered.display().to_string();
+        let places: Vec<usize> = (0..good.len()).step_by(good.len().div_ceil(ALTERED)).collect();
+        for &place in &places {
+            let mut bytes = good.clone();
+            bytes[place] ^= 1;
+            std::fs::write(&altered, bytes)?;
+            let status = client.ask(&["receipt", "verify", &altered_path, "--key", &key])?.status;
+            ensure!(status == FAILED, "with byte {place} altered it ended with {status}");
+        }
+        say(&format!("With one byte altered it fails, at each of the {} places that were tried.", places.len()));
+        Ok(())
     }
 
     /// What the gateway says of them.
@@ -281,7 +389,7 @@ impl Stage {
     }
 
     fn attack(&self, library: &Library) -> anyhow::Result<()> {
-        step(6, "The attack");
+        step(8, "The attack");
         say("The gateway has been stopped. What follows is the work of somebody who has files, and nothing else.");
         let strings = self.folder.join("names/looked-for");
         let whose = &self.people[ERASED_SUBSCRIBER];
@@ -346,7 +454,7 @@ impl Stage {
         say("None of them stands unsealed in any file, nor in the gateway's log.");
         say(&format!("That took {}.", seconds(attack.took)));
 
-        step(7, "The control: could that test fail at all?");
+        step(9, "The control: could that test fail at all?");
         let all: BTreeSet<String> = kept.union(&erased).cloned().collect();
         judge(&control, &all, &BTreeSet::new())?;
         for string in gone.iter().chain(&here) {
@@ -361,7 +469,7 @@ impl Stage {
     }
 
     fn start_again(&self, library: &Library) -> anyhow::Result<()> {
-        step(8, "The gateway starts again on the same folder");
+        step(10, "The gateway starts again on the same folder");
         let gateway = Gateway::start(&self.data, &self.log)?;
         let client = gateway.client();
         let listed = client.run(&["list", "--tenant", TENANT])?;

@@ -1,4 +1,4 @@
-//! What may be typed. Names of tenants and subscribers may be `@FILE` or `-` everywhere.
+//! What may be typed. Names, numbers, ids and words about somebody may be `@FILE` or `-` everywhere; see [`super::names`].
 
 use super::{
     hold::HoldCommand,
@@ -246,6 +246,9 @@ pub enum TenantCommand {
         /// Its name again.
         #[arg(long, value_name = "NAME")]
         confirm: String,
+        /// Where to write the receipt; its opening goes into FILE.opening.
+        #[arg(long, value_name = "FILE")]
+        receipt: Option<PathBuf>,
     },
 }
 
@@ -412,6 +415,9 @@ pub enum EraseCommand {
     Tenant {
         /// Its name.
         name: String,
+        /// Its name again: everything below it goes for good. Not needed with --dry-run.
+        #[arg(long, value_name = "NAME")]
+        confirm: Option<String>,
         /// Where to write the receipt; its opening goes into FILE.opening.
         #[arg(long, value_name = "FILE")]
         receipt: Option<PathBuf>,
@@ -457,7 +463,7 @@ mod tests {
             "quietus tenant create acme --home eu-west-2 --policy customer-notice --keep 90d",
             "quietus policy presets",
             "quietus policy check FILE",
-            "quietus policy explain ID",
+            "quietus policy explain ID --ticket T-1",
             "quietus policy dry-run acme FILE --keep 90d",
             "quietus policy set acme vclerk --keep 90d",
             "quietus policy show acme --json",
@@ -465,11 +471,12 @@ mod tests {
             "quietus tenant show acme",
             "quietus tenant list --json",
             "quietus tenant purge acme --confirm acme",
+            "quietus tenant purge acme --confirm acme --receipt r.txt",
             "quietus tenant close acme",
             "quietus tenant close acme --confirm acme",
             "quietus tenant approve acme",
             "quietus tenant withdraw acme",
-            "quietus subscriber show acme/+441",
+            "quietus subscriber show acme/+441 --ticket T-1",
             "quietus subscriber deactivate acme/@number",
             "quietus subscriber restrict acme/+441",
             "quietus subscriber unrestrict acme/-",
@@ -500,7 +507,7 @@ mod tests {
             "quietus play ID --bytes 0-99 --profile p.toml",
             "quietus erase recording ID --part audio",
             "quietus erase subscriber acme/+441",
-            "quietus erase tenant acme",
+            "quietus erase tenant acme --confirm acme --receipt r.txt",
             "quietus apikey create acme --name crm --role admin",
             "quietus apikey create acme --name crm --role switch --own @secret",
             "quietus apikey create @tenant --name crm --role auditor --own-sha256 00",

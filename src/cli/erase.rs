@@ -2,6 +2,10 @@
 //!
 //! The opening of the receipt's commitment is drawn here, so that nobody else ever has it. It goes into `FILE.opening` beside
 //! the receipt, or onto standard output: whoever loses it cannot show any more what the receipt is about.
+//!
+//! What is parked has no receipt yet, and runs when nobody is waiting for an answer. So the id that its receipt will have,
+//! and what will open it, are given at once, with status 6; `receipt show` fetches it afterwards. Where somebody asked for the
+//! same before, their opening counts, and it is that one which is given.
 
 use super::{
     args::{EraseCommand, Future, Part},
@@ -13,6 +17,7 @@ use super::{
 };
 use crate::{
     crypto,
+    proto::rpc,
     proto::v1::{
         self, EraseRecording, EraseRequest, EraseSubscriber, EraseTenant, Outcome, Standing, erase_request::Scope,
         erasure_service_client::ErasureServiceClient,
@@ -49,12 +54,28 @@ pub async fn run(link: Link, command: EraseCommand, dry_run: bool, output: Outpu
             };
             (Scope::Subscriber(EraseSubscriber { tenant, subscriber, future: future.into() }), receipt)
         }
-        EraseCommand::Tenant { name, receipt } => {
+        EraseCommand::Tenant { name, confirm, receipt } => {
             let tenant = names::resolve(&name)?;
-            (Scope::Tenant(EraseTenant { confirm: tenant.clone(), tenant }), receipt)
+            let confirm = match confirm {
+                Some(confirm) => names::resolve(&confirm)?,
+                None if dry_run => tenant.clone(),
+                None => {
+                    let what = "erases the tenant and everything below it: add --confirm NAME with the tenant's name";
+                    return Err(Failure::usage(format!("{what}, or --dry-run to see what it would meet")));
+                }
+            };
+            (Scope::Tenant(confirmed(tenant, confirm)?), receipt)
         }
     };
     if dry_run { preview(link, scope, output).await } else { erase(link, scope, receipt.as_deref(), output).await }
+}
+
+/// A tenant that was named twice.
+pub fn confirmed(tenant: String, confirm: String) -> Result<EraseTenant, Failure> {
+    if tenant != confirm {
+        return Err(Failure::usage("--confirm must repeat the tenant's name"));
+    }
+    Ok(EraseTenant { tenant, confirm })
 }
 
 /// Says what an erasure would meet, and erases nothing.
@@ -138,8 +159,16 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         receipt::write(&beside(path), &format!("{digits}\n"))?;
     }
     let request = EraseRequest { scope: Some(scope), scope_opening: opening.to_vec().into(), dry_run: false };
-    let answer = ErasureServiceClient::new(link).erase(request).await?.into_inner();
+    let answer = match ErasureServiceClient::new(link).erase(request).await {
+        Ok(answer) => answer.into_inner(),
+        Err(refused) => return Err(waits(refused, digits, receipt, output)?),
+    };
+    let digits = match answer.scope_opening.is_empty() {
+        true => digits,
+        false => HEXLOWER.encode(&answer.scope_opening),
+    };
     if let Some(path) = receipt {
+        receipt::write(&beside(path), &format!("{digits}\n"))?;
         receipt::write(path, &answer.receipt)?;
     }
     let erased = answer.outcome() == Outcome::Erased;
@@ -165,6 +194,30 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         };
         format!("{what}\nreceipt {}, {opening}", answer.receipt_id)
     })
+}
+
+/// Says what is known of the receipt of an erasure that waits; gives the failure that the command ends with.
+fn waits(refused: tonic::Status, drawn: String, receipt: Option<&Path>, output: Output) -> Result<Failure, Failure> {
+    let metadata = rpc::decode(refused.details()).map(|info| info.metadata).unwrap_or_default();
+    let failure = Failure::from(refused);
+    let Some(id) = metadata.get(rpc::RECEIPT_ID) else { return Ok(failure) };
+    let digits = metadata.get(rpc::SCOPE_OPENING).unwrap_or(&drawn);
+    if let Some(path) = receipt {
+        receipt::write(&beside(path), &format!("{digits}\n"))?;
+    }
+    let json = serde_json::json!({
+        "outcome": "parked",
+        "receipt": id,
+        "opening": receipt.is_none().then_some(digits),
+    });
+    output.one(json, || {
+        let (opening, file) = match receipt {
+            Some(path) => (format!("its opening in {}", beside(path).display()), format!(" -o {}", path.display())),
+            None => (format!("opening {digits}"), String::new()),
+        };
+        format!("receipt {id}, {opening}; once it has run, `quietus receipt show {id}{file}` fetches it")
+    })?;
+    Ok(failure)
 }
 
 /// `FILE.opening`.

@@ -101,13 +101,20 @@ pub async fn run(link: Link, command: HoldCommand, output: Output) -> Result<(),
         }
         HoldCommand::Lift { id } => {
             let ran = client.lift_hold(LiftHoldRequest { id: names::resolve(&id)? }).await?.into_inner();
-            let shown = json!({ "erased": ran.erased, "expiries": ran.expiries, "moved": ran.moved, "left": ran.left });
+            let shown = json!({
+                "erased": ran.erased, "expiries": ran.expiries, "moved": ran.moved, "left": ran.left,
+                "receipts": ran.receipt_ids,
+            });
             output.one(shown, || {
-                format!(
+                let mut text = format!(
                     "lifted: {} erasures done, {} expiries go by their policy again, {} wait for another hold, {} are \
                      kept by a floor or restriction",
                     ran.erased, ran.expiries, ran.moved, ran.left
-                )
+                );
+                for receipt in &ran.receipt_ids {
+                    text.push_str(&format!("\nreceipt {receipt}"));
+                }
+                text
             })
         }
         HoldCommand::List { tenant, parked: true } => {
@@ -159,8 +166,8 @@ fn request(place: Place) -> Result<PlaceHoldRequest, Failure> {
     Ok(PlaceHoldRequest {
         tenant: place.tenant.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
         scope: Some(scope),
-        ground: place.ground,
-        authority: place.authority,
+        ground: names::resolve(&place.ground)?,
+        authority: names::resolve(&place.authority)?,
         review_ms: place.review.as_millisecond(),
     })
 }
@@ -236,6 +243,7 @@ fn parked_json(parked: &Parked) -> Value {
         "expiry": parked.expiry,
         "asked_by": parked.asked_by,
         "asked": moment(parked.asked_ms),
+        "receipt": (!parked.receipt_id.is_empty()).then_some(&parked.receipt_id),
     })
 }
 

@@ -84,7 +84,10 @@ pub async fn run(link: Link, command: InboxCommand, output: Output) -> Result<()
             if output.json { Ok(()) } else { output.table(&["ITEM", "SINCE", "WHAT", "ID", "ABOUT"], &rows) }
         }
         InboxCommand::Ack { tenant, ids } => {
-            let request = AcknowledgeRequest { tenant: names::resolve(&tenant)?, ids };
+            let request = AcknowledgeRequest {
+                tenant: names::resolve(&tenant)?,
+                ids: ids.iter().map(|id| names::resolve(id)).collect::<Result<_, _>>()?,
+            };
             let gone = client.acknowledge(request).await?.into_inner().acknowledged;
             output.one(json!({ "acknowledged": gone }), || format!("{gone} acknowledged"))
         }

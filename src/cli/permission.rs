@@ -119,6 +119,7 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
             let scope = scope.resolve()?.ok_or_else(|| Failure::usage("say --recording, --subscriber or --tenant"))?;
             let level = if download { PermissionLevel::Download } else { PermissionLevel::Listen };
             let terms = PermissionTerms { level: level.into(), seconds: lasts, later_calls };
+            let (purpose, ticket) = (names::resolve(&purpose)?, names::resolve(&ticket)?);
             let request = RequestPermissionRequest { scope: Some(scope), purpose, ticket, terms: Some(terms) };
             let asked = client.request(request).await?.into_inner();
             return output.one(as_json(&asked), || asked.id.clone());
@@ -126,7 +127,7 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
         PermissionCommand::Grant { id, scope, lasts, listen_only, without_later_calls } => {
             let level = if listen_only { PermissionLevel::Listen } else { PermissionLevel::Unspecified };
             let request = GrantPermissionRequest {
-                id,
+                id: names::resolve(&id)?,
                 scope: scope.resolve()?,
                 level: level.into(),
                 seconds: lasts.unwrap_or_default(),
@@ -134,9 +135,15 @@ pub async fn run(link: Link, command: PermissionCommand, output: Output) -> Resu
             };
             client.grant(request).await?.into_inner()
         }
-        PermissionCommand::Deny { id } => client.deny(DenyPermissionRequest { id }).await?.into_inner(),
-        PermissionCommand::Revoke { id } => client.revoke(RevokePermissionRequest { id }).await?.into_inner(),
-        PermissionCommand::Show { id } => client.get(GetPermissionRequest { id }).await?.into_inner(),
+        PermissionCommand::Deny { id } => {
+            client.deny(DenyPermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
+        PermissionCommand::Revoke { id } => {
+            client.revoke(RevokePermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
+        PermissionCommand::Show { id } => {
+            client.get(GetPermissionRequest { id: names::resolve(&id)? }).await?.into_inner()
+        }
         PermissionCommand::List { tenant, waiting } => {
             let request = ListPermissionsRequest { tenant: names::resolve(&tenant)?, waiting };
             let permissions = client.list(request).await?.into_inner().permissions;
@@ -189,8 +196,11 @@ pub(super) fn as_json(permission: &Permission) -> Value {
 
 fn as_text(permission: &Permission) -> String {
     let mut text = format!("{} {}", permission.id, state(permission));
-    if let Some(until) = moment(permission.until_ms) {
-        text.push_str(&format!(" until {until}"));
+    // What has ended is not good until its end any more.
+    match (moment(permission.ended_ms), moment(permission.until_ms)) {
+        (Some(ended), _) => text.push_str(&format!(" at {ended}")),
+        (None, Some(until)) => text.push_str(&format!(" until {until}")),
+        (None, None) => {}
     }
     format!("{text}: {} of {} for {}", terms_of(permission), about(permission), permission.asked_by)
 }
@@ -255,6 +265,16 @@ mod tests {
         for wrong in ["", "2", "soon", "1 month"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_was_revoked_is_told_with_that_moment_and_not_with_its_end() {
+        let mut permission =
+            Permission { state: PermissionState::Granted.into(), until_ms: 1_800_000_000_000, ..Default::default() };
+        assert!(as_text(&permission).contains("granted until 2027-01-15"));
+        permission.state = PermissionState::Revoked.into();
+        permission.ended_ms = 1_790_000_000_000;
+        assert!(as_text(&permission).contains("revoked at 2026-09-21"), "{}", as_text(&permission));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::{
     args::Play,
     connect::Link,
     failure::Failure,
+    names,
     output::{Output, moment},
 };
 use crate::proto::v1::{
@@ -21,8 +22,9 @@ use tonic::Streaming;
 
 /// Runs the command.
 pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> {
+    let id = names::resolve(&what.id)?;
     if what.url {
-        return url(link, what.id, output).await;
+        return url(link, id, output).await;
     }
     if output.json && what.output.is_none() {
         return Err(Failure::usage("--json needs -o FILE, since the audio would go to standard output"));
@@ -30,7 +32,7 @@ pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> 
     if what.output.is_none() && std::io::stdout().is_terminal() {
         return Err(Failure::usage("the audio would go to the terminal; say -o FILE"));
     }
-    let request = PlayRequest { id: what.id.clone(), range: range(&what)?, download: what.download };
+    let request = PlayRequest { id: id.clone(), range: range(&what)?, download: what.download };
     let mut stream = PlaybackServiceClient::new(link).play(request).await?.into_inner();
     let info = match event(&mut stream).await? {
         Some(Event::Info(info)) => info,
@@ -47,7 +49,7 @@ pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> 
         return Err(failure);
     }
     let json = serde_json::json!({
-        "id": what.id, "file": path, "media_type": info.media_type, "bytes": info.length, "start": info.start,
+        "id": id, "file": path, "media_type": info.media_type, "bytes": info.length, "start": info.start,
         "total_bytes": info.total_length, "complete": info.complete,
     });
     output.one(json, || format!("{} bytes of {} written to {}", info.length, info.media_type, path.display()))

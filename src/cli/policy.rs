@@ -38,6 +38,9 @@ pub enum PolicyCommand {
     Explain {
         /// The recording's id.
         id: String,
+        /// Number of the ticket of the support system that this is about: staff need one.
+        #[arg(long, value_name = "NUMBER")]
+        ticket: Option<String>,
     },
     /// Tell what a policy would do to what a tenant has stored.
     DryRun {
@@ -93,8 +96,9 @@ pub async fn run(link: Link, command: PolicyCommand, output: Output) -> Result<(
                 format!("# {} is good. As it was understood:\n{}", page.name, page.text.trim_end())
             })
         }
-        PolicyCommand::Explain { id } => {
-            let explanation = client.explain(ExplainRequest { id }).await?.into_inner();
+        PolicyCommand::Explain { id, ticket } => {
+            let request = ExplainRequest { id: names::resolve(&id)?, ticket: ticket.unwrap_or_default() };
+            let explanation = client.explain(request).await?.into_inner();
             let parts: Vec<Value> = explanation.parts.iter().map(part_json).collect();
             output.one(json!({ "id": explanation.id, "policy": explanation.policy, "parts": parts }), || {
                 explanation.parts.iter().map(|part| part.says.clone()).collect::<Vec<_>>().join("\n")

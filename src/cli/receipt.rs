@@ -81,12 +81,15 @@ pub async fn run(
             verify_file(&file, &key, about, output)
         }
         ReceiptCommand::Show { id, output: file } => {
-            let receipt = ErasureServiceClient::new(link()?).get_receipt(GetReceiptRequest { id }).await?.into_inner();
+            let receipt = ErasureServiceClient::new(link()?)
+                .get_receipt(GetReceiptRequest { id: names::resolve(&id)? })
+                .await?
+                .into_inner();
             show(&receipt, file.as_deref(), output)
         }
         ReceiptCommand::List { tenant, open, after, limit } => {
             let tenant = tenant.map(|name| names::resolve(&name)).transpose()?.unwrap_or_default();
-            let after = after.unwrap_or_default();
+            let after = after.map(|id| names::resolve(&id)).transpose()?.unwrap_or_default();
             let request = ListReceiptsRequest { tenant, open_only: open, after, limit };
             let receipts = ErasureServiceClient::new(link()?).list_receipts(request).await?.into_inner().receipts;
             list(&receipts, output)

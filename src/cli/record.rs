@@ -122,7 +122,7 @@ impl Task {
         let resolved = |names: &[String]| names.iter().map(|name| names::resolve(name)).collect::<Result<_, _>>();
         let facts = v1::Facts {
             parties: resolved(&what.parties)?,
-            call_id: what.call_id.clone().unwrap_or_default(),
+            call_id: what.call_id.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
             labels: labels(&what.labels)?,
             purpose: what.purpose.clone().unwrap_or_default(),
             basis: what.basis.clone().unwrap_or_default(),
@@ -191,9 +191,8 @@ impl Task {
 /// Labels as they are typed.
 pub fn labels(typed: &[String]) -> Result<HashMap<String, String>, Failure> {
     let labels = typed.iter().map(|label| {
-        let label = names::resolve(label)?;
         let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
-        Ok((name.to_owned(), value.to_owned()))
+        Ok((name.to_owned(), names::resolve(value)?))
     });
     labels.collect()
 }

@@ -21,7 +21,7 @@ pub async fn list(link: Link, what: List, output: Output) -> Result<(), Failure>
     let mut request = ListRecordingsRequest {
         tenant: names::resolve(&what.tenant)?,
         subscriber: what.subscriber.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
-        ticket: what.ticket.unwrap_or_default(),
+        ticket: what.ticket.as_deref().map(names::resolve).transpose()?.unwrap_or_default(),
         ..Default::default()
     };
     let mut rows = Vec::new();
@@ -43,7 +43,8 @@ pub async fn list(link: Link, what: List, output: Output) -> Result<(), Failure>
 
 /// Shows one recording.
 pub async fn show(link: Link, id: &str, ticket: Option<String>, output: Output) -> Result<(), Failure> {
-    let request = GetRecordingRequest { id: names::resolve(id)?, ticket: ticket.unwrap_or_default() };
+    let ticket = ticket.as_deref().map(names::resolve).transpose()?.unwrap_or_default();
+    let request = GetRecordingRequest { id: names::resolve(id)?, ticket };
     let recording = RecordingServiceClient::new(link).get(request).await?.into_inner();
     output.one(as_json(&recording), || as_text(&recording))
 }

@@ -62,3 +62,23 @@ fn overdue(status: &Status) -> Vec<String> {
     ];
     counts.into_iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_overdue_is_named_and_what_only_waits_is_not() {
+        let waits = Status { sweeps_pending: 3, holds: 2, parked: 1, expired_late: 4, ..Status::default() };
+        assert!(overdue(&waits).is_empty());
+        let late = Status {
+            holds_overdue: 1,
+            receipts_overdue: 2,
+            retention_late_recordings: 3,
+            failing_tenants: 4,
+            clock_disagrees: true,
+            ..Status::default()
+        };
+        assert_eq!(overdue(&late).iter().map(|line| &line[..1]).collect::<Vec<_>>(), ["1", "2", "3", "4", "1"]);
+    }
+}

@@ -26,6 +26,9 @@ pub enum SubscriberCommand {
     Show {
         /// TENANT/NAME.
         name: String,
+        /// Number of the ticket of the support system that this is about: staff need one.
+        #[arg(long, value_name = "NUMBER")]
+        ticket: Option<String>,
     },
     /// Take no new recording of it, and let the policy's rules for that fire.
     Deactivate {
@@ -114,9 +117,10 @@ pub enum RecordingCommand {
 pub async fn run(link: Link, command: SubscriberCommand, output: Output) -> Result<(), Failure> {
     let mut client = SubscriberServiceClient::new(link.clone());
     match command {
-        SubscriberCommand::Show { name } => {
+        SubscriberCommand::Show { name, ticket } => {
             let (tenant, name) = names::resolve_subscriber(&name)?;
-            show(&client.get_subscriber(GetSubscriberRequest { tenant, name }).await?.into_inner(), output)
+            let request = GetSubscriberRequest { tenant, name, ticket: ticket.unwrap_or_default() };
+            show(&client.get_subscriber(request).await?.into_inner(), output)
         }
         SubscriberCommand::Deactivate { name } => {
             let (tenant, name) = names::resolve_subscriber(&name)?;

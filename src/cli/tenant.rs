@@ -10,11 +10,12 @@ use super::{
     policy, subscriber,
 };
 use crate::proto::v1::{
-    self, ApproveTransitionRequest, CloseTenantRequest, CreateTenantRequest, EraseTenant, GetStandingRequest,
-    GetStatisticsRequest, GetTenantRequest, ListTenantsRequest, PolicySource, Statistics, Tenant, Transition,
-    WithdrawTransitionRequest, erase_request::Scope, restrict_request::Scope as Restricted,
-    tenant_service_client::TenantServiceClient, transition::Action,
+    self, ApproveTransitionRequest, CloseTenantRequest, CreateTenantRequest, GetStandingRequest, GetStatisticsRequest,
+    GetTenantRequest, ListTenantsRequest, PolicySource, Statistics, Tenant, Transition, WithdrawTransitionRequest,
+    erase_request::Scope, restrict_request::Scope as Restricted, tenant_service_client::TenantServiceClient,
+    transition::Action,
 };
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
 
 /// Runs the command.
@@ -56,6 +57,7 @@ pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(
             let name = names::resolve(&name)?;
             let request = ApproveTransitionRequest { name };
             let answer = client.approve_transition(request).await?.into_inner();
+            let receipt = answer.receipt_id;
             match &answer.tenant {
                 Some(tenant) => output.one(as_json(tenant), || match &tenant.transition {
                     Some(waits) => format!("approved; {}", transition_text(waits)),
@@ -63,9 +65,17 @@ pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(
                 }),
                 None => {
                     let (from, to) = (answer.generation_from, answer.generation_to);
-                    let shown = json!({ "outcome": "erased", "generation_from": from, "generation_to": to });
+                    let opening = (!answer.scope_opening.is_empty()).then(|| HEXLOWER.encode(&answer.scope_opening));
+                    let shown = json!({
+                        "outcome": "erased", "generation_from": from, "generation_to": to, "receipt": receipt,
+                        "opening": opening,
+                    });
                     output.one(shown, || {
-                        format!("approved and purged: root generation {from} destroyed, {to} in its place")
+                        let opening = opening.as_deref().unwrap_or("as whoever asked was told");
+                        format!(
+                            "approved and purged: root generation {from} destroyed, {to} in its place\nreceipt {receipt}, \
+                             opening {opening}"
+                        )
                     })
                 }
             }
@@ -86,12 +96,9 @@ pub async fn run(link: Link, command: TenantCommand, output: Output) -> Result<(
             let standing = client.get_standing(request).await?.into_inner();
             output.one(erase::standing_json(&standing), || erase::standing_text(&standing))
         }
-        TenantCommand::Purge { name, confirm } => {
-            let (tenant, confirm) = (names::resolve(&name)?, names::resolve(&confirm)?);
-            if tenant != confirm {
-                return Err(Failure::usage("--confirm must repeat the tenant's name"));
-            }
-            erase::erase(link, Scope::Tenant(EraseTenant { tenant, confirm }), None, output).await
+        TenantCommand::Purge { name, confirm, receipt } => {
+            let tenant = erase::confirmed(names::resolve(&name)?, names::resolve(&confirm)?)?;
+            erase::erase(link, Scope::Tenant(tenant), receipt.as_deref(), output).await
         }
     }
 }
@@ -156,6 +163,7 @@ fn as_json(tenant: &Tenant) -> Value {
             "asked": moment(waits.asked_ms),
             "approved_by": waits.approved_by,
             "runs": moment(waits.runs_ms),
+            "receipt": (!waits.receipt_id.is_empty()).then_some(&waits.receipt_id),
         })),
     })
 }
@@ -180,10 +188,14 @@ fn action(waits: &Transition) -> &'static str {
 
 fn transition_text(waits: &Transition) -> String {
     let what = action(waits);
-    match moment(waits.runs_ms) {
+    let mut text = match moment(waits.runs_ms) {
         Some(runs) => format!("the {what} runs at {runs}, unless it is withdrawn or something keeps it"),
         None => format!("the {what} that {} asked for waits for a second person", waits.asked_by),
+    };
+    if !waits.receipt_id.is_empty() {
+        text.push_str(&format!("; its receipt will be {}", waits.receipt_id));
     }
+    text
 }
 
 fn row(tenant: &Tenant) -> Vec<String> {

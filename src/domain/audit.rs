@@ -74,7 +74,7 @@ actions! {
     PermissionExpire = 21 "permission.expire",
     /// A recording was heard.
     Play = 22 "play",
-    /// What is known about a recording was shown.
+    /// What is known about recordings or a subscriber was shown, or that there is none of this name.
     FactsShow = 23 "facts.show",
     /// Somebody asked for an erasure that a rule refused.
     EraseRequest = 24 "erase.request",

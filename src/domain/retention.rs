@@ -323,6 +323,7 @@ pub struct Policy {
     parties: PartyRule,
     sweep_deadline: Length,
     purge: PurgeRule,
+    subscribers_decide: bool,
     basis: Vec<BasisLine>,
     keep: Vec<Keep>,
     floors: Vec<FloorRule>,
@@ -371,6 +372,11 @@ impl Policy {
         self.purge
     }
 
+    /// Whether subscribers decide who of the provider's staff hears their own recordings, beside the tenant's administrators.
+    pub fn subscribers_decide(&self) -> bool {
+        self.subscribers_decide
+    }
+
     /// What a recording made under a jurisdiction must state about its basis.
     pub fn basis(&self, jurisdiction: Option<Jurisdiction>) -> BasisRule {
         let named = |line: &&BasisLine| jurisdiction.is_some_and(|it| line.jurisdictions.contains(&it));
@@ -386,6 +392,27 @@ impl Policy {
             _ => false,
         };
         self.keep.iter().flat_map(|rule| &rule.not_after).any(at_once)
+    }
+
+    /// When what is left of an account goes that was closed at a moment, once nothing recorded is left of it: half a margin
+    /// before the longest promise that counts from the close. None: no rule counts from it.
+    pub fn account_goes(&self, closed: Timestamp) -> Option<Timestamp> {
+        self.leftovers_go(Event::Close, closed)
+    }
+
+    /// The same of a subscriber that was deactivated at a moment.
+    pub fn subscriber_goes(&self, deactivated: Timestamp) -> Option<Timestamp> {
+        self.leftovers_go(Event::Deactivation, deactivated)
+    }
+
+    fn leftovers_go(&self, event: Event, at: Timestamp) -> Option<Timestamp> {
+        let promises = self.keep.iter().flat_map(|rule| &rule.not_after).filter_map(|when| match when {
+            When::After(length, of) if *of == event => Some(length.after(at)),
+            When::After(..) | When::On(_) => None,
+        });
+        let promise = promises.max()?;
+        let aim = self.margin.before(promise);
+        Some(aim.plus_ms(promise.0.saturating_sub(aim.0) / 2).max(at))
     }
 
     /// Every ground that the floors of one recording can have, joined where audio and facts have different ones.

@@ -5,6 +5,10 @@ use prost::Message as _;
 
 /// The domain in every [`ErrorInfo`] of ours.
 pub const DOMAIN: &str = "quietus";
+/// Metadata of a refusal as PARKED: names the receipt that what waits will have.
+pub const RECEIPT_ID: &str = "receipt_id";
+/// The same: what will open that receipt, in hexadecimal digits, where the caller did not send it.
+pub const SCOPE_OPENING: &str = "scope_opening";
 const ERROR_INFO_TYPE: &str = "type.googleapis.com/google.rpc.ErrorInfo";
 
 /// `google.rpc.Status`.

@@ -2,10 +2,14 @@
 //!
 //! ```text
 //! DIR/tls/      server.pem server.key ca.pem identities.toml    for the gateway only, mode 0700; and audit.key
-//! DIR/client/   ca.pem ROLE.pem ROLE.key ROLE.token             one identity per role
-//!               profile.toml profile-h3.toml ROLE.toml          how to connect; profile.toml is the developer
+//! DIR/client/   ca.pem WHO.pem WHO.key WHO.token                one identity per role, and the customer
+//!               profile.toml profile-h3.toml WHO.toml           how to connect; profile.toml is the developer
 //!               audit.vkey                                      public key of checkpoints and receipts
 //! ```
+//!
+//! Each role's identity reaches every tenant, which makes the administrator the provider's. The *customer* is an administrator
+//! of one tenant, [`CUSTOMERS_TENANT`], whether it is there yet or not: the one who lets staff listen. There is no subscriber:
+//! their names never lie in an identities file, so that one needs an OpenID Connect issuer.
 //!
 //! The CA's own key signs once and is forgotten: whoever copies DIR cannot make further identities. Both folders are
 //! written beside their places and renamed, `client` last, so that a start that was killed half-way leaves either
@@ -35,9 +39,18 @@ use std::{
 
 /// The group of `quietus dev`.
 pub const GROUP: &str = "uk+eu";
-/// One identity per role, all of them reaching every tenant.
-const ROLES: [&str; 6] = ["developer", "switch", "admin", "staff", "auditor", "operator"];
-const NAME: &str = "dev";
+/// The tenant that the customer is an administrator of.
+pub const CUSTOMERS_TENANT: &str = "acme";
+/// Name of the files, the identity, and its one tenant where it does not reach all. The first is the default.
+const IDENTITIES: [(&str, &str, Option<&str>); 7] = [
+    ("developer", "developer/dev", None),
+    ("switch", "switch/dev", None),
+    ("admin", "admin/dev", None),
+    ("customer", "admin/customer", Some(CUSTOMERS_TENANT)),
+    ("staff", "staff/dev", None),
+    ("auditor", "auditor/dev", None),
+    ("operator", "operator/dev", None),
+];
 
 /// What the gateway needs of them.
 pub struct DevFiles {
@@ -69,22 +82,22 @@ impl DevFiles {
 
     /// Writes the profiles for a port.
     pub fn write_profiles(&self, port: u16) -> anyhow::Result<PathBuf> {
-        let profile = |name: &str, role: &str, transport: &str| {
+        let profile = |name: &str, who: &str, transport: &str| {
             let text = format!(
                 "# Written by `quietus dev`. Paths are relative to this file.\n\
                  endpoint = \"https://localhost:{port}\"\ntransport = \"{transport}\"\nca = \"ca.pem\"\n\
-                 certificate = \"{role}.pem\"\nkey = \"{role}.key\"\n"
+                 certificate = \"{who}.pem\"\nkey = \"{who}.key\"\n"
             );
             let path = self.client.join(name);
             let beside = self.client.join(format!("{name}.new"));
             fs::write(&beside, text)?;
             fs::rename(&beside, &path).map(|()| path)
         };
-        for role in ROLES {
-            profile(&format!("{role}.toml"), role, "h2")?;
+        for (who, ..) in IDENTITIES {
+            profile(&format!("{who}.toml"), who, "h2")?;
         }
-        profile("profile-h3.toml", ROLES[0], "h3")?;
-        Ok(profile("profile.toml", ROLES[0], "h2")?)
+        profile("profile-h3.toml", IDENTITIES[0].0, "h3")?;
+        Ok(profile("profile.toml", IDENTITIES[0].0, "h2")?)
     }
 }
 
@@ -112,15 +125,15 @@ fn make(tls: &Path, client: &Path) -> anyhow::Result<()> {
     sign(server, &issuer, &new_tls, "server")?;
 
     let mut identities = String::from("# Who there is in `quietus dev`; tokens as hashes.\n");
-    for role in ROLES {
-        let mut params = params(ExtendedKeyUsagePurpose::ClientAuth, role);
-        params.subject_alt_names = vec![SanType::URI(format!("quietus://{GROUP}/{role}/{NAME}").try_into()?)];
-        sign(params, &issuer, &new_client, role)?;
+    for (who, name, tenant) in IDENTITIES {
+        let mut params = params(ExtendedKeyUsagePurpose::ClientAuth, who);
+        params.subject_alt_names = vec![SanType::URI(format!("quietus://{GROUP}/{name}").try_into()?)];
+        sign(params, &issuer, &new_client, who)?;
         let token = BASE64URL_NOPAD.encode(&crypto::random::<TOKEN_LEN>());
-        write(&new_client.join(format!("{role}.token")), &token, 0o600)?;
-        let hash = HEXLOWER.encode(&token_hash(&token));
+        write(&new_client.join(format!("{who}.token")), &token, 0o600)?;
+        let (tenant, hash) = (tenant.unwrap_or("*"), HEXLOWER.encode(&token_hash(&token)));
         identities.push_str(&format!(
-            "\n[[identity]]\nname = \"{role}/{NAME}\"\ntenants = [\"*\"]\ntoken_sha256 = \"{hash}\"\n"
+            "\n[[identity]]\nname = \"{name}\"\ntenants = [\"{tenant}\"]\ntoken_sha256 = \"{hash}\"\n"
         ));
     }
     write(&new_tls.join("identities.toml"), &identities, 0o600)?;
@@ -189,17 +202,16 @@ mod tests {
         server_config(&files.tls, &[b"h2"]).expect("usable");
         let known = Identities::new(GROUP.into(), Arc::new(Access::shipped(GROUP)), true);
         known.list(identities::parse(&files.identities).expect("good")).expect("good");
-        for role in ROLES {
+        for (who, name, _) in IDENTITIES {
             let client = dir.path().join("client");
-            let der = CertificateDer::from_pem_file(client.join(format!("{role}.pem"))).expect("pem");
+            let der = CertificateDer::from_pem_file(client.join(format!("{who}.pem"))).expect("pem");
             let certificate = CertificateName::of(Some(&der));
             let by_certificate = known.by_name(known.certified(&certificate).expect("named")).expect("known");
-            let token = fs::read_to_string(client.join(format!("{role}.token"))).expect("token");
+            let token = fs::read_to_string(client.join(format!("{who}.token"))).expect("token");
             let by_token = known.by_token(&token).expect("known");
-            assert_eq!(
-                (by_certificate.name.as_str(), by_token.name),
-                (format!("{role}/dev").as_str(), format!("{role}/dev"))
-            );
+            assert_eq!((by_certificate.name.as_str(), by_token.name.as_str()), (name, name));
+            assert!(by_token.scope.contains(CUSTOMERS_TENANT));
+            assert_eq!(by_token.scope.contains("another"), name != "admin/customer", "{name}");
         }
         let again = DevFiles::prepare(dir.path()).expect("found");
         assert_eq!(again.tls.certificate, files.tls.certificate);
@@ -222,7 +234,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(keys, 1 + ROLES.len());
+        assert_eq!(keys, 1 + IDENTITIES.len());
     }
 
     #[test]

@@ -30,7 +30,10 @@ pub use access::{Access, Action};
 pub use certificate::CertificateName;
 pub use known::{EntriesError, Entry, Identities, TOKEN_LEN, token_hash};
 
-use crate::vault::{Actor, Enrolment, Scope};
+use crate::{
+    domain::time::Timestamp,
+    vault::{Actor, Enrolment, Proof, Scope},
+};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +90,8 @@ pub struct Identity {
     pub scope: Scope,
     /// Cancelled when what proved the name is taken back.
     pub alive: CancellationToken,
+    /// When what proved the name ends by itself: a signed token.
+    pub until: Option<Timestamp>,
     /// A switch's enrolments, a tenant each.
     pub enrolments: Arc<[Enrolment]>,
     /// Decides.
@@ -112,6 +117,11 @@ impl Identity {
                 Scope::All | Scope::Tenants(_) => None,
             },
         }
+    }
+
+    /// What a ticket of this identity hangs on.
+    pub fn proof(&self) -> Proof {
+        Proof { alive: self.alive.clone(), until: self.until }
     }
 
     /// The one question. `tenant` is the one that the request names, where it names one.
@@ -180,6 +190,7 @@ mod tests {
             besides: None,
             scope,
             alive: CancellationToken::new(),
+            until: None,
             enrolments: Arc::from([]),
             access: Arc::new(Access::shipped("g")),
         }

@@ -402,6 +402,7 @@ fn transition(waits: vault::Transition) -> v1::Transition {
         asked_ms: waits.asked.0,
         approved_by: waits.approved_by.unwrap_or_default(),
         runs_ms: waits.runs.map_or(0, |runs| runs.0),
+        receipt_id: waits.receipt.map_or_else(String::new, |id| id.to_string()),
     }
 }
 

@@ -25,10 +25,12 @@ use super::auth::Denied;
 use crate::{
     domain::reason::Reason,
     proto::rpc::{self, ErrorInfo},
-    vault::Error,
+    vault::{Error, Promised},
 };
 use axum::response::{IntoResponse, Response};
+use data_encoding::HEXLOWER;
 use http::{HeaderValue, StatusCode, header};
+use std::collections::HashMap;
 use tonic::{Code, Status};
 
 /// A refusal on its way out.
@@ -40,12 +42,19 @@ pub struct Problem {
     pub message: String,
     /// Which field of the request, where one is to blame.
     pub field: Option<&'static str>,
+    /// The receipt that what waits will have.
+    pub receipt: Option<Promised>,
 }
 
 impl Problem {
     /// A field of the request is wrong.
     pub fn invalid(field: &'static str, remedy: impl Into<String>) -> Self {
-        Self { reason: Reason::Invalid, message: format!("{field}: {}", remedy.into()), field: Some(field) }
+        Self {
+            reason: Reason::Invalid,
+            message: format!("{field}: {}", remedy.into()),
+            field: Some(field),
+            receipt: None,
+        }
     }
 }
 
@@ -54,6 +63,10 @@ impl From<Error> for Problem {
         let field = match &error {
             Error::Invalid { field, .. } | Error::Mismatch { field, .. } => Some(*field),
             Error::NoRate | Error::OutOfRange { .. } => Some("range"),
+            _ => None,
+        };
+        let receipt = match &error {
+            Error::Parked { receipt, .. } => *receipt,
             _ => None,
         };
         let reason = match &error {
@@ -88,7 +101,7 @@ impl From<Error> for Problem {
             }
             _ => error.to_string(),
         };
-        Self { reason, message, field }
+        Self { reason, message, field, receipt }
     }
 }
 
@@ -100,7 +113,7 @@ impl From<Denied> for Problem {
             Denied::Tenant | Denied::Subscriber => Reason::Unknown,
             Denied::IssuerAway | Denied::SwitchBusy => Reason::TryAgain,
         };
-        Self { reason, message: denied.to_string(), field: None }
+        Self { reason, message: denied.to_string(), field: None, receipt: None }
     }
 }
 
@@ -132,11 +145,13 @@ fn codes(reason: Reason) -> (Code, StatusCode) {
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Self {
         let (code, _) = codes(problem.reason);
-        let info = ErrorInfo {
-            reason: problem.reason.word().into(),
-            domain: rpc::DOMAIN.into(),
-            metadata: problem.field.map(|field| ("field".to_owned(), field.to_owned())).into_iter().collect(),
-        };
+        let mut metadata = HashMap::new();
+        metadata.extend(problem.field.map(|field| ("field".to_owned(), field.to_owned())));
+        if let Some(receipt) = problem.receipt {
+            metadata.insert(rpc::RECEIPT_ID.to_owned(), receipt.id.to_string());
+            metadata.extend(receipt.opening.map(|it| (rpc::SCOPE_OPENING.to_owned(), HEXLOWER.encode(&it))));
+        }
+        let info = ErrorInfo { reason: problem.reason.word().into(), domain: rpc::DOMAIN.into(), metadata };
         let details = rpc::encode(code as i32, &problem.message, &info);
         Status::with_details(code, problem.message, details.into())
     }

@@ -169,6 +169,8 @@ pub struct Transition {
     pub approved_by: Option<String>,
     /// When it runs; none while it is not approved.
     pub runs: Option<Timestamp>,
+    /// Names the receipt that a purge will have.
+    pub receipt: Option<ReceiptId>,
 }
 
 /// What a [`Transition`] does.
@@ -501,6 +503,22 @@ pub struct Status {
     pub transitions: u64,
 }
 
+/// The receipt of an erasure that waits. Until it runs, no receipt has this id.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Promised {
+    /// Its id.
+    pub id: ReceiptId,
+    /// What will open its commitment, where that is not what the caller sent: the gateway drew it, or whoever asked first.
+    pub opening: Option<[u8; 32]>,
+}
+
+/// Without the opening.
+impl std::fmt::Debug for Promised {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Promised({})", self.id)
+    }
+}
+
 /// A date as a sentence ends with it.
 struct Until(Option<Timestamp>);
 
@@ -593,6 +611,8 @@ pub enum Error {
         by: String,
         /// When the waiting ends, where that is known.
         until: Option<Timestamp>,
+        /// The receipt that it will have; none where what waits erases nothing itself.
+        receipt: Option<Promised>,
     },
     /// A statutory minimum refuses the erasure.
     #[error("refused by a floor{}: {ground}", Until(Some(*until)))]

@@ -1,8 +1,9 @@
 //! What is known about recordings: one, or a page of many. Reads `facts` secrets and never an `audio` secret.
 //!
 //! The provider's people may see facts without the customer's permission, but not unseen: staff say for which ticket of the
-//! support system they look, and each look is in the log before anything is shown. There is no other way to facts than the
-//! two functions here.
+//! support system they look, and each look is in the log before anything is shown. The provider's are staff, whatever
+//! their scope, and everybody who reaches every tenant. There is no other way to facts than the two functions here; what a
+//! recording's explanation ([`super::explain`]) and a subscriber's state ([`super::states`]) tell is logged alike.
 
 use super::{
     Actor, ActorRole, Error, Facts, Inner, Kind, Recording, Scope, State, StatedFacts, Vault,
@@ -47,21 +48,16 @@ impl Vault {
     /// `Unknown`, `Invalid` token; `Invalid` where staff name no ticket.
     pub async fn recordings(&self, actor: &Actor, page: Page) -> Result<(Vec<Recording>, String), Error> {
         let handle = self.0.find_in(&actor.scope, &page.tenant)?;
-        let subscriber = match &page.subscriber {
+        let found = page.subscriber.as_deref().and_then(|name| {
+            self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name))
+        });
+        // Also where there is none of this name: that is told too.
+        let about = found.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found));
+        self.0.looks(actor, about, &page.ticket).await?;
+        let subscriber = match page.subscriber {
             None => None,
-            Some(name) => {
-                let found =
-                    self.0.keys.find_subscriber(handle, name).filter(|_| actor.scope.reaches(&page.tenant, name));
-                Some(found.ok_or(Error::Unknown { what: "subscriber" })?)
-            }
+            Some(_) => Some(found.ok_or(Error::Unknown { what: "subscriber" })?),
         };
-        self.0
-            .looks(
-                actor,
-                subscriber.map_or(About::Tenant(handle), |found| About::Subscriber(handle, found)),
-                &page.ticket,
-            )
-            .await?;
         let inner = self.0.clone();
         let reading = tokio::task::spawn_blocking(move || inner.page(handle, subscriber, &page));
         reading.await.map_err(|failed| Error::Internal(failed.to_string()))?
@@ -97,12 +93,12 @@ fn read_token(tenant: &Secret, token: &str) -> Result<Option<(SubscriberHandle, 
 
 impl Inner {
     /// Wants a ticket from staff, and writes that somebody of the provider looks.
-    async fn looks(&self, actor: &Actor, about: About, ticket: &str) -> Result<(), Error> {
+    pub(crate) async fn looks(&self, actor: &Actor, about: About, ticket: &str) -> Result<(), Error> {
         let staff = actor.role == ActorRole::Staff;
         if staff || !ticket.is_empty() {
             permission::check_text("ticket", ticket, MAX_TICKET)?;
         }
-        if !(staff || (actor.role == ActorRole::Admin && matches!(actor.scope, Scope::All))) {
+        if !(staff || matches!(actor.scope, Scope::All)) {
             return Ok(());
         }
         let detail = Detail { notes: vec![("ticket", ticket.to_owned())], ..Detail::default() };

@@ -25,9 +25,10 @@
 //! entries that the pass over its tenant has not reached yet: the floor is worked out anew there, and never lowered.
 //!
 //! # What it costs
-//! A recording: its entry, two small rows, and its facts where a hold on a number stands in its tenant. A subscriber or
-//! tenant: nothing per recording, unless the tenant has floors, restrictions, or holds that only an entry can answer; then
-//! all entries below are read (and none is written). So the erasure itself costs the same however much lies below (I6).
+//! A recording: its entry and that of the call it was made from, two small rows, and the facts of both where a hold on a number
+//! stands in its tenant. A subscriber or tenant: nothing per recording, unless the tenant has floors, restrictions, or holds
+//! that only an entry can answer; then all entries below are read (and none is written). So the erasure itself costs the same
+//! however much lies below (I6).
 //!
 //! # Facts that are gone
 //! A hold on a number is matched against facts. Where the facts have been erased nobody can tell any more whose call it
@@ -135,7 +136,7 @@ impl Blocked {
         match self {
             Blocked::Restricted => Error::Restricted,
             Blocked::Floor { until, ground } => Error::Floor { until, ground },
-            Blocked::Hold(hold) => Error::Parked { by: format!("hold {}", hold.id), until: None },
+            Blocked::Hold(hold) => Error::Parked { by: format!("hold {}", hold.id), until: None, receipt: None },
         }
     }
 }
@@ -522,27 +523,21 @@ impl Look<'_> {
             let ground = self.settings.ground_text(keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
         }
-        let mut facts = None;
+        if self.holds.is_empty() {
+            return Ok(found);
+        }
+        // Whatever holds a call holds what was made from it.
+        let mut calls = vec![Call::new(at, entry.clone())];
+        if let Some(recording) = entry.parent {
+            let parent = RecordingPath { recording, ..at };
+            calls.extend(self.inner.keys.entry(parent)?.map(|entry| Call::new(parent, entry)));
+        }
         for hold in &self.holds {
-            let stands = match &hold.held {
-                Held::Tenant => true,
-                Held::Subscriber(held) => *held == at.subscriber || entry.parties.contains(held),
-                Held::Recording(held) => {
-                    *held == at || (held.subscriber == at.subscriber && entry.parent == Some(held.recording))
+            for call in &mut calls {
+                if call.held_by(self.inner, &hold.held)? {
+                    found.push(Blocked::Hold(hold.clone()));
+                    break;
                 }
-                Held::Number { number, from, to } => {
-                    // A call that was over before the range began within it.
-                    let over = entry.keeping.ended != Minute::NONE && entry.keeping.ended.start() < *from;
-                    let facts = match &facts {
-                        Some(facts) => facts,
-                        None if over => continue,
-                        None => facts.insert(self.inner.told(at)?),
-                    };
-                    facts.as_ref().is_some_and(|facts| facts.matches(number, *from, *to))
-                }
-            };
-            if stands {
-                found.push(Blocked::Hold(hold.clone()));
             }
         }
         Ok(found)
@@ -571,6 +566,40 @@ impl Look<'_> {
         let restricted = self.inner.subscriber_state(self.tenant, subscriber)?.is_some_and(|state| state.restricted);
         self.subscribers.insert(subscriber, restricted);
         Ok(restricted)
+    }
+}
+
+/// A recording as holds are asked about it; its facts are read at most once.
+struct Call {
+    at: RecordingPath,
+    entry: RecordingEntry,
+    /// None: not read. Some(None): gone.
+    told: Option<Option<Told>>,
+}
+
+impl Call {
+    fn new(at: RecordingPath, entry: RecordingEntry) -> Self {
+        Self { at, entry, told: None }
+    }
+
+    fn held_by(&mut self, inner: &Inner, held: &Held) -> Result<bool, Error> {
+        Ok(match held {
+            Held::Tenant => true,
+            Held::Subscriber(held) => *held == self.at.subscriber || self.entry.parties.contains(held),
+            Held::Recording(held) => *held == self.at,
+            Held::Number { number, from, to } => {
+                // A call that was over before the range began.
+                let ended = self.entry.keeping.ended;
+                if ended != Minute::NONE && ended.start() < *from {
+                    return Ok(false);
+                }
+                let told = match &self.told {
+                    Some(told) => told,
+                    None => self.told.insert(inner.told(self.at)?),
+                };
+                told.as_ref().is_some_and(|told| told.matches(number, *from, *to))
+            }
+        })
     }
 }
 

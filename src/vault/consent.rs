@@ -35,6 +35,7 @@ use super::{
     clearance::{Blocked, Tally, Wanted},
     erasure::{Batch, Order},
     sessions::{Cut, Role},
+    states::shown,
 };
 use crate::{
     domain::{
@@ -43,6 +44,7 @@ use crate::{
         id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Keeping, Parts, RecordingEntry, RecordingPath},
+    proto::stored,
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -80,7 +82,7 @@ impl Vault {
         // The runner would take the work away in the midst, and the answer would say less than was done. Where it has much
         // to do, stopping does not wait for it.
         let early = tokio::time::timeout(PATIENCE, inner.expiry.pause()).await.ok();
-        {
+        let state = {
             let _alone = inner.gate.write().await;
             let now = inner.clock.now();
             let entry = inner.audit(actor, consent(Action::ConsentWithdraw, handle, subscriber)).await?;
@@ -92,8 +94,8 @@ impl Vault {
                     state.consent_withdrawn_ms = now.0;
                     Ok(entry.into_iter().chain([inner.rules_changed(handle)?]).collect())
                 })
-                .await?;
-        }
+                .await?
+        };
         let stopped = inner.stop_without_consent(handle, subscriber).await?;
         let _runner = match early {
             Some(paused) => paused,
@@ -112,7 +114,7 @@ impl Vault {
             left.holds.clear();
         }
         inner.due_wake.notify_one();
-        Ok(Withdrawal { subscriber: self.subscriber(actor, tenant, name)?, stopped, erased, receipts, left })
+        Ok(Withdrawal { subscriber: shown(tenant, name, &state), stopped, erased, receipts, left })
     }
 
     /// Consent was given again: recordings on that basis are taken from now on. Idempotent.
@@ -126,18 +128,17 @@ impl Vault {
         let _runner = inner.expiry.pause().await;
         let _alone = inner.gate.write().await;
         // What the withdrawal was about stays withdrawn, also where a stop came before it was marked.
-        let before = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
-        if before.consent_withdrawn_ms != 0 {
+        let mut state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
+        if state.consent_withdrawn_ms != 0 {
             inner.mark_withdrawn(handle, subscriber).await?;
             let entry = inner.audit(actor, consent(Action::ConsentGive, handle, subscriber)).await?;
-            inner
-                .change_subscriber_state(handle, subscriber, |state| {
-                    state.consent_withdrawn_ms = 0;
-                    Ok(entry)
-                })
-                .await?;
+            let given = |state: &mut stored::SubscriberState| {
+                state.consent_withdrawn_ms = 0;
+                Ok(entry)
+            };
+            state = inner.change_subscriber_state(handle, subscriber, given).await?;
         }
-        self.subscriber(actor, tenant, name)
+        Ok(shown(tenant, name, &state))
     }
 }
 
@@ -260,7 +261,7 @@ impl Inner {
     ) -> Result<Option<(u64, ReceiptId)>, Error> {
         let wanted = batch.iter().map(|at| Wanted::Recording(*at, Parts::BOTH)).collect();
         let cleared = self.clear(wanted).await?;
-        let order = Order { actor: actor.clone(), opening: None };
+        let order = Order::new(actor.clone(), None);
         for (wanted, stands) in cleared.blocked {
             if let Blocked::Hold(hold) = stands {
                 self.park(&cleared.standing, &hold, wanted, &order, Vec::new()).await?;

@@ -33,13 +33,22 @@ use std::{
     sync::Arc,
 };
 
-/// Who wants an erasure, and what opens the commitment of its receipt.
+/// Who wants an erasure, and what is settled of its receipt.
 #[derive(Clone)]
 pub(crate) struct Order {
     /// Who.
     pub actor: Actor,
-    /// Drawn by whoever asked; none: the gateway draws it.
-    pub opening: Option<[u8; 32]>,
+    /// What opens the commitment, drawn by whoever asked; none: the gateway draws it.
+    pub opening: Option<Opening>,
+    /// The receipt's id, where it was told before the erasure runs.
+    pub receipt: Option<ReceiptId>,
+}
+
+impl Order {
+    /// Of something that was not promised a receipt.
+    pub fn new(actor: Actor, opening: Option<Opening>) -> Self {
+        Self { actor, opening, receipt: None }
+    }
 }
 
 /// Why several recordings go in one command.
@@ -86,7 +95,7 @@ impl Vault {
     pub async fn erase(&self, actor: &Actor, target: Target, opening: Option<[u8; 32]>) -> Result<Erasure, Error> {
         let inner = &self.0;
         inner.running()?;
-        let order = Order { actor: actor.clone(), opening };
+        let order = Order::new(actor.clone(), opening);
         let (wanted, and) = match target {
             Target::Tenant { tenant } => return self.purge_tenant(&order, &tenant).await,
             Target::Recording(id, part) => {
@@ -116,8 +125,8 @@ impl Vault {
                     }
                     _ => Vec::new(),
                 };
-                inner.park(&standing, &hold, wanted, &order, and).await?;
-                Err(Blocked::Hold(hold).into_error())
+                let (hold, promised) = inner.park(&standing, &hold, wanted, &order, and).await?;
+                Err(Error::Parked { by: format!("hold {hold}"), until: None, receipt: Some(promised) })
             }
             Forgot::Blocked(stands, _) => {
                 let reason = if stands.is_floor() { "floor" } else { "restriction" };
@@ -170,7 +179,7 @@ impl Inner {
         reach: Reach,
         and: Vec<Change>,
     ) -> Result<Erasure, Error> {
-        let receipt = self.receipt_for(reach.wanted, order.opening)?;
+        let receipt = self.receipt_for(reach.wanted, order)?;
         // An erasure is about what lies above it and lives on.
         let (action, about) = match reach.wanted {
             Wanted::Recording(at, _) => (Action::EraseDone, About::Subscriber(at.tenant, at.subscriber)),
@@ -281,7 +290,7 @@ impl Inner {
     }
 
     /// The receipt of one thing.
-    pub(super) fn receipt_for(&self, wanted: Wanted, opening: Option<Opening>) -> Result<Pending, Error> {
+    fn receipt_for(&self, wanted: Wanted, order: &Order) -> Result<Pending, Error> {
         let tenant = wanted.tenant();
         let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
         let (about, parts, scope) = match wanted {
@@ -298,10 +307,10 @@ impl Inner {
                 (receipt::About::Tenant, receipt::Parts::Everything, receipt::tenant_scope(&tenant_name()?))
             }
         };
-        let opening = opening.unwrap_or_else(random);
+        let opening = order.opening.unwrap_or_else(random);
         let scopes = vec![receipt::commitment(&opening, &scope)];
-        let (id, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
-        Ok(Pending { id, scope, opening, row })
+        let (drawn, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
+        Ok(Pending { id: order.receipt.unwrap_or(drawn), scope, opening, row })
     }
 
     /// The receipt of a batch: a commitment for each recording, under an opening for each tenant.

@@ -1,10 +1,12 @@
-//! Why something goes when it goes, and what a policy would do: for people who ask. Nothing here changes anything.
+//! Why something goes when it goes, and what a policy would do: for people who ask. Nothing here changes anything. That a
+//! recording is there and when it ended shows in its explanation, so who asks for one looks at facts ([`super::catalogue`]).
 //!
 //! An explanation is of the verdict by the rules and states of now, with what an entry says beyond it (an older floor) and
 //! what stands in the way. A dry run reads every entry of its tenant, a page at a time.
 
 use super::{
     Actor, Error, Inner, PolicySource, Vault,
+    audit::About,
     retention::{Kept, Rules},
 };
 use crate::{
@@ -75,13 +77,14 @@ pub struct DryRunRow {
 }
 
 impl Vault {
-    /// When and why the parts of a recording go.
+    /// When and why the parts of a recording go. `ticket`: see [`super::catalogue`].
     ///
     /// # Errors
-    /// `Unknown`, `Erased`.
-    pub fn explain(&self, actor: &Actor, id: RecordingId) -> Result<Explanation, Error> {
+    /// `Unknown`, `Erased`; `Invalid` where staff name no ticket.
+    pub async fn explain(&self, actor: &Actor, id: RecordingId, ticket: &str) -> Result<Explanation, Error> {
         let inner = &self.0;
         let at = inner.locate(&actor.scope, id)?.path;
+        inner.looks(actor, About::Facts(at), ticket).await?;
         let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;
         let rules = inner.rules(at.tenant)?;
         let kept = Kept::of(&entry, inner.life(at.tenant, at.subscriber)?, inner.clock.now())?;

@@ -372,8 +372,9 @@ impl Vault {
         inner.keys.commit(Mutation::new(changes)).await?;
         let hold = inner.holds.put(hold);
         drop(alone);
-        let ran = inner.finish_lifted(&hold).await?;
-        inner.go_on_with(hold.tenant).await?;
+        let mut ran = inner.finish_lifted(&hold).await?;
+        // A purge that the hold kept.
+        ran.receipts.extend(inner.go_on_with(hold.tenant).await?);
         Ok(ran)
     }
 }

@@ -1,4 +1,5 @@
-//! Daily work: days close, client ids and inboxes are forgotten, permissions run out, evidence expires.
+//! Daily work: days close, client ids and inboxes are forgotten, permissions run out, evidence expires, and what is left of
+//! accounts that have ended goes ([`super::ended`]). Every minute: what was only counted of refused playbacks is logged.
 //!
 //! Counters of an open day lie under a key of that day, because their successive versions would tell when each recording
 //! came and how long it was. Closing the day writes the sums under the tenant's secret and erases the day's key in one
@@ -36,9 +37,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
             tracing::warn!(%error, "the daily work waits");
         }
         tokio::select! {
-            () = inner.stopping.cancelled() => return,
+            () = inner.stopping.cancelled() => break,
             () = tokio::time::sleep(INTERVAL) => {}
         }
+    }
+    // Nobody is refused any more once the vault stops.
+    if let Err(error) = inner.write_refusals(None).await {
+        tracing::warn!(%error, "how often somebody was refused in the last minute is not in the log");
     }
 }
 
@@ -46,8 +51,10 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
     inner.run_all_lifted().await?;
     inner.go_on_with_all().await?;
+    inner.forget_the_ended().await;
     inner.drop_old_cells().await?;
     inner.keep_permissions().await?;
+    inner.write_refusals(Some(inner.clock.now())).await?;
     let tenants = inner.keys.tenants();
     let over_in = |tenant, today| -> Result<Vec<Period>, Error> {
         let periods = inner.keys.periods(tenant).into_iter();

@@ -223,6 +223,16 @@ impl Inner {
         periods
     }
 
+    /// Whether nothing is in it.
+    pub(crate) fn inbox_is_empty(&self, tenant: TenantHandle) -> Result<bool, Error> {
+        for period in self.inbox_periods(tenant) {
+            if !self.keys.values(period.row, Kind::InboxItem)?.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The items of a period.
     pub(super) fn inbox_of(&self, tenant: TenantHandle, period: &Period) -> Result<Vec<Kept>, Error> {
         let Some(holder) = self.keys.period(tenant, period.handle)? else { return Ok(Vec::new()) };

@@ -11,7 +11,9 @@
 //! # Who parks
 //! - An *erasure* that somebody asked for. It is parked under the same lock under which it was found to be held, so that
 //!   the hold cannot be lifted in between and leave it behind. Whoever asked is told so, and it runs by itself through the
-//!   same path as any other, with a receipt.
+//!   same path as any other, with the receipt whose id was told when it was parked. The row keeps that id, and what will
+//!   open the receipt, until then. What the gateway drew is told with the id, and goes into the tenant's inbox in the
+//!   command that erases. Whoever asks for the same again is told the same id: it never waits twice.
 //! - An *expiry*. The due minute leaves the entry, so that the runner does not meet it again at every look, and waits here;
 //!   the lift puts it back, and the runner decides anew.
 //! - A purge or close of a tenant waits in its own row ([`super::transition`]).
@@ -19,11 +21,12 @@
 //! A floor or a restriction that came meanwhile makes a parked erasure wait on, under its lifted hold.
 
 use super::{
-    Actor, ActorRole, Error, Inner, Part, Scope, Vault,
+    Actor, ActorRole, Error, Inner, Part, Promised, Scope, Vault,
     audit::{About, Event},
     clearance::{Blocked, Settled, Standing, Wanted},
     erasure::{Forgot, Order},
     holds::Placed,
+    receipt::{MAX_LIST, Promise},
     values,
 };
 use crate::{
@@ -34,7 +37,7 @@ use crate::{
     },
     domain::{
         audit::{Action, Outcome},
-        id::{HoldId, RecordingHandle, RecordingId, SubscriberHandle},
+        id::{HoldId, ReceiptId, RecordingHandle, RecordingId, SubscriberHandle},
         time::{Minute, Timestamp},
     },
     keys::{Change, Keeping, Mutation, Owner, Parts, RecordingPath, ValueName},
@@ -46,7 +49,7 @@ use std::sync::Arc;
 const TOGETHER: usize = 32;
 
 /// What came of what waited.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Ran {
     /// Erasures that were done.
     pub erased: u64,
@@ -56,6 +59,19 @@ pub struct Ran {
     pub moved: u64,
     /// What a floor or a restriction keeps.
     pub left: u64,
+    /// The receipts of what was erased: at most [`MAX_LIST`], the others are in the tenant's list.
+    pub receipts: Vec<ReceiptId>,
+}
+
+impl Ran {
+    fn add(&mut self, other: Self) {
+        self.erased += other.erased;
+        self.expiries += other.expiries;
+        self.moved += other.moved;
+        self.left += other.left;
+        self.receipts.extend(other.receipts);
+        self.receipts.truncate(MAX_LIST);
+    }
 }
 
 /// Something that waits, as it is shown.
@@ -76,6 +92,8 @@ pub struct Waiting {
     pub asked_by: String,
     /// When it was parked.
     pub asked: Timestamp,
+    /// Names the receipt that the erasure will have.
+    pub receipt: Option<ReceiptId>,
 }
 
 impl Vault {
@@ -111,6 +129,7 @@ impl Vault {
                     expiry: row.audio_due != 0 || row.facts_due != 0,
                     asked_by: row.asked_by,
                     asked: Timestamp(row.asked_ms),
+                    receipt: ReceiptId::from_slice(&row.receipt),
                 });
             }
         }
@@ -131,6 +150,12 @@ fn number(parts: Parts) -> u32 {
     u32::from(parts.audio) + 2 * u32::from(parts.facts)
 }
 
+/// The receipt that a row promises.
+fn promised(row: &stored::Parked) -> Result<Promise, Error> {
+    Promise::read(&row.receipt, &row.opening, row.opening_drawn)
+        .ok_or_else(|| Error::Corrupt("a parked erasure's row".to_owned()))
+}
+
 /// What a row waits for.
 fn place(hold: &Placed, row: &stored::Parked) -> Result<Wanted, Error> {
     let corrupt = || Error::Corrupt("a parked erasure's row".to_owned());
@@ -144,7 +169,7 @@ fn place(hold: &Placed, row: &stored::Parked) -> Result<Wanted, Error> {
 }
 
 impl Inner {
-    /// Parks an erasure that somebody asked for.
+    /// Parks an erasure that somebody asked for. Gives the hold that it waits for, and its receipt.
     pub(crate) async fn park(
         &self,
         _standing: &Standing,
@@ -152,12 +177,13 @@ impl Inner {
         wanted: Wanted,
         order: &Order,
         and: Vec<Change>,
-    ) -> Result<(), Error> {
+    ) -> Result<(HoldId, Promised), Error> {
         let (subscriber, recording, parts) = match wanted {
             Wanted::Recording(at, parts) => (at.subscriber, Some(at.recording), number(parts)),
             Wanted::Subscriber(_, subscriber) => (subscriber, None, 3),
             Wanted::Tenant(_) => return Err(Error::Internal("a tenant's purge waits in a row of its own".to_owned())),
         };
+        let promise = Promise::new(order.opening);
         let row = stored::Parked {
             subscriber: subscriber.0.to_vec(),
             recording: recording.map_or_else(Vec::new, |recording| recording.0.to_vec()),
@@ -167,13 +193,32 @@ impl Inner {
             asked_by: order.actor.name.clone(),
             asked_for: order.actor.on_behalf_of.clone().unwrap_or_default(),
             asked_ms: self.clock.now().0,
-            opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
+            opening: promise.opening.to_vec(),
+            opening_drawn: promise.drawn,
+            receipt: promise.id.0.to_vec(),
         };
         let mut changes = and;
-        changes.push(self.parked_row(hold, row)?);
+        let waiting = self.waits_already(wanted, &row)?;
+        let hold = waiting.as_deref().unwrap_or(hold);
+        let (change, row) = self.parked_row(hold, row)?;
+        changes.push(change);
         changes.extend(self.audit_parked(&order.actor, wanted, hold).await?);
         self.keys.commit(Mutation::new(changes)).await?;
-        Ok(())
+        Ok((hold.id, promised(&row)?.told(order.opening)))
+    }
+
+    /// The hold under which an erasure of the same waits already: another one stands in its way too, and is met first now.
+    fn waits_already(&self, wanted: Wanted, row: &stored::Parked) -> Result<Option<Arc<Placed>>, Error> {
+        for hold in self.holds.standing(wanted.tenant()) {
+            let secret = self.hold_secret(&hold)?;
+            let name = parked_name(&hold, &secret, &row.subscriber, &row.recording);
+            let Some(bytes) = self.keys.value(&name)? else { continue };
+            let waits: stored::Parked = values::open(&bytes, &secret, &name)?;
+            if waits.parts != 0 {
+                return Ok(Some(hold));
+            }
+        }
+        Ok(None)
     }
 
     /// Parks the expiry of parts of a recording: their due minutes wait with it, and leave the entry in the same command.
@@ -196,12 +241,10 @@ impl Inner {
             parts: 0,
             audio_due: take(parts.audio, &mut keeping.audio_due),
             facts_due: take(parts.facts, &mut keeping.facts_due),
-            asked_by: String::new(),
-            asked_for: String::new(),
             asked_ms: self.clock.now().0,
-            opening: Vec::new(),
+            ..stored::Parked::default()
         };
-        let mut changes = vec![self.parked_row(hold, row)?, Change::SetKeeping { at, keeping }];
+        let mut changes = vec![self.parked_row(hold, row)?.0, Change::SetKeeping { at, keeping }];
         changes.extend(self.audit_parked(&Actor::gateway(), Wanted::Recording(at, parts), hold).await?);
         self.keys.commit(Mutation::new(changes)).await?;
         Ok(())
@@ -223,8 +266,8 @@ impl Inner {
         }
     }
 
-    /// The row under a hold, joined with what waits there for the same thing.
-    fn parked_row(&self, hold: &Placed, mut row: stored::Parked) -> Result<Change, Error> {
+    /// The row under a hold, joined with what waits there for the same thing; and what it holds then.
+    fn parked_row(&self, hold: &Placed, mut row: stored::Parked) -> Result<(Change, stored::Parked), Error> {
         let secret = self.hold_secret(hold)?;
         let name = parked_name(hold, &secret, &row.subscriber, &row.recording);
         if let Some(bytes) = self.keys.value(&name)? {
@@ -232,16 +275,18 @@ impl Inner {
             row.parts |= before.parts;
             row.audio_due = if row.audio_due == 0 { before.audio_due } else { row.audio_due };
             row.facts_due = if row.facts_due == 0 { before.facts_due } else { row.facts_due };
-            // The first who asked stays: the erasure is theirs, and so is what opens its receipt.
+            // The first who asked stays: the erasure is theirs, and so are its receipt and what opens it.
             if before.parts != 0 {
                 row.asked_by = before.asked_by;
                 row.asked_for = before.asked_for;
                 row.asked_ms = before.asked_ms;
                 row.opening = before.opening;
+                row.opening_drawn = before.opening_drawn;
+                row.receipt = before.receipt;
             }
         }
         let envelope = values::seal(&row, &secret, &name);
-        Ok(Change::PutValue { owner: Owner::Period(hold.tenant, hold.period), name, envelope })
+        Ok((Change::PutValue { owner: Owner::Period(hold.tenant, hold.period), name, envelope }, row))
     }
 
     fn parked_under(&self, hold: &Placed) -> Result<Vec<(Vec<u8>, stored::Parked)>, Error> {
@@ -273,15 +318,11 @@ impl Inner {
                 running.spawn(async move { inner.run_one(wanted, row, name).await });
             }
             while let Some(done) = running.join_next().await {
-                let done = match done.map_err(|failed| Error::Internal(failed.to_string()))? {
+                ran.add(match done.map_err(|failed| Error::Internal(failed.to_string()))? {
                     // It went in another way since its row was read; the next look drops the row.
                     Err(Error::Erased) => Ran { left: 1, ..Ran::default() },
                     done => done?,
-                };
-                ran.erased += done.erased;
-                ran.expiries += done.expiries;
-                ran.moved += done.moved;
-                ran.left += done.left;
+                });
             }
         }
     }
@@ -304,6 +345,7 @@ impl Inner {
             self.keys.commit(Mutation::new(vec![drop_row()])).await?;
             return Ok(Ran { expiries: 1, ..Ran::default() });
         }
+        let promised = promised(&row)?;
         let order = Order {
             actor: Actor {
                 name: row.asked_by.clone(),
@@ -312,12 +354,17 @@ impl Inner {
                 scope: Scope::All,
                 subscriber: None,
             },
-            opening: row.opening.as_slice().try_into().ok(),
+            opening: Some(promised.opening),
+            receipt: Some(promised.id),
         };
-        match self.forget(&order, wanted, vec![drop_row()]).await? {
-            Forgot::Done(_) => Ok(Ran { erased: 1, ..Ran::default() }),
+        let mut and = vec![drop_row()];
+        if promised.drawn {
+            and.extend(self.inbox_put(wanted.tenant(), promised.id, promised.opening).await?);
+        }
+        match self.forget(&order, wanted, and).await? {
+            Forgot::Done(erasure) => Ok(Ran { erased: 1, receipts: vec![erasure.receipt], ..Ran::default() }),
             Forgot::Blocked(Blocked::Hold(other), standing) => {
-                let changes = vec![self.parked_row(&other, row)?, drop_row()];
+                let changes = vec![self.parked_row(&other, row)?.0, drop_row()];
                 self.keys.commit(Mutation::new(changes)).await?;
                 drop(standing);
                 Ok(Ran { moved: 1, ..Ran::default() })

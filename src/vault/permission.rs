@@ -16,8 +16,9 @@
 //! # Who decides
 //!
 //! The customer's authorised user: an administrator *whose scope names the tenant*. One who reaches every tenant is the
-//! provider's administration; were it enough, the provider could let itself in. Whoever asked cannot decide, neither in person
-//! nor through somebody who acts for them. No setting changes this.
+//! provider's administration; were it enough, the provider could let itself in. Where the tenant's policy says so, a subscriber
+//! decides too about what is their own, and about nothing wider. Whoever asked cannot decide, neither in person nor through
+//! somebody who acts for them. No setting changes this.
 //!
 //! # Revoking against playing
 //!
@@ -375,10 +376,23 @@ impl Inner {
         match (actor.role, &actor.scope) {
             (ActorRole::Developer, _) => Ok(()),
             (ActorRole::Admin, Scope::Tenants(names)) if names.contains(&tenant) => Ok(()),
+            (ActorRole::Subscriber, Scope::Own { .. }) => self.subscriber_may_decide(actor, at, &tenant),
             _ => Err(missing(
                 "an administrator of the tenant itself; one who reaches every tenant speaks for the provider",
             )),
         }
+    }
+
+    fn subscriber_may_decide(&self, actor: &Actor, at: At, tenant: &str) -> Result<(), Error> {
+        let own = match at {
+            At::Tenant(_) => false,
+            At::Subscriber(handle, subscriber) => self.reaches(&actor.scope, handle, tenant, subscriber),
+            At::Recording(path) => self.reaches(&actor.scope, path.tenant, tenant, path.subscriber),
+        };
+        if own && self.policy(at.tenant())?.subscribers_decide() {
+            return Ok(());
+        }
+        Err(missing("an administrator of the tenant, or a policy that lets subscribers decide (`subscribers_decide`)"))
     }
 
     /// What a name or id leads to, within what the caller may reach.

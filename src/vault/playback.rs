@@ -5,8 +5,9 @@
 //! fetches one chunk ahead of the listener; it holds the secret and the session's guard, and ends when either side goes.
 //!
 //! There is one way in, [`Inner::begin`], for gRPC, HTTP and tickets alike; it takes what the gate gave, and nobody else makes
-//! one. A playback ends by itself when its grant or its ticket does: the clock is looked at several times a second, so that a
-//! clock that jumps ends it too. What waits in the queue then is thrown away, as for a session that is cut.
+//! one. Whom the gate turns away is logged as well ([`super::refused`]). A playback ends by itself when its grant or its ticket
+//! does: the clock is looked at several times a second, so that a clock that jumps ends it too. What waits in the queue then
+//! is thrown away, as for a session that is cut.
 
 use super::{
     Actor, Error, Inner, PlayInfo, PlayRange, Vault,
@@ -14,7 +15,7 @@ use super::{
     audit::{About, Detail, Event},
     permission::{Grant, Pace, missing},
     sessions::Guard,
-    ticket::SLOW_BYTES_PER_SECOND,
+    ticket::{Proof, SLOW_BYTES_PER_SECOND},
     values,
 };
 use crate::{
@@ -23,7 +24,6 @@ use crate::{
         audit::{Action, Outcome},
         id::{PermissionId, RecordingId, RowId},
         media::{self, Layout},
-        time::Timestamp,
     },
     keys::RecordingPath,
     proto::stored,
@@ -87,6 +87,14 @@ pub struct Hearing {
     pub download: bool,
 }
 
+impl Hearing {
+    /// As the log has it.
+    pub(crate) fn notes(self) -> Vec<(&'static str, String)> {
+        let purpose = if self.download { "download" } else { "listening" };
+        vec![("transport", self.transport.to_owned()), ("for", purpose.to_owned())]
+    }
+}
+
 impl Vault {
     /// Plays a recording, or a range of it, to whoever may hear it. `actor` goes into the log.
     ///
@@ -99,30 +107,40 @@ impl Vault {
         range: PlayRange,
         hearing: Hearing,
     ) -> Result<Playback, Error> {
-        self.0.begin(actor, id, range, hearing, None).await
+        // The transport ends the answers of somebody whose name was taken back.
+        self.0.begin(actor, id, range, hearing, Proof::default()).await
     }
 }
 
 impl Inner {
-    /// The way to audio. `until` is the end of the ticket, where there is one.
+    /// The way to audio. It is open while the proof stands.
     pub(crate) async fn begin(
         self: &Arc<Self>,
         actor: &Actor,
         id: RecordingId,
         range: PlayRange,
         hearing: Hearing,
-        until: Option<Timestamp>,
+        proof: Proof,
     ) -> Result<Playback, Error> {
         self.running()?;
         let path = self.locate(&actor.scope, id)?.path;
         let slot = self.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let guard = self.sessions.enter_playback(path);
-        let grant = self.admit(actor, &guard)?;
-        if hearing.download && !grant.download() {
-            return Err(missing("a permission to download; the one there is lets you listen"));
-        }
-        let until = [grant.until(), until].into_iter().flatten().min();
-        self.stream(actor, Admitted { grant, guard, slot, until }, range, hearing).await
+        let admitted = self.admit(actor, &guard).and_then(|grant| match hearing.download && !grant.download() {
+            true => Err(missing("a permission to download; the one there is lets you listen")),
+            false => Ok(grant),
+        });
+        let grant = match admitted {
+            Ok(grant) => grant,
+            Err(error) => {
+                // Nobody listens: an erasure need not wait for what is written now.
+                drop(guard);
+                return Err(self.refused(actor, path, Action::Play, Some(hearing), error).await);
+            }
+        };
+        let until = [grant.until(), proof.until].into_iter().flatten().min();
+        let proof = Proof { until, ..proof };
+        self.stream(actor, Admitted { grant, guard, slot, proof }, range, hearing).await
     }
 
     /// Opens the recording, logs, and streams. Takes what only the gate gives.
@@ -133,7 +151,7 @@ impl Inner {
         range: PlayRange,
         hearing: Hearing,
     ) -> Result<Playback, Error> {
-        let Admitted { grant, guard, slot, until } = admitted;
+        let Admitted { grant, guard, slot, proof } = admitted;
         let path = guard.path();
         let leaf = self.keys.audio_leaf(path)?.ok_or(Error::Erased)?;
         let audio = leaf.audio.ok_or(Error::Erased)?;
@@ -172,7 +190,7 @@ impl Inner {
         let queue = chunks.clone();
         let paced = pace.map(|pace| Paced { pace, rate });
         let inner = self.clone();
-        let task = Streaming { inner, row: leaf.row, audio, pieces, plan, until, paced, sender, queue };
+        let task = Streaming { inner, row: leaf.row, audio, pieces, plan, proof, paced, sender, queue };
         self.tasks.spawn(task.run(guard, slot));
         Ok(Playback { info, chunks })
     }
@@ -183,8 +201,8 @@ struct Admitted {
     grant: Grant,
     guard: Guard,
     slot: OwnedSemaphorePermit,
-    /// When the grant or the ticket ends.
-    until: Option<Timestamp>,
+    /// Until the grant or the ticket ends, or the listener's name is taken back.
+    proof: Proof,
 }
 
 /// A complete recording has its last slice and the length that it was finished with: a list that was cut short is told from
@@ -306,14 +324,7 @@ impl Inner {
             about: About::Audio(path),
             grant: grant.map(|grant| grant.0),
             outcome: Outcome::Done,
-            detail: Detail {
-                range: Some(range),
-                notes: vec![
-                    ("transport", hearing.transport.to_owned()),
-                    ("for", if hearing.download { "download" } else { "listening" }.to_owned()),
-                ],
-                ..Detail::default()
-            },
+            detail: Detail { range: Some(range), notes: hearing.notes(), ..Detail::default() },
         };
         self.log_first(actor, event).await
     }
@@ -336,8 +347,7 @@ struct Streaming {
     audio: Secret,
     pieces: Vec<Piece>,
     plan: Plan,
-    /// When the grant or the ticket ends.
-    until: Option<Timestamp>,
+    proof: Proof,
     paced: Option<Paced>,
     sender: mpsc::Sender<Result<Bytes, Error>>,
     queue: Queue,
@@ -348,6 +358,7 @@ impl Streaming {
         let outcome = tokio::select! {
             biased;
             cut = guard.cut() => Err(cut.into()),
+            () = self.proof.alive.cancelled() => Err(missing("an identity; the listener's was taken back")),
             () = self.time_is_up() => Err(run_out()),
             outcome = self.deliver() => outcome,
         };
@@ -367,7 +378,7 @@ impl Streaming {
     }
 
     fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| self.inner.clock.now() >= until)
+        self.proof.until.is_some_and(|until| self.inner.clock.now() >= until)
     }
 
     /// Resolves at the end of the grant or ticket, for a listener who takes nothing for a while.

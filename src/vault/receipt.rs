@@ -16,8 +16,13 @@
 //!
 //! What a row holds is fit for publication: a commitment, which only its opening ties to a name, times, generations. The
 //! gateway keeps no opening.
+//!
+//! # What waits
+//! An erasure that is parked, or a purge that waits, has its receipt's id from the moment it is asked for ([`Promise`]): else
+//! nobody who asked could find the receipt of what runs by itself days later. Id and opening lie, sealed, in the row of what
+//! waits, under a secret that goes with it, and no row of a receipt is there before the erasure is.
 
-use super::{Error, Inner, Scope, Vault, audit, inbox::Content};
+use super::{Error, Inner, Promised, Scope, Vault, audit, inbox::Content};
 use crate::{
     audit::{
         Hash, leaf, proof,
@@ -78,6 +83,34 @@ pub(crate) struct Pending {
     pub opening: Opening,
     /// What is kept of it.
     pub row: stored::Receipt,
+}
+
+/// What is settled of the receipt of an erasure that waits. It lies in the sealed row of what waits.
+#[derive(Clone, Copy)]
+pub(crate) struct Promise {
+    /// The id that it will have.
+    pub id: ReceiptId,
+    /// What will open its commitment.
+    pub opening: Opening,
+    /// The gateway drew it.
+    pub drawn: bool,
+}
+
+impl Promise {
+    /// Of an erasure that is to wait; the gateway draws the opening where none was sent.
+    pub fn new(sent: Option<Opening>) -> Self {
+        Self { id: ReceiptId(random()), opening: sent.unwrap_or_else(random), drawn: sent.is_none() }
+    }
+
+    /// From its row.
+    pub fn read(id: &[u8], opening: &[u8], drawn: bool) -> Option<Self> {
+        Some(Self { id: ReceiptId::from_slice(id)?, opening: opening.try_into().ok()?, drawn })
+    }
+
+    /// As it is told to somebody who sent this opening.
+    pub fn told(self, sent: Option<Opening>) -> Promised {
+        Promised { id: self.id, opening: (sent != Some(self.opening)).then_some(self.opening) }
+    }
 }
 
 /// A receipt as it is shown.

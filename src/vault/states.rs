@@ -75,20 +75,20 @@ pub enum Restrict {
 }
 
 impl Vault {
-    /// A subscriber and what it is in.
+    /// A subscriber and what it is in. `ticket`: see [`super::catalogue`]; that a name is not there is told to the provider's
+    /// people on the same terms.
     ///
     /// # Errors
-    /// `Unknown`.
-    pub fn subscriber(&self, actor: &Actor, tenant: &str, name: &str) -> Result<Subscriber, Error> {
-        let (tenant_handle, subscriber) = self.0.find_subscriber_in(&actor.scope, tenant, name)?;
-        let state = self.0.subscriber_state(tenant_handle, subscriber)?.unwrap_or_default();
-        Ok(Subscriber {
-            tenant: tenant.to_owned(),
-            name: name.to_owned(),
-            deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
-            restricted: state.restricted,
-            consent_withdrawn: (state.consent_withdrawn_ms != 0).then_some(Timestamp(state.consent_withdrawn_ms)),
-        })
+    /// `Unknown`; `Invalid` where staff name no ticket.
+    pub async fn subscriber(&self, actor: &Actor, tenant: &str, name: &str, ticket: &str) -> Result<Subscriber, Error> {
+        let inner = &self.0;
+        let handle = inner.find_in(&actor.scope, tenant)?;
+        let found = inner.find_subscriber_in(&actor.scope, tenant, name);
+        let about = found.as_ref().map_or(About::Tenant(handle), |(tenant, found)| About::Subscriber(*tenant, *found));
+        inner.looks(actor, about, ticket).await?;
+        let (_, subscriber) = found?;
+        let state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
+        Ok(shown(tenant, name, &state))
     }
 
     /// Deactivates a subscriber. Idempotent: the first moment stands.
@@ -103,22 +103,21 @@ impl Vault {
         let now = inner.witnessed_now().await?;
         let event = Event::new(Action::SubscriberDeactivate, About::Subscriber(handle, subscriber));
         let logged = inner.audit(actor, event).await?;
-        {
+        let state = {
             let _alone = inner.gate.write().await;
-            inner
-                .change_subscriber_state(handle, subscriber, |state| {
-                    if state.deactivated_ms != 0 {
-                        return Ok(Vec::new());
-                    }
-                    state.deactivated_ms = now.0;
-                    let mut changes = logged;
-                    changes.push(inner.rules_changed(handle)?);
-                    Ok(changes)
-                })
-                .await?;
-        }
+            let changed = inner.change_subscriber_state(handle, subscriber, |state| {
+                if state.deactivated_ms != 0 {
+                    return Ok(Vec::new());
+                }
+                state.deactivated_ms = now.0;
+                let mut changes = logged;
+                changes.push(inner.rules_changed(handle)?);
+                Ok(changes)
+            });
+            changed.await?
+        };
         inner.due_wake.notify_one();
-        self.subscriber(actor, tenant, name)
+        Ok(shown(tenant, name, &state))
     }
 
     /// Restricts, or lifts a restriction. Playbacks that run are cut.
@@ -318,6 +317,17 @@ impl Inner {
         let row = block_name(&holder, name);
         let envelope = values::seal(&stored::Block { since_ms: self.clock.now().0 }, &holder.secret, &row);
         Ok(Change::PutValue { owner: Owner::Tenant(tenant), name: row, envelope })
+    }
+}
+
+/// A subscriber as it is shown.
+pub(super) fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
+    Subscriber {
+        tenant: tenant.to_owned(),
+        name: name.to_owned(),
+        deactivated: (state.deactivated_ms != 0).then_some(Timestamp(state.deactivated_ms)),
+        restricted: state.restricted,
+        consent_withdrawn: (state.consent_withdrawn_ms != 0).then_some(Timestamp(state.consent_withdrawn_ms)),
     }
 }
 

@@ -12,14 +12,14 @@ use super::{
     Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
 };
 use crate::{
-    crypto::{envelope::Kind as Sealed, epoch::ledger},
+    crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
     domain::{
-        id::{ObjectId, RecordingId},
+        id::{ObjectId, RecordingHandle, RecordingId, RowId},
         permission::{Level, Terms},
         time::Clock,
     },
     journal::{Journal, Options},
-    keys::{Change, FileSlot, KeyStore, Owner},
+    keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Owner, RecordingPath},
     object::{
         ObjectStore,
         embedded::{Certificate, Embedded},
@@ -466,6 +466,8 @@ fn staff_see_facts_and_no_key_of_audio_is_opened() {
         let page =
             || Page { tenant: "acme".into(), subscriber: None, size: 10, token: String::new(), ticket: "T-1".into() };
         assert_eq!(vault.recordings(&staff, page()).await.expect("listed").0.len(), 1);
+        vault.explain(&staff, id, "T-1").await.expect("explained");
+        vault.subscriber(&staff, "acme", "subscriber-0", "T-1").await.expect("shown");
         let all = PlayRange::Bytes { start: 0, end: None };
         let refused = vault.play(&staff, id, all, Hearing { transport: "none", download: false }).await;
         assert!(matches!(refused, Err(Error::NotPermitted { .. })));
@@ -587,5 +589,67 @@ fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
         drop(guard);
         revoking.await.expect("ran").expect("revoked");
         house.vault.drain().await;
+    });
+}
+
+/// A transcript says what was said in a call; its own facts need not name who spoke.
+#[test]
+fn a_hold_on_a_number_or_a_party_covers_what_was_made_from_a_call() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async {
+        let house = House::new().await;
+        let (vault, inner) = (house.vault.clone(), house.vault.0.clone());
+        let start = Clock::system().now();
+        let call = |parties: &[&str]| Open {
+            tenant: "acme".to_owned(),
+            subscriber: "subscriber-0".to_owned(),
+            kind: Kind::Call,
+            mode: Mode::Spooled,
+            media_type: "audio/PCMA".to_owned(),
+            client_id: crate::crypto::random::<16>().to_vec(),
+            start: Some(start),
+            length_hint: None,
+            facts: StatedFacts {
+                parties: parties.iter().map(|party| (*party).to_owned()).collect(),
+                ..StatedFacts::default()
+            },
+            basis: StatedBasis::default(),
+            ties: StatedTies::default(),
+        };
+        let tenant = inner.find_tenant("acme").expect("a tenant");
+        let secret = inner.tenant_holder(tenant).expect("lives").secret;
+        let mut transcripts = Vec::new();
+        for parties in [&["+441632960999"][..], &["+441632960998"]] {
+            let stream = vault.record(call(parties)).await.expect("opened");
+            let parent = inner.locate(&Scope::All, stream.opened().id).expect("found").path;
+            let at = RecordingPath { recording: RecordingHandle(crate::crypto::random()), ..parent };
+            let transcript = Change::AddRecording {
+                at,
+                row: RowId(crate::crypto::random()),
+                kind: Kind::Transcript as u8,
+                audio: Secret::random(),
+                facts: Secret::random(),
+                objects: Vec::new(),
+                keeping: Keeping::default(),
+                parent: Some(parent.recording),
+                parties: Vec::new(),
+                wrapped: false,
+            };
+            inner.keys.commit(Mutation::new(vec![transcript])).await.expect("made");
+            transcripts.push((stream, super::recording_id::issue(&secret, at.subscriber, at.recording)));
+        }
+        let hold = super::NewHold {
+            tenant: "acme".to_owned(),
+            scope: super::HoldScope::Number { number: "+44 1632 960999".to_owned(), from: None, to: None },
+            ground: "dispute".to_owned(),
+            authority: "counsel".to_owned(),
+            review: start.plus_ms(86_400_000),
+        };
+        let placed = vault.place_hold(&Actor::gateway(), hold).await.expect("placed");
+        assert_eq!(placed.found, 2, "the call and its transcript");
+        let erase = async |id| vault.erase(&Actor::gateway(), Target::Recording(id, super::Part::Both), None).await;
+        assert!(matches!(erase(transcripts[0].1).await, Err(Error::Parked { .. })), "what was made from it is held");
+        assert!(erase(transcripts[1].1).await.expect("the control: of another call").destroyed);
+        vault.drain().await;
     });
 }

@@ -12,6 +12,9 @@
 //!   from another address are answered like requests with a made-up ticket.
 //! - An element that plays and seeks sends several requests, over several connections. They go on until the session ends: twice
 //!   the length of the recording, at least ten minutes and at most four hours after the start.
+//! - It never outlives what proved the listener's name ([`Proof`]). Where that is taken back (a line of the identities file, an
+//!   API key) the ticket is void, and what plays under it is cut. A signed token is taken back by nobody before it expires,
+//!   so the session ends then at the latest: who listens for longer gets another ticket with another token.
 //!
 //! # What a ticket does not stop
 //!
@@ -40,6 +43,7 @@ use std::{
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
 };
+use tokio_util::sync::CancellationToken;
 
 /// For the first request to come.
 pub const START_WITHIN_MS: i64 = 60_000;
@@ -51,6 +55,15 @@ pub(crate) const SLOW_BYTES_PER_SECOND: f64 = 1000.0;
 /// Tickets at one time, and of one listener.
 const MOST: usize = 4096;
 const MOST_OF_ONE: usize = 64;
+
+/// What proved somebody's name, as far as it can end. By default it does not.
+#[derive(Clone, Default)]
+pub struct Proof {
+    /// Cancelled when it is taken back.
+    pub alive: CancellationToken,
+    /// Good before this moment.
+    pub until: Option<Timestamp>,
+}
 
 /// A ticket, for the one who asked. The token is told once.
 pub struct Ticket {
@@ -64,6 +77,7 @@ pub struct Ticket {
 
 struct Issued {
     actor: Actor,
+    proof: Proof,
     id: RecordingId,
     start_before: Timestamp,
     session_ms: i64,
@@ -72,8 +86,20 @@ struct Issued {
 
 impl Issued {
     fn ends(&self) -> Timestamp {
-        self.started.map_or(self.start_before, |(_, at)| at.plus_ms(self.session_ms))
+        let over = self.started.map_or(self.start_before, |(_, at)| at.plus_ms(self.session_ms));
+        self.proof.until.map_or(over, |until| over.min(until))
     }
+
+    fn stands(&self, now: Timestamp) -> bool {
+        now < self.ends() && !self.proof.alive.is_cancelled()
+    }
+}
+
+/// Whoever shows a ticket: as who, what, and while what holds.
+struct Shown {
+    actor: Actor,
+    id: RecordingId,
+    proof: Proof,
 }
 
 /// Every ticket, by the hash of its token.
@@ -87,7 +113,7 @@ impl Tickets {
 
     fn issue(&self, ticket: Issued, now: Timestamp) -> Result<String, Error> {
         let mut issued = self.issued();
-        issued.retain(|_, other| now < other.ends());
+        issued.retain(|_, other| other.stands(now));
         let of_one = issued.values().filter(|other| other.actor.name == ticket.actor.name).count();
         if issued.len() >= MOST || of_one >= MOST_OF_ONE {
             return Err(Error::Busy);
@@ -98,16 +124,17 @@ impl Tickets {
     }
 
     /// Who listens to what and until when. The first use starts it.
-    fn admit(&self, token: &str, from: IpAddr, now: Timestamp) -> Result<(Actor, RecordingId, Timestamp), Error> {
+    fn admit(&self, token: &str, from: IpAddr, now: Timestamp) -> Result<Shown, Error> {
         let unknown = || Error::Unknown { what: "ticket" };
         let from = from.to_canonical();
         let mut issued = self.issued();
-        let ticket = issued.get_mut(&hash(token)).filter(|ticket| now < ticket.ends()).ok_or_else(unknown)?;
+        let ticket = issued.get_mut(&hash(token)).filter(|ticket| ticket.stands(now)).ok_or_else(unknown)?;
         let (address, _) = *ticket.started.get_or_insert((from, now));
         if address != from {
             return Err(unknown());
         }
-        Ok((ticket.actor.clone(), ticket.id, ticket.ends()))
+        let proof = Proof { alive: ticket.proof.alive.clone(), until: Some(ticket.ends()) };
+        Ok(Shown { actor: ticket.actor.clone(), id: ticket.id, proof })
     }
 }
 
@@ -124,20 +151,24 @@ fn session_ms(seconds: f64) -> i64 {
 }
 
 impl Vault {
-    /// A ticket for somebody who may hear the recording now.
+    /// A ticket for somebody who may hear the recording now, good while the proof of the name stands.
     ///
     /// # Errors
     /// As for a playback; `Busy` when too many tickets are out.
-    pub async fn ticket(&self, actor: &Actor, id: RecordingId) -> Result<Ticket, Error> {
+    pub async fn ticket(&self, actor: &Actor, proof: Proof, id: RecordingId) -> Result<Ticket, Error> {
         let inner = &self.0;
         inner.running()?;
         let path = inner.locate(&actor.scope, id)?.path;
         let now = inner.clock.now();
-        let grant = inner.may_hear(actor, path, now)?;
-        let session_ms = session_ms(inner.seconds_of(path).await?);
+        let grant = match inner.may_hear(actor, path, now) {
+            Ok(grant) => grant,
+            Err(error) => return Err(inner.refused(actor, path, Action::TicketIssue, None, error).await),
+        };
+        let left = proof.until.map_or(LONGEST_MS, |until| until.0.saturating_sub(now.0));
+        let session_ms = session_ms(inner.seconds_of(path).await?).min(left);
         inner.log_ticket(actor, path, grant.id()).await?;
         let start_before = now.plus_ms(START_WITHIN_MS);
-        let ticket = Issued { actor: actor.clone(), id, start_before, session_ms, started: None };
+        let ticket = Issued { actor: actor.clone(), proof, id, start_before, session_ms, started: None };
         Ok(Ticket { token: inner.tickets.issue(ticket, now)?, start_before, session_ms })
     }
 
@@ -147,8 +178,8 @@ impl Vault {
     /// `Unknown`; and as for a playback.
     pub async fn play_ticket(&self, token: &str, from: IpAddr, range: PlayRange) -> Result<Playback, Error> {
         let inner = &self.0;
-        let (actor, id, until) = inner.tickets.admit(token, from, inner.clock.now())?;
-        inner.begin(&actor, id, range, Hearing { transport: "ticket", download: false }, Some(until)).await
+        let Shown { actor, id, proof } = inner.tickets.admit(token, from, inner.clock.now())?;
+        inner.begin(&actor, id, range, Hearing { transport: "ticket", download: false }, proof).await
     }
 }
 
@@ -187,7 +218,7 @@ mod tests {
         };
         let id = RecordingId::from_bytes(&random::<32>()).expect("32 bytes");
         let start_before = NOW.plus_ms(START_WITHIN_MS);
-        Issued { actor, id, start_before, session_ms: SHORTEST_MS, started: None }
+        Issued { actor, proof: Proof::default(), id, start_before, session_ms: SHORTEST_MS, started: None }
     }
 
     #[test]
@@ -196,8 +227,8 @@ mod tests {
         let token = tickets.issue(ticket("staff/sam"), NOW).expect("issued");
         assert!(tickets.admit(&token, address(1), NOW.plus_ms(START_WITHIN_MS)).is_err());
         let last = NOW.plus_ms(START_WITHIN_MS - 1);
-        let (actor, _, until) = tickets.admit(&token, address(1), last).expect("in time");
-        assert_eq!((actor.name.as_str(), until), ("staff/sam", last.plus_ms(SHORTEST_MS)));
+        let Shown { actor, proof, .. } = tickets.admit(&token, address(1), last).expect("in time");
+        assert_eq!((actor.name.as_str(), proof.until), ("staff/sam", Some(last.plus_ms(SHORTEST_MS))));
     }
 
     #[test]
@@ -221,6 +252,26 @@ mod tests {
             assert!(matches!(tickets.admit(wrong, address(1), NOW), Err(Error::Unknown { what: "ticket" })));
         }
         assert!(!tickets.issued().contains_key(token.as_bytes().get(..32).expect("long enough")));
+    }
+
+    #[test]
+    fn a_ticket_does_not_outlive_what_proved_the_listeners_name() {
+        let tickets = Tickets::default();
+        let until = NOW.plus_ms(90_000);
+        let signed = Issued { proof: Proof { until: Some(until), ..Proof::default() }, ..ticket("staff/sam") };
+        let token = tickets.issue(signed, NOW).expect("issued");
+        assert_eq!(tickets.admit(&token, address(1), NOW).expect("good").proof.until, Some(until));
+        assert!(tickets.admit(&token, address(1), until.plus_ms(-1)).is_ok());
+        assert!(tickets.admit(&token, address(1), until).is_err());
+
+        let listed = ticket("staff/sam");
+        let alive = listed.proof.alive.clone();
+        let token = tickets.issue(listed, NOW).expect("issued");
+        assert!(tickets.admit(&token, address(1), NOW).is_ok());
+        alive.cancel();
+        assert!(matches!(tickets.admit(&token, address(1), NOW), Err(Error::Unknown { what: "ticket" })));
+        tickets.issue(ticket("staff/kim"), until).expect("issued");
+        assert_eq!(tickets.issued().len(), 1, "what is void makes room");
     }
 
     #[test]

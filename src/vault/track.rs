@@ -598,7 +598,7 @@ impl Track {
                 (Some(clearance), _) => clearance,
                 (None, Some((_, stands))) => {
                     if let Blocked::Hold(hold) = &stands {
-                        let order = Order { actor: Actor::gateway(), opening: None };
+                        let order = Order::new(Actor::gateway(), None);
                         self.inner.park(&cleared.standing, hold, wanted, &order, Vec::new()).await?;
                     }
                     return Ok(Some(stands));

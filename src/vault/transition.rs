@@ -11,6 +11,12 @@
 //! for under one policy is not hurried by the next. The time counts from and runs to moments that a second clock has
 //! witnessed ([`super::witness`]): a clock that jumps ahead takes nothing of it away.
 //!
+//! # Its receipt
+//! The row holds the id that a purge's receipt will have, and what will open it, from the moment it is asked for: both are told
+//! in that answer, since nobody can be told once the tenant is gone, its inbox with it. What the gateway drew is told
+//! again to whoever asks again, or approves. The receipt itself lies under no tenant: by its id it is fetched for good.
+//! Withdrawn, the id comes to nothing.
+//!
 //! # A purge that meets something
 //! - *A hold on the tenant, or the tenant is restricted*: nothing goes; it waits, and can still be withdrawn.
 //! - *Anything else that stands below* (a floor, a hold on a part, a restriction): from here on the tenant is being
@@ -26,6 +32,7 @@ use super::{
     erasure::{Forgot, Order},
     holds::Held,
     permission::person,
+    receipt::Promise,
     retention::Rules,
     states::check_confirm,
     tenants::Settings,
@@ -35,7 +42,7 @@ use crate::{
     crypto::envelope::Kind,
     domain::{
         audit::{Action, Outcome},
-        id::{SubscriberHandle, TenantHandle},
+        id::{ReceiptId, SubscriberHandle, TenantHandle},
         retention::{Approval, PurgeRule},
         time::Timestamp,
     },
@@ -60,8 +67,8 @@ pub enum Settled {
     Waits(Transition),
     /// The account is closed, or has its new policy.
     Stays(Tenant),
-    /// The tenant is gone.
-    Purged(Erasure),
+    /// The tenant is gone. True: the gateway drew what opens its receipt.
+    Purged(Erasure, bool),
 }
 
 impl Vault {
@@ -88,8 +95,7 @@ impl Vault {
             return self.tenant(name);
         }
         check_confirm(name, confirm)?;
-        let order = Order { actor: actor.clone(), opening: None };
-        inner.ask(&order, tenant, CLOSE, policy.purge(), None).await?;
+        inner.ask(&Order::new(actor.clone(), None), tenant, CLOSE, policy.purge(), None).await?;
         match inner.go_on(tenant).await {
             Ok(_) => {
                 drop(one);
@@ -105,10 +111,14 @@ impl Vault {
         let tenant = inner.find_in(&order.actor.scope, name)?;
         let _one = inner.transitions.lock().await;
         let rule = inner.policy(tenant)?.purge();
-        inner.ask(order, tenant, PURGE, rule, None).await?;
-        match inner.go_on(tenant).await? {
-            Done::Purged(erasure) => Ok(erasure),
-            Done::Closed | Done::PolicySet => Err(Error::Internal("a purge that did something else".to_owned())),
+        let row = inner.ask(order, tenant, PURGE, rule, None).await?;
+        match inner.go_on(tenant).await {
+            Ok(Done::Purged(erasure)) => Ok(erasure),
+            Ok(Done::Closed | Done::PolicySet) => Err(Error::Internal("a purge that did something else".to_owned())),
+            Err(Error::Parked { by, until, .. }) => {
+                Err(Error::Parked { by, until, receipt: promise(&row).map(|promise| promise.told(order.opening)) })
+            }
+            Err(error) => Err(error),
         }
     }
 
@@ -125,8 +135,7 @@ impl Vault {
         check_confirm(name, confirm)?;
         let _one = inner.transitions.lock().await;
         let rule = inner.policy(tenant)?.purge();
-        let order = Order { actor: actor.clone(), opening: None };
-        inner.ask(&order, tenant, POLICY, rule, Some(policy)).await?;
+        inner.ask(&Order::new(actor.clone(), None), tenant, POLICY, rule, Some(policy)).await?;
         inner.go_on(tenant).await.map(drop)
     }
 
@@ -155,8 +164,9 @@ impl Vault {
             let logged = inner.audit(actor, Event::of_tenant(Action::TransitionApprove, tenant)).await?;
             inner.put_transition(tenant, &row, logged).await?;
         }
+        let drawn = row.opening_drawn;
         match inner.go_on(tenant).await {
-            Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure)),
+            Ok(Done::Purged(erasure)) => Ok(Settled::Purged(erasure, drawn)),
             Ok(Done::Closed | Done::PolicySet) => Ok(Settled::Stays(self.tenant(name)?)),
             Err(Error::Parked { .. }) => {
                 let row = inner.transition(tenant)?.ok_or(Error::Unknown { what: "tenant" })?;
@@ -214,7 +224,13 @@ pub(crate) fn shown(row: &stored::Transition) -> Transition {
         asked: Timestamp(row.asked_ms),
         approved_by: (row.approved_ms != 0).then(|| row.approved_by.clone()),
         runs: (row.approved_ms != 0).then_some(Timestamp(row.runs_ms)),
+        receipt: promise(row).map(|promise| promise.id),
     }
+}
+
+/// The receipt that a row promises; only a purge has one.
+pub(crate) fn promise(row: &stored::Transition) -> Option<Promise> {
+    Promise::read(&row.receipt, &row.opening, row.opening_drawn)
 }
 
 impl Inner {
@@ -238,7 +254,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Writes down what is asked for, unless it was before.
+    /// Writes down what is asked for, unless it was before; gives what is written.
     async fn ask(
         &self,
         order: &Order,
@@ -246,13 +262,13 @@ impl Inner {
         action: u32,
         rule: PurgeRule,
         policy: Option<stored::TenantPolicy>,
-    ) -> Result<(), Error> {
+    ) -> Result<stored::Transition, Error> {
         if order.actor.role == ActorRole::ApiKey {
             let missing = "a person: no key has a tenant closed or purged, for whoever made the key could approve it";
             return Err(Error::NotPermitted { missing: missing.to_owned() });
         }
         match self.transition(tenant)? {
-            Some(row) if row.action == action && row.policy == policy => return Ok(()),
+            Some(row) if row.action == action && row.policy == policy => return Ok(row),
             Some(_) => {
                 let why = "a close, purge or policy of this tenant waits already; approve or withdraw that first";
                 return Err(Error::Refused { why: why.to_owned() });
@@ -271,10 +287,16 @@ impl Inner {
             approved_ms: 0,
             runs_ms: 0,
             cooling_off_ms,
-            opening: order.opening.map_or_else(Vec::new, |opening| opening.to_vec()),
             asked_by_provider: matches!(order.actor.scope, Scope::All),
             policy,
+            ..stored::Transition::default()
         };
+        if action == PURGE {
+            let promise = Promise::new(order.opening);
+            row.opening = promise.opening.to_vec();
+            row.opening_drawn = promise.drawn;
+            row.receipt = promise.id.0.to_vec();
+        }
         if rule.approval == Approval::Confirm {
             row.approved_by.clone_from(&order.actor.name);
             row.approved_ms = now.0;
@@ -289,7 +311,8 @@ impl Inner {
             }
             false => Vec::new(),
         };
-        self.put_transition(tenant, &row, logged).await
+        self.put_transition(tenant, &row, logged).await?;
+        Ok(row)
     }
 
     /// The moment from which a cooling-off time counts: a clock that is wrong would shorten it, so a second one must agree.
@@ -301,7 +324,7 @@ impl Inner {
     async fn go_on(self: &Arc<Self>, tenant: TenantHandle) -> Result<Done, Error> {
         let row = self.transition(tenant)?.ok_or(Error::Unknown { what: "close or purge that waits" })?;
         let now = self.clock.now();
-        let waits = |by: &str, until| Err(Error::Parked { by: by.to_owned(), until });
+        let waits = |by: &str, until| Err(Error::Parked { by: by.to_owned(), until, receipt: None });
         if row.approved_ms == 0 {
             return waits("the approval of a second person", None);
         }
@@ -312,6 +335,7 @@ impl Inner {
         if self.cooling_from(row.cooling_off_ms).await?.0 < row.runs_ms {
             return waits("its cooling-off time", Some(Timestamp(row.runs_ms)));
         }
+        let promise = promise(&row);
         let actor = Actor {
             name: row.asked_by,
             on_behalf_of: (!row.asked_for.is_empty()).then_some(row.asked_for),
@@ -333,7 +357,7 @@ impl Inner {
             self.set_policy_now(&actor, tenant, &policy.try_into()?, vec![drop_row]).await?;
             return Ok(Done::PolicySet);
         }
-        let order = Order { actor, opening: row.opening.as_slice().try_into().ok() };
+        let order = Order { actor, opening: promise.map(|it| it.opening), receipt: promise.map(|it| it.id) };
         self.purge_now(&order, tenant).await.map(Done::Purged)
     }
 
@@ -363,7 +387,10 @@ impl Inner {
     async fn purge_now(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<Erasure, Error> {
         if let Some(stands) = self.stands_over(tenant)? {
             return Err(match stands {
-                Blocked::Restricted => Error::Parked { by: "the restriction of the tenant".to_owned(), until: None },
+                Blocked::Restricted => {
+                    let by = "the restriction of the tenant".to_owned();
+                    Error::Parked { by, until: None, receipt: None }
+                }
                 other => other.into_error(),
             });
         }
@@ -404,7 +431,11 @@ impl Inner {
     }
 
     /// The tenant's own key, and its counters into the cell. None where something stands below.
-    async fn forget_tenant(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<Option<Erasure>, Error> {
+    pub(crate) async fn forget_tenant(
+        self: &Arc<Self>,
+        order: &Order,
+        tenant: TenantHandle,
+    ) -> Result<Option<Erasure>, Error> {
         let _cells = self.cell_lock.lock().await;
         let and = self.merge_into_cell(tenant).await?;
         match self.forget(order, Wanted::Tenant(tenant), and).await? {
@@ -413,8 +444,10 @@ impl Inner {
         }
     }
 
-    /// Everything below a tenant that nothing keeps.
+    /// Everything below a tenant that nothing keeps. Each part has a receipt of its own, under the opening of the purge; the
+    /// id that was promised is that of the tenant's.
     async fn forget_what_may_go(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<(), Error> {
+        let order = &Order { receipt: None, ..order.clone() };
         for (subscriber, _) in self.keys.subscribers(tenant) {
             match self.forget(order, Wanted::Subscriber(tenant, subscriber), Vec::new()).await? {
                 Forgot::Done(_) => continue,
@@ -478,20 +511,22 @@ impl Inner {
         }
         let dated = tally.restricted == 0 && held.is_empty();
         let until = tally.floors.values().map(|(until, _)| *until).max().filter(|_| dated);
-        Ok(Error::Parked { by: by.join(", "), until })
+        Ok(Error::Parked { by: by.join(", "), until, receipt: None })
     }
 
-    /// Goes on with what waits in a tenant after something that kept it is gone.
-    pub(crate) async fn go_on_with(self: &Arc<Self>, tenant: TenantHandle) -> Result<(), Error> {
+    /// Goes on with what waits in a tenant after something that kept it is gone. Gives the receipt of a purge that has run.
+    pub(crate) async fn go_on_with(self: &Arc<Self>, tenant: TenantHandle) -> Result<Option<ReceiptId>, Error> {
         let _one = self.transitions.lock().await;
         match self.transition(tenant) {
             Ok(Some(row)) if row.approved_ms != 0 && row.action == PURGE => {}
-            Ok(_) | Err(Error::Unknown { .. }) => return Ok(()),
+            Ok(_) | Err(Error::Unknown { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
         match self.go_on(tenant).await {
+            Ok(Done::Purged(erasure)) => Ok(Some(erasure.receipt)),
             // `Storage`: no second clock agrees that its time has come.
-            Ok(_) | Err(Error::Parked { .. } | Error::Unknown { .. } | Error::Storage(_)) => Ok(()),
+            Ok(Done::Closed | Done::PolicySet)
+            | Err(Error::Parked { .. } | Error::Unknown { .. } | Error::Storage(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }

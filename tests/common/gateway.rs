@@ -80,7 +80,8 @@ impl Gateway {
         self.data.join("client").join(name)
     }
 
-    /// A channel as one of the dev identities: `developer`, `switch`, `admin`, `staff`, `auditor`, `operator`.
+    /// A channel as one of the dev identities: `developer`, `switch`, `admin`, `customer`, `staff`, `auditor`,
+    /// `operator`.
     pub fn link(&self, role: &str, transport: Transport) -> Link {
         Link::open(&self.client_file(&format!("{role}.toml")), Some(transport)).expect("a profile")
     }

@@ -21,6 +21,9 @@ impl fmt::Display for Policy {
             Approval::SecondPerson => "second-person",
         };
         writeln!(f, "\n[purge]\napproval = \"{approval}\"\ncooling_off = \"{}\"", self.purge.cooling_off)?;
+        if self.subscribers_decide {
+            writeln!(f, "\n[permission]\nsubscribers_decide = true")?;
+        }
         self.basis.iter().try_for_each(|rule| write!(f, "{rule}"))?;
         self.keep.iter().try_for_each(|rule| write!(f, "{rule}"))?;
         self.floors.iter().try_for_each(|rule| write!(f, "{rule}"))

@@ -62,6 +62,8 @@ struct RawPolicy {
     parameters: Option<RawParameters>,
     purge: Option<RawPurge>,
     #[serde(default)]
+    permission: RawPermission,
+    #[serde(default)]
     basis: Vec<Spanned<RawBasis>>,
     #[serde(default)]
     keep: Vec<Spanned<RawKeep>>,
@@ -90,6 +92,13 @@ struct RawParameter {
 struct RawPurge {
     approval: Option<Spanned<String>>,
     cooling_off: Option<Spanned<String>>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawPermission {
+    #[serde(default)]
+    subscribers_decide: bool,
 }
 
 #[derive(Deserialize)]
@@ -283,6 +292,7 @@ impl Reader<'_> {
             parties,
             sweep_deadline: fixed(&raw.sweep_deadline, "sweep_deadline", SWEEP_DEADLINE)?,
             purge: PurgeRule { approval, cooling_off: fixed(&cooling_off, "purge.cooling_off", Length::default())? },
+            subscribers_decide: raw.permission.subscribers_decide,
             basis: raw.basis.iter().map(|rule| self.basis(rule)).collect::<Result<_, _>>()?,
             keep: raw.keep.iter().map(|rule| self.keep(rule)).collect::<Result<_, _>>()?,
             floors: raw.floor.iter().map(|rule| self.floor(rule)).collect::<Result<_, _>>()?,

@@ -106,6 +106,37 @@ fn a_parameter_must_be_given_and_lies_within_its_bounds() {
 }
 
 #[test]
+fn what_is_left_of_an_account_goes_within_its_longest_promise_and_behind_what_is_recorded() {
+    let rule = |category: &str, after: &str| {
+        format!("[[keep]]\nwhat = \"both\"\ncategory = \"{category}\"\nnot_after = [{after}]\n")
+    };
+    let of = |rules: &[String]| read(&format!("margin = \"48h\"\n{}", with(&rules.concat()))).expect("good");
+    let two =
+        of(&[rule("call", "\"90d after close\""), rule("voicemail", "\"60d after close\", \"5d after deactivation\"")]);
+    assert_eq!(two.account_goes(days(0)), Some(days(89)), "half a margin before the longer one");
+    assert_eq!(two.subscriber_goes(days(0)), Some(days(4)));
+    let at_once = of(&[rule("call", "\"48h after close\"")]);
+    assert_eq!((at_once.account_goes(days(0)), at_once.subscriber_goes(days(0))), (Some(days(1)), None));
+    assert_eq!(of(&[rule("call", "\"5y after end\"")]).account_goes(days(0)), None);
+    // At the end of all times.
+    assert!(two.account_goes(Timestamp(i64::MAX)).is_some());
+}
+
+#[test]
+fn subscribers_decide_only_where_a_policy_says_so() {
+    for preset in presets::ALL {
+        let keep = preset.outline().expect("readable").keep.and_then(|_| "5y".parse().ok());
+        let policy = Policy::parse(preset.text, Parameters { keep }).expect("good");
+        assert!(!policy.subscribers_decide(), "{}", preset.name);
+    }
+    let keep = "[[keep]]\nwhat = \"both\"\nnot_after = \"40d after end\"\n";
+    let policy = read(&with(&format!("[permission]\nsubscribers_decide = true\n{keep}"))).expect("good");
+    assert!(policy.subscribers_decide());
+    assert!(read(&policy.to_string()).expect("reads back").subscribers_decide());
+    assert!(!read(&with(&format!("[permission]\n{keep}"))).expect("good").subscribers_decide());
+}
+
+#[test]
 fn a_fault_is_told_with_its_line_and_field() {
     let keep = "[[keep]]\nwhat = \"both\"\nnot_after = \"40d after end\"\n";
     let cases: &[(&str, u32, &str)] = &[
@@ -114,6 +145,8 @@ fn a_fault_is_told_with_its_line_and_field() {
         ("margin = 5", 3, "margin"),
         ("margin = \"1y\"", 3, "margin"),
         ("grace = \"1d\"", 3, "grace"),
+        ("[permission]\nsubscribers_decide = \"yes\"", 4, "subscribers_decide"),
+        ("[permission]\nsubscribers = true", 4, "subscribers"),
         ("[[keep]]\nwhat = \"both\"", 3, "not_after"),
         ("[[keep]]\nwhat = \"all\"\nnot_after = \"40d after end\"", 4, "keep.what"),
         ("[[keep]]\nwhat = \"both\"\nnot_after = \"40d after birth\"", 5, "keep.not_after"),

@@ -203,9 +203,9 @@ pub fn check_found(keys: &KeyStore, model: &Model) {
         assert!(found.iter().map(|due| due.at).collect::<BTreeSet<_>>() == due && found.len() == due.len());
         assert_eq!(keys.due(now, 2, &nobody).expect("reads").len(), due.len().min(2));
         let Some(one) = due.first() else { continue };
-        let skip = |tenant, subscriber| (tenant, subscriber) == (one.tenant, Some(one.subscriber));
-        let others = due.iter().filter(|at| !skip(at.tenant, Some(at.subscriber))).count();
-        assert_eq!(keys.due(now, usize::MAX, &skip).expect("reads").len(), others);
+        let passed = PassedOver::from([(one.tenant, Some(one.subscriber))]);
+        let others = due.iter().filter(|at| !passed.contains(&(at.tenant, Some(at.subscriber)))).count();
+        assert_eq!(keys.due(now, usize::MAX, &passed).expect("reads").len(), others);
     }
     let first = |tenant: Option<TenantHandle>| {
         let own = model.recordings().filter(|(at, _)| tenant.is_none_or(|tenant| at.tenant == tenant));

@@ -44,6 +44,8 @@ actions! {
     Record,
     /// See one recording's facts.
     Show,
+    /// See when and why one recording goes.
+    Explain,
     /// See a tenant's recordings.
     List,
     /// Hear a recording. The vault asks for more: whose it is, and for staff the customer's permission.
@@ -68,7 +70,7 @@ actions! {
     ChangeSubscriber,
     /// Take a subscriber's consent back, or give it again.
     WithdrawConsent,
-    /// See what rules stand, and what they would do.
+    /// See what rules stand, and what they would do to how many.
     ReadPolicy,
     /// Change a tenant's rules.
     SetPolicy,

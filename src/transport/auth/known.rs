@@ -169,6 +169,7 @@ impl Identities {
             besides: None,
             scope: known.scope.clone(),
             alive: known.alive.clone(),
+            until: None,
             enrolments: Arc::from([]),
             access: self.access.clone(),
         }

@@ -118,6 +118,7 @@ impl Gateway {
             on_behalf_of: judged.on_behalf_of,
             besides: judged.besides,
             scope: judged.reach.into(),
+            until: Some(judged.until),
             ..self.anybody(judged.name, judged.role)
         })
     }
@@ -130,6 +131,7 @@ impl Gateway {
             besides: None,
             scope: Scope::Tenants(Vec::new()),
             alive: Default::default(),
+            until: None,
             enrolments: Arc::from([]),
             access: self.identities.access().clone(),
         }

@@ -98,6 +98,8 @@ pub struct Judged {
     pub besides: Option<Role>,
     /// Whose data.
     pub reach: Reach,
+    /// The token is taken before this moment.
+    pub until: Timestamp,
 }
 
 /// A scope that can be compared.
@@ -218,11 +220,12 @@ impl Settings {
         let claims = jsonwebtoken::decode::<Map<String, Value>>(token, key, &validation)
             .map_err(|error| Denied::Token(why(&error)))?
             .claims;
-        self.in_time(&claims, now)?;
-        self.holder(&claims)
+        let until = self.in_time(&claims, now)?;
+        self.holder(&claims, until)
     }
 
-    fn in_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<(), Denied> {
+    /// Whether the token's time is now, and when it is over.
+    fn in_time(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, Denied> {
         let leeway = ms(self.leeway);
         let time = |claim: &'static str| {
             let seconds = claims.get(claim).map(|value| value.as_f64().filter(|s| s.is_finite()));
@@ -234,24 +237,25 @@ impl Settings {
         };
         let expires = time("exp")?.ok_or(Denied::Token("it does not say when it expires"))?;
         let issued = time("iat")?.ok_or(Denied::Token("it does not say when it was issued"))?;
-        if expires.plus_ms(leeway) <= now {
+        let (expires, too_old) = (expires.plus_ms(leeway), issued.plus_ms(ms(self.max_age)).plus_ms(leeway));
+        if expires <= now {
             return Err(Denied::Token("it has expired"));
         }
         if time("nbf")?.is_some_and(|begins| begins.plus_ms(-leeway) > now) || issued.plus_ms(-leeway) > now {
             return Err(Denied::Token("its time has not come yet; compare the clocks"));
         }
-        if issued.plus_ms(ms(self.max_age)).plus_ms(leeway) <= now {
+        if too_old <= now {
             return Err(Denied::Token("it was issued too long ago"));
         }
-        Ok(())
+        Ok(expires.min(too_old))
     }
 
-    fn holder(&self, claims: &Map<String, Value>) -> Result<Judged, Denied> {
+    fn holder(&self, claims: &Map<String, Value>, until: Timestamp) -> Result<Judged, Denied> {
         let subject = Value::Object(claims.clone());
         let (name, role) = self.named(&subject)?;
         let reach = self.reach(&subject, role)?;
         let Some(act) = claims.get("act") else {
-            return Ok(Judged { name, on_behalf_of: None, role, besides: None, reach });
+            return Ok(Judged { name, on_behalf_of: None, role, besides: None, reach, until });
         };
         if act.get("iss").is_some_and(|iss| iss.as_str() != Some(&self.issuer)) {
             return Err(Denied::Token("who acts is named by another issuer"));
@@ -260,7 +264,7 @@ impl Settings {
         let staff = role == Role::Staff || acting == Role::Staff;
         let (role, besides) = if staff && role != Role::Staff { (acting, role) } else { (role, acting) };
         // A subscriber's own things stay theirs whoever acts; the vault must not take somebody else for the subscriber.
-        Ok(Judged { name: actor, on_behalf_of: Some(name), role, besides: Some(besides), reach })
+        Ok(Judged { name: actor, on_behalf_of: Some(name), role, besides: Some(besides), reach, until })
     }
 
     /// Name and role of whoever an object of claims is about.

@@ -33,8 +33,8 @@ pub fn receipt_id(field: &'static str, text: &str) -> Result<ReceiptId, Problem>
     id.ok_or_else(|| Problem::invalid(field, "a receipt id has 32 hexadecimal digits"))
 }
 
-/// Writes what an erasure did. The opening goes back only where the client drew none.
-pub fn erasure(erasure: Erasure, client_drew: bool) -> v1::EraseResponse {
+/// Writes what an erasure did. The opening goes back only where it is not the one that was sent.
+pub fn erasure(erasure: Erasure, sent: Option<[u8; 32]>) -> v1::EraseResponse {
     v1::EraseResponse {
         outcome: match erasure.destroyed {
             true => v1::Outcome::Erased,
@@ -46,7 +46,10 @@ pub fn erasure(erasure: Erasure, client_drew: bool) -> v1::EraseResponse {
         slot_forgets: erasure.slot_forgets,
         receipt_id: erasure.receipt.to_string(),
         receipt: erasure.receipt_file,
-        scope_opening: if client_drew { bytes::Bytes::new() } else { erasure.opening.to_vec().into() },
+        scope_opening: match sent == Some(erasure.opening) {
+            true => bytes::Bytes::new(),
+            false => erasure.opening.to_vec().into(),
+        },
         scope: erasure.scope,
         ..v1::EraseResponse::default()
     }

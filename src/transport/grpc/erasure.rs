@@ -18,7 +18,7 @@ impl ErasureService for Gateway {
         let (identity, _) = caller(self, &request)?;
         let request = request.into_inner();
         let dry_run = request.dry_run;
-        let drawn = convert::opening(&request.scope_opening).map_err(refuse)?;
+        let sent = convert::opening(&request.scope_opening).map_err(refuse)?;
         let target = convert::target(request).map_err(refuse)?;
         let tenant = match &target {
             Target::Recording(..) => None,
@@ -30,9 +30,9 @@ impl ErasureService for Gateway {
             return Ok(Response::new(convert::preview(preview)));
         }
         let vault = self.vault.clone();
-        let erasure = tokio::spawn(async move { vault.erase(&identity.actor(), target, drawn).await });
+        let erasure = tokio::spawn(async move { vault.erase(&identity.actor(), target, sent).await });
         let erasure = erasure.await.map_err(refuse)?.map_err(refuse)?;
-        Ok(Response::new(convert::erasure(erasure, drawn.is_some())))
+        Ok(Response::new(convert::erasure(erasure, sent)))
     }
 
     /// Its id is random and names nobody: whoever may see receipts and knows it sees this one.

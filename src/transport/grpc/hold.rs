@@ -43,6 +43,7 @@ impl HoldService for Gateway {
             expiries: ran.expiries,
             moved: ran.moved,
             left: ran.left,
+            receipt_ids: ran.receipts.iter().map(ToString::to_string).collect(),
         }))
     }
 
@@ -145,5 +146,6 @@ fn waiting(waiting: vault::Waiting) -> Parked {
         expiry: waiting.expiry,
         asked_by: waiting.asked_by,
         asked_ms: waiting.asked.0,
+        receipt_id: waiting.receipt.map_or_else(String::new, |id| id.to_string()),
     }
 }

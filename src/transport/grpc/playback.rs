@@ -35,7 +35,7 @@ impl PlaybackService for Gateway {
         let (identity, _) = caller(self, &request)?;
         identity.authorize(Action::Play, None).map_err(refuse)?;
         let id = convert::recording_id(&request.get_ref().id).map_err(refuse)?;
-        let ticket = self.vault.ticket(&identity.actor(), id).await.map_err(refuse)?;
+        let ticket = self.vault.ticket(&identity.actor(), identity.proof(), id).await.map_err(refuse)?;
         // Back to who asked, by the name under which it reached us.
         let host = request.extensions().get::<Authority>().map(|authority| authority.0.as_str()).unwrap_or_default();
         Ok(Response::new(TicketResponse {

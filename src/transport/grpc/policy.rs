@@ -56,9 +56,10 @@ impl PolicyService for Gateway {
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<Explanation>, Status> {
         let (identity, _) = caller(self, &request)?;
-        identity.authorize(Action::ReadPolicy, None).map_err(refuse)?;
-        let id = convert::recording_id(&request.get_ref().id).map_err(refuse)?;
-        let explanation = self.vault.explain(&identity.actor(), id).map_err(refuse)?;
+        identity.authorize(Action::Explain, None).map_err(refuse)?;
+        let ExplainRequest { id, ticket } = request.into_inner();
+        let id = convert::recording_id(&id).map_err(refuse)?;
+        let explanation = self.vault.explain(&identity.actor(), id, &ticket).await.map_err(refuse)?;
         Ok(Response::new(write::explanation(id, explanation)))
     }
 

@@ -16,9 +16,9 @@ use tonic::{Request, Response, Status};
 impl SubscriberService for Gateway {
     async fn get_subscriber(&self, request: Request<GetSubscriberRequest>) -> Result<Response<Subscriber>, Status> {
         let (identity, _) = caller(self, &request)?;
-        let GetSubscriberRequest { tenant, name } = request.into_inner();
+        let GetSubscriberRequest { tenant, name, ticket } = request.into_inner();
         identity.authorize(Action::ReadSubscriber, Some(&tenant)).map_err(refuse)?;
-        let found = self.vault.subscriber(&identity.actor(), &tenant, &name).map_err(refuse)?;
+        let found = self.vault.subscriber(&identity.actor(), &tenant, &name, &ticket).await.map_err(refuse)?;
         Ok(Response::new(subscriber(found)))
     }
 

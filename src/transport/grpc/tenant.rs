@@ -72,12 +72,20 @@ impl TenantService for Gateway {
         let approved = tokio::spawn(async move {
             let settled = vault.approve(&actor, &name).await?;
             Ok::<_, crate::vault::Error>(match settled {
-                Settled::Purged(erasure) => ApproveTransitionResponse {
+                Settled::Purged(erasure, drawn) => ApproveTransitionResponse {
                     tenant: None,
                     generation_from: erasure.generation_from,
                     generation_to: erasure.generation_to,
+                    receipt_id: erasure.receipt.to_string(),
+                    receipt: erasure.receipt_file,
+                    scope_opening: if drawn { erasure.opening.to_vec().into() } else { bytes::Bytes::new() },
                 },
-                Settled::Waits(_) | Settled::Stays(_) => ApproveTransitionResponse {
+                Settled::Waits(transition) => ApproveTransitionResponse {
+                    tenant: Some(convert::tenant(vault.tenant(&name)?)),
+                    receipt_id: transition.receipt.map_or_else(String::new, |id| id.to_string()),
+                    ..ApproveTransitionResponse::default()
+                },
+                Settled::Stays(_) => ApproveTransitionResponse {
                     tenant: Some(convert::tenant(vault.tenant(&name)?)),
                     ..ApproveTransitionResponse::default()
                 },
