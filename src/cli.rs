@@ -5,6 +5,7 @@
 //! - [`failure`]: a failure as one line and an exit status.
 //! - [`names`]: names and numbers from `@FILE` and `-`, so that they need not stand in process lists.
 //! - [`output`]: lines for people, or JSON.
+//! - [`pauses`]: seconds that a recording leaves out.
 //! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`permission`], [`inbox`], [`apikey`], [`switch`],
 //!   [`audit`], [`receipt`], [`status`]: a file per family of
 //!   commands.
@@ -22,6 +23,7 @@ pub mod inbox;
 pub mod media;
 pub mod names;
 pub mod output;
+pub mod pauses;
 pub mod permission;
 pub mod play;
 pub mod policy;
@@ -76,7 +78,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
         Command::Policy { command } => policy::run(link()?, command, output).await,
-        Command::Record(what) => record::run(link()?, what, output).await,
+        Command::Record(what) => record::run(link()?, *what, output).await,
         Command::List(what) => recordings::list(link()?, what, output).await,
         Command::Show { id, ticket } => recordings::show(link()?, &id, ticket, output).await,
         Command::Play(what) => play::run(link()?, what, output).await,

@@ -5,6 +5,7 @@ pub mod basis;
 pub mod id;
 pub mod media;
 pub mod party;
+pub mod pause;
 pub mod permission;
 pub mod reason;
 pub mod retention;

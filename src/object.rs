@@ -36,6 +36,7 @@ use fault::Verb;
 use std::{ops::Range, sync::Arc, time::Duration};
 use zeroize::Zeroizing;
 
+pub(crate) use client::is_loopback;
 pub use embedded::Embedded;
 
 /// Most bytes of one get.

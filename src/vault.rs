@@ -1,7 +1,7 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
 //! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
-//! is [`track`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`refused`] (who tried and may not), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
+//! is [`track`], its pauses are [`timeline`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`refused`] (who tried and may not), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
 //! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
 //! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
 //! [`switches`] are how a tenant's own machines get in.
@@ -54,6 +54,7 @@ mod sweep;
 mod switches;
 mod tenants;
 mod ticket;
+mod timeline;
 mod track;
 mod transition;
 mod values;

@@ -7,6 +7,8 @@ mod gateway;
 mod seaweed;
 #[path = "common/served.rs"]
 mod served;
+#[path = "common/traces.rs"]
+mod traces;
 #[path = "common/wire.rs"]
 mod wire;
 
@@ -20,6 +22,8 @@ mod crash;
 mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
+#[path = "gateway/pause.rs"]
+mod pause;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/refusals.rs"]

@@ -6,8 +6,8 @@ mod rehearsal;
 
 use quietus::{
     audit::{SigningKey, receipt::State, verify},
-    domain::{id::RecordingId, time::Timestamp},
-    vault::{Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Target, VaultConfig},
+    domain::{id::RecordingId, pause::DiscardReason, time::Timestamp},
+    vault::{Actor, Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Target, VaultConfig},
 };
 use rehearsal::{DAY_MS, World, admin};
 use std::sync::Arc;
@@ -269,7 +269,7 @@ async fn a_discard_of_what_is_held_waits_too() {
     let id: RecordingId = ingest.opened().id;
     ingest.data(0, bytes::Bytes::from_static(&[1; 500])).await.expect("taken");
     let hold = place(&world, HoldScope::Tenant).await.expect("placed").hold.id;
-    assert!(parked(ingest.discard().await));
+    assert!(parked(ingest.discard(&Actor::gateway(), DiscardReason::Mistake).await));
     assert!(world.vault().recording(&admin("anna"), id, "").await.is_ok(), "it is kept");
     assert_eq!(world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted").erased, 1);
     assert!(matches!(world.vault().recording(&admin("anna"), id, "").await, Err(Error::Erased)));

@@ -1,5 +1,6 @@
 //! What holds for every source file: the direction of dependencies, a module doc, a bounded length, nothing unfinished;
-//! for `Cargo.lock`: one TLS stack, one library of primitives; and for `docs/threats.md`: the tests that it names exist.
+//! for `Cargo.lock`: one TLS stack, one library of primitives; and for `docs/threats.md` and `docs/promises.md`: the tests
+//! that they name exist.
 //!
 //! The direction is read from paths that begin with `crate::` (nested braces included, comments and strings not) and, for
 //! the binaries, with `quietus::`. A path that begins with `super::` stays within its top-level module in this tree, because
@@ -254,21 +255,56 @@ fn one_tls_stack_and_one_library_of_primitives() {
     }
 }
 
+/// The cells of a page's tables, rows of dashes and of headings left out.
+fn rows(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let page = std::fs::read_to_string(root().join(page)).expect("reads");
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with(&format!("| {heading} |")));
+    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// The tests that a cell names; each exists.
+fn tests_named(cell: &str, programs: &str) -> Vec<String> {
+    let names = cell.split('`').skip(1).step_by(2).filter(|name| !name.starts_with("make "));
+    let tests: Vec<String> = names.map(str::to_owned).collect();
+    for test in &tests {
+        assert!(programs.contains(&format!("fn {test}(")), "there is no test {test}: {cell}");
+    }
+    tests
+}
+
+fn programs() -> String {
+    ["src", "tests"].into_iter().flat_map(files).map(|(_, text)| text).collect()
+}
+
 #[test]
 fn every_test_that_the_threats_page_names_is_there() {
-    let page = std::fs::read_to_string(root().join("docs/threats.md")).expect("reads");
-    let programs: String = ["src", "tests"].into_iter().flat_map(files).map(|(_, text)| text).collect();
-    let mut rows = 0;
-    for row in page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| Threat ")) {
-        let shown_by = row.trim_end_matches([' ', '|']).rsplit(" | ").next().expect("a last cell");
-        let tests: Vec<_> = shown_by.split('`').skip(1).step_by(2).filter(|name| !name.starts_with("make ")).collect();
-        assert!(!tests.is_empty(), "no test: {row}");
-        for test in tests {
-            assert!(programs.contains(&format!("fn {test}(")), "there is no test {test}: {row}");
-        }
-        rows += 1;
+    let programs = programs();
+    let rows = rows("docs/threats.md", "Threat");
+    for row in &rows {
+        assert!(!tests_named(row.last().expect("a last cell"), &programs).is_empty(), "no test: {row:?}");
     }
-    assert!(rows > 30, "the page is read as it should be");
+    assert!(rows.len() > 30, "the page is read as it should be");
+}
+
+#[test]
+fn every_promise_that_the_product_keeps_has_a_test_of_its_name() {
+    let programs = programs();
+    let rows = rows("docs/promises.md", "#");
+    let mut kept = 0;
+    for row in &rows {
+        let [number, kind, _, _, shown_by] = row.as_slice() else { panic!("five cells: {row:?}") };
+        let tests = tests_named(shown_by, &programs);
+        let own = format!("{}_", number.to_lowercase());
+        match kind.as_str() {
+            "product" => {
+                assert!(tests.iter().any(|test| test.starts_with(&own)), "no test of its name: {row:?}");
+                kept += 1;
+            }
+            "to come" | "register" | "operator" => assert!(tests.is_empty(), "shown, and not kept: {row:?}"),
+            _ => panic!("no such kind: {row:?}"),
+        }
+    }
+    assert!(rows.len() > 50 && kept > 25, "the page is read as it should be: {kept} of {}", rows.len());
 }
 
 #[test]

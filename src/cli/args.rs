@@ -2,9 +2,11 @@
 
 use super::{
     hold::HoldCommand,
+    pauses,
     stats::StatsCommand,
     subscriber::{RecordingCommand, SubscriberCommand},
 };
+use crate::domain::pause::{DiscardReason, PauseReason};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -83,7 +85,7 @@ pub enum Command {
         command: super::policy::PolicyCommand,
     },
     /// Store recordings; prints their ids.
-    Record(Record),
+    Record(Box<Record>),
     /// List recordings.
     List(List),
     /// Show what is known about a recording.
@@ -276,6 +278,15 @@ pub struct Record {
     /// Stream as a call that is being spoken: small frames, through the journal.
     #[arg(long)]
     pub live: bool,
+    /// Leave these seconds of each file out, as a pause of its call; may be repeated.
+    #[arg(long = "pause", value_name = "FROM..TO", requires = "live", value_parser = pauses::stretch)]
+    pub pauses: Vec<pauses::Stretch>,
+    /// Why it is paused: payment-card, privacy, customer-request, other.
+    #[arg(long, value_name = "REASON", default_value = "payment-card", value_parser = pauses::reason)]
+    pub pause_reason: PauseReason,
+    /// Throw each recording away at the end of its file: no-consent, customer-request, privacy, mistake, other.
+    #[arg(long, value_name = "REASON", requires = "live", value_parser = discard_reason)]
+    pub discard: Option<DiscardReason>,
     /// Media type of all files; otherwise told by each file's header or ending.
     #[arg(long, value_name = "TYPE")]
     pub media_type: Option<String>,
@@ -329,6 +340,10 @@ pub struct Record {
     pub files: Vec<PathBuf>,
 }
 
+fn discard_reason(word: &str) -> Result<DiscardReason, String> {
+    DiscardReason::from_word(word).ok_or_else(|| format!("one of {}", DiscardReason::words()))
+}
+
 /// What was recorded.
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Kind {
@@ -344,6 +359,8 @@ pub enum Kind {
     Message,
     /// Uploaded media.
     Media,
+    /// Login, usage and connection data.
+    Connection,
 }
 
 /// `quietus list …`
@@ -501,6 +518,8 @@ mod tests {
             "quietus erase subscriber acme/+441 --future block",
             "quietus record --tenant acme --subscriber @number --kind call --live a.wav b.wav",
             "quietus record --tenant acme --subscriber - --kind voicemail a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --pause 1..2 --pause 3..4 --pause-reason privacy a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --discard no-consent a.wav",
             "quietus list --tenant acme --subscriber +441",
             "quietus show ID --json",
             "quietus play ID -o out.wav --from 1.5 --to 3",
@@ -546,6 +565,8 @@ mod tests {
             "quietus",
             "quietus hold place --ground g --authority a --review 2027-01-01T00:00:00Z",
             "quietus record --tenant a --kind call x.wav",
+            "quietus record --tenant a --subscriber b --kind call --pause 1..2 a.wav",
+            "quietus record --tenant a --subscriber b --kind call --live --pause-reason her-card a.wav",
             "quietus play ID --from 1 --bytes 0-1",
             "quietus recording bind ID",
             "quietus recording correct ID --party a --no-parties",

@@ -12,13 +12,17 @@ use super::{
 use crate::{
     audit::{Checkpoint, Hash, VerifierKey, leaf, proof},
     proto::v1::{
-        AuditEntry, GetCheckpointRequest, GetConsistencyProofRequest, GetInclusionProofRequest, SubjectState,
-        TailRequest, audit_service_client::AuditServiceClient,
+        AuditEntry, GetCheckpointRequest, GetConsistencyProofRequest, GetInclusionProofRequest, ListRecordingsRequest,
+        SubjectState, TailRequest, audit_service_client::AuditServiceClient,
+        recording_service_client::RecordingServiceClient,
     },
 };
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 /// The file in which the last checkpoint is kept, beside the profile.
 const KEPT: &str = "audit.checkpoint";
@@ -92,22 +96,56 @@ async fn tail(link: Link, what: Tail, output: Output) -> Result<(), Failure> {
 }
 
 /// All that one actor did to a tenant's things.
+///
+/// The tail of a tenant does not open what an entry is about where that lies under a recording: whose audio was heard. For such
+/// entries the subscribers are asked, who have recordings now.
 pub async fn report(link: Link, tenant: String, actor: &str, output: Output) -> Result<(), Failure> {
-    let mut client = AuditServiceClient::new(link);
-    // No entry of a tenant is the log's first: that one is older than every tenant.
-    let (mut after, mut found) = (0, Vec::new());
-    loop {
-        let request = TailRequest { tenant: tenant.clone(), after: Some(after), limit: PAGE, ..TailRequest::default() };
-        let entries = client.tail(request).await?.into_inner().entries;
-        let Some(last) = entries.last().map(|entry| entry.index) else { break };
-        after = last;
-        found.extend(entries.into_iter().filter(|entry| entry.actor == actor));
+    let mut client = AuditServiceClient::new(link.clone());
+    let whole = TailRequest { tenant: tenant.clone(), ..TailRequest::default() };
+    let mut found = entries_of(&mut client, whole.clone(), actor).await?;
+    if found.values().any(|entry| entry.subject_state() == SubjectState::Sealed) {
+        for subscriber in subscribers(link, &tenant).await? {
+            found.extend(entries_of(&mut client, TailRequest { subscriber, ..whole.clone() }, actor).await?);
+        }
     }
     if output.json {
-        return found.iter().try_for_each(|entry| output.one(as_json(entry), String::new));
+        return found.values().try_for_each(|entry| output.one(as_json(entry), String::new));
     }
-    let rows: Vec<_> = found.iter().map(row).collect();
+    let rows: Vec<_> = found.values().map(row).collect();
     output.table(&COLUMNS, &rows)
+}
+
+/// The entries of one actor, by their index.
+async fn entries_of(
+    client: &mut AuditServiceClient<Link>,
+    of: TailRequest,
+    actor: &str,
+) -> Result<BTreeMap<u64, AuditEntry>, Failure> {
+    // No entry of a tenant is the log's first: that one is older than every tenant.
+    let (mut after, mut found) = (0, BTreeMap::new());
+    loop {
+        let request = TailRequest { after: Some(after), limit: PAGE, ..of.clone() };
+        let entries = client.tail(request).await?.into_inner().entries;
+        let Some(last) = entries.last().map(|entry| entry.index) else { return Ok(found) };
+        after = last;
+        let theirs = entries.into_iter().filter(|entry| entry.actor == actor);
+        found.extend(theirs.map(|entry| (entry.index, entry)));
+    }
+}
+
+/// Names of a tenant's subscribers that have recordings.
+async fn subscribers(link: Link, tenant: &str) -> Result<BTreeSet<String>, Failure> {
+    let mut client = RecordingServiceClient::new(link);
+    let mut request = ListRecordingsRequest { tenant: tenant.to_owned(), ..ListRecordingsRequest::default() };
+    let mut names = BTreeSet::new();
+    loop {
+        let page = client.list(request.clone()).await?.into_inner();
+        names.extend(page.recordings.into_iter().map(|recording| recording.subscriber));
+        if page.next_page_token.is_empty() {
+            return Ok(names);
+        }
+        request.page_token = page.next_page_token;
+    }
 }
 
 async fn verify(

@@ -51,8 +51,24 @@ pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> 
     let json = serde_json::json!({
         "id": id, "file": path, "media_type": info.media_type, "bytes": info.length, "start": info.start,
         "total_bytes": info.total_length, "complete": info.complete,
+        "gaps": info.gaps.iter().map(gap_json).collect::<Vec<_>>(),
     });
-    output.one(json, || format!("{} bytes of {} written to {}", info.length, info.media_type, path.display()))
+    output.one(json, || {
+        let written = format!("{} bytes of {} written to {}", info.length, info.media_type, path.display());
+        std::iter::once(written).chain(info.gaps.iter().map(gap_text)).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn gap_json(gap: &v1::Gap) -> serde_json::Value {
+    serde_json::json!({
+        "offset": gap.offset, "seconds": gap.seconds, "length_ms": gap.length_ms, "reason": gap.reason,
+    })
+}
+
+fn gap_text(gap: &v1::Gap) -> String {
+    let at = gap.seconds.map_or_else(|| format!("byte {}", gap.offset), |seconds| format!("{seconds:.3} s"));
+    let lasted = gap.length_ms.map_or_else(|| "lasts".to_owned(), |ms| format!("{:.3} s", ms as f64 / 1000.0));
+    format!("paused at {at}: {lasted} ({})", gap.reason)
 }
 
 /// A URL for an audio player. It goes to standard output alone, since whoever has it can listen.

@@ -5,6 +5,9 @@
 //! makes a second recording and nothing that arrived is sent twice. A file is given up after a time without progress.
 //! A file counts as done when the gateway says *finished*: everything lies sealed in object storage.
 //!
+//! A live call may be paused: the bytes of those seconds are not sent, and Pause and Resume stand in their place. A stream that
+//! goes on exactly where a pause lies says both again, which changes nothing where they had arrived.
+//!
 //! Results come in the order of the files. One bad file does not stop the others; the first failure decides the exit
 //! status.
 
@@ -14,9 +17,15 @@ use super::{
     failure::Failure,
     media, names,
     output::Output,
+    pauses::{self, Cut},
 };
 use crate::{
     crypto,
+    domain::{
+        media::HEAD,
+        pause::{DiscardReason, PauseReason},
+        reason::Reason,
+    },
     proto::v1::{
         self, RecordRequest, record_request, record_response, recording_service_client::RecordingServiceClient,
     },
@@ -27,13 +36,14 @@ use ring::digest;
 use serde::Deserialize;
 use std::{
     collections::HashMap,
+    io::SeekFrom,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
 use tokio::{
     fs::File,
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, AsyncSeekExt as _},
     sync::{Semaphore, mpsc},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -73,8 +83,10 @@ pub async fn run(link: Link, what: Record, output: Output) -> Result<(), Failure
         let (file, result) = upload.await.map_err(|error| Failure::failed(error.to_string()))?;
         match result {
             Ok(done) => {
-                let json =
-                    serde_json::json!({ "id": done.id, "file": file, "bytes": done.bytes, "mismatch": done.mismatch });
+                let json = serde_json::json!({
+                    "id": done.id, "file": file, "bytes": done.bytes, "mismatch": done.mismatch,
+                    "discarded": done.discarded,
+                });
                 bar.suspend(|| output.one(json, || done.id))?;
             }
             Err(failure) => {
@@ -107,6 +119,11 @@ struct Task {
     link: Link,
     open: v1::Open,
     media_type: Option<String>,
+    /// None: at its end, each call is over now.
+    start: Option<jiff::Timestamp>,
+    pauses: Vec<pauses::Stretch>,
+    pause_reason: PauseReason,
+    discard: Option<DiscardReason>,
     piece: usize,
     patience: Duration,
 }
@@ -115,6 +132,7 @@ struct Done {
     id: String,
     bytes: u64,
     mismatch: bool,
+    discarded: bool,
 }
 
 impl Task {
@@ -132,7 +150,6 @@ impl Task {
             subscriber: names::resolve(&what.subscriber)?,
             kind: kind(what.kind).into(),
             mode: if what.live { v1::Mode::Live } else { v1::Mode::Spooled }.into(),
-            start_ms: what.start.unwrap_or_else(jiff::Timestamp::now).as_millisecond(),
             facts: Some(facts),
             jurisdiction: what.jurisdiction.clone().unwrap_or_default(),
             announcement: what.announcement.as_ref().map(|prompt| v1::Announcement {
@@ -149,21 +166,41 @@ impl Task {
             link,
             open,
             media_type: what.media_type.clone(),
+            start: what.start,
+            pauses: what.pauses.clone(),
+            pause_reason: what.pause_reason,
+            discard: what.discard,
             piece: if what.live { LIVE_PIECE } else { SPOOLED_PIECE },
             patience: Duration::from_secs(what.patience),
         })
     }
 
+    /// When the call of a file began. What was paused in it lies back by then, so that its gaps are as long as they were.
+    fn start_ms(&self, media_type: &str, head: &[u8], length: u64) -> i64 {
+        if let Some(start) = self.start {
+            return start.as_millisecond();
+        }
+        let seconds = pauses::seconds(media_type, head, length).filter(|_| !self.pauses.is_empty());
+        jiff::Timestamp::now().as_millisecond() - (seconds.unwrap_or_default() * 1000.0) as i64
+    }
+
     /// One file, over as many streams as it takes.
     async fn upload(&self, file: &Path, bar: &ProgressBar) -> Result<Done, Failure> {
-        let (length, media_type) = look_at(file).await.map_err(|error| unreadable(file, &error))?;
+        let (length, head) = look_at(file).await.map_err(|error| unreadable(file, &error))?;
+        let media_type = self.media_type.clone().unwrap_or_else(|| media::guess(file, &head).to_owned());
+        let start_ms = self.start_ms(&media_type, &head, length);
+        let cuts = pauses::cuts(&self.pauses, (&media_type, &head), length, start_ms)?;
+        let left_out: u64 = cuts.iter().map(|cut| cut.bytes.end - cut.bytes.start).sum();
         let open = v1::Open {
-            media_type: self.media_type.clone().unwrap_or_else(|| media_type.to_owned()),
+            media_type,
             client_id: Bytes::copy_from_slice(&crypto::random::<16>()),
-            length_hint: length,
+            start_ms,
+            length_hint: length - left_out,
             ..self.open.clone()
         };
-        let mut upload = Upload { task: self, file, open, bar, stored: 0, shown: 0, progressed: Instant::now() };
+        let script = Script { piece: self.piece, cuts, reason: self.pause_reason, discard: self.discard };
+        let progressed = Instant::now();
+        let mut upload = Upload { task: self, file, open, script, bar, opened: None, stored: 0, shown: 0, progressed };
         let (mut pause, mut told) = (FIRST_PAUSE, false);
         loop {
             let before = upload.stored;
@@ -171,6 +208,13 @@ impl Task {
                 Ok(done) => return Ok(done),
                 Err(failure) => failure,
             };
+            // The recording was discarded, and the word of it lost.
+            if self.discard.is_some()
+                && failure.status == Reason::Erased.exit_status()
+                && let Some(id) = upload.opened
+            {
+                return Ok(Done { id, bytes: 0, mismatch: false, discarded: true });
+            }
             if !failure.is_passing() || upload.progressed.elapsed() > self.patience {
                 return Err(failure);
             }
@@ -226,11 +270,12 @@ fn evidence(argument: &str) -> Result<Vec<v1::Evidence>, Failure> {
     Ok(written.collect())
 }
 
-async fn look_at(file: &Path) -> std::io::Result<(u64, &'static str)> {
+/// Length and first bytes of a file.
+async fn look_at(file: &Path) -> std::io::Result<(u64, Vec<u8>)> {
     let mut opened = File::open(file).await?;
     let mut head = Vec::new();
-    (&mut opened).take(16).read_to_end(&mut head).await?;
-    Ok((opened.metadata().await?.len(), media::guess(file, &head)))
+    (&mut opened).take(HEAD as u64).read_to_end(&mut head).await?;
+    Ok((opened.metadata().await?.len(), head))
 }
 
 /// One file on its way.
@@ -238,7 +283,10 @@ struct Upload<'a> {
     task: &'a Task,
     file: &'a Path,
     open: v1::Open,
+    script: Script,
     bar: &'a ProgressBar,
+    /// The recording's id, from the first Opened on.
+    opened: Option<String>,
     /// The gateway's watermark.
     stored: u64,
     /// What the bar counts of this file.
@@ -258,11 +306,12 @@ impl Upload<'_> {
             record_response::Event::Opened(opened) => opened,
             _ => return Err(Failure::failed("the gateway did not answer Open")),
         };
+        self.opened = Some(opened.recording_id.clone());
 
         let mut sending = None;
         if !opened.already_finished {
-            let (file, piece) = (self.file.to_owned(), self.task.piece);
-            sending = Some(Sending(tokio::spawn(send(file, opened.resume_offset, piece, requests))));
+            let (file, script) = (self.file.to_owned(), self.script.clone());
+            sending = Some(Sending(tokio::spawn(send(file, opened.resume_offset, script, requests))));
         }
         loop {
             match next(&mut answers).await {
@@ -271,8 +320,13 @@ impl Upload<'_> {
                 }
                 Ok(record_response::Event::Finished(finished)) => {
                     self.reached(finished.length, finished.length);
-                    return Ok(Done { id: finished.recording_id, bytes: finished.length, mismatch: finished.mismatch });
+                    let v1::Finished { recording_id: id, length: bytes, mismatch, .. } = finished;
+                    return Ok(Done { id, bytes, mismatch, discarded: false });
                 }
+                Ok(record_response::Event::Discarded(gone)) => {
+                    return Ok(Done { id: gone.recording_id, bytes: 0, mismatch: false, discarded: true });
+                }
+                Ok(record_response::Event::Paused(_) | record_response::Event::Resumed(_)) => {}
                 Ok(_) => return Err(Failure::failed("the gateway answered out of turn")),
                 // A file that cannot be read ends the stream too: then that is the reason to tell.
                 Err(failure) => return Err(Sending::reason(sending).await.unwrap_or(failure)),
@@ -312,16 +366,48 @@ impl Drop for Sending {
     }
 }
 
-/// Sends a file from an offset on, then Finish with the length and digest of the whole.
-async fn send(file: PathBuf, resume: u64, piece: usize, requests: mpsc::Sender<RecordRequest>) -> Result<(), Failure> {
+/// What is sent of a file.
+#[derive(Clone)]
+struct Script {
+    piece: usize,
+    cuts: Vec<Cut>,
+    reason: PauseReason,
+    /// In the place of Finish.
+    discard: Option<DiscardReason>,
+}
+
+/// Sends a file from an offset of its recording on, then Finish with the length and digest of the whole recording.
+async fn send(
+    file: PathBuf,
+    resume: u64,
+    script: Script,
+    requests: mpsc::Sender<RecordRequest>,
+) -> Result<(), Failure> {
     let read = |error: std::io::Error| unreadable(&file, &error);
     let mut opened = File::open(&file).await.map_err(read)?;
     let mut digest = digest::Context::new(&digest::SHA256);
-    let mut offset = 0_u64;
+    // Where it is in the file, and in the recording.
+    let (mut at, mut offset) = (0_u64, 0_u64);
+    let mut cuts = script.cuts.iter().peekable();
     loop {
-        // What the gateway has is read for the digest only; a piece ends where the new begins.
+        if let Some(cut) = cuts.next_if(|cut| cut.bytes.start == at) {
+            // Behind a later byte that the gateway has, it has the pause too.
+            if offset >= resume {
+                let pause = v1::Pause { reason: script.reason.word().into(), at_ms: cut.begins_ms };
+                let resume = v1::Resume { at_ms: cut.ends_ms };
+                for event in [record_request::Event::Pause(pause), record_request::Event::Resume(resume)] {
+                    if requests.send(message(event)).await.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            at = opened.seek(SeekFrom::Start(cut.bytes.end)).await.map_err(read)?;
+            continue;
+        }
+        // What the gateway has is read for the digest only; a piece ends where the new begins, or where a pause does.
         let below = resume.saturating_sub(offset);
-        let size = if below == 0 { piece } else { SPOOLED_PIECE.min(usize::try_from(below).unwrap_or(SPOOLED_PIECE)) };
+        let most = if below == 0 { script.piece as u64 } else { below.min(SPOOLED_PIECE as u64) };
+        let size = most.min(cuts.peek().map_or(most, |cut| cut.bytes.start - at)) as usize;
         let mut content = vec![0; size];
         let length = fill(&mut opened, &mut content).await.map_err(read)?;
         content.truncate(length);
@@ -336,14 +422,20 @@ async fn send(file: PathBuf, resume: u64, piece: usize, requests: mpsc::Sender<R
             }
         }
         offset += length as u64;
+        at += length as u64;
     }
     if offset < resume {
         return Err(Failure::failed("the file became shorter while it was sent"));
     }
-    let sha256 = Bytes::copy_from_slice(digest.finish().as_ref());
-    let finish = v1::Finish { length: offset, sha256, end_ms: 0 };
+    let last = match script.discard {
+        Some(reason) => record_request::Event::Discard(v1::Discard { reason: reason.word().into() }),
+        None => {
+            let sha256 = Bytes::copy_from_slice(digest.finish().as_ref());
+            record_request::Event::Finish(v1::Finish { length: offset, sha256, end_ms: 0 })
+        }
+    };
     // Where the stream is gone already, its status says why.
-    let _ = requests.send(message(record_request::Event::Finish(finish))).await;
+    let _ = requests.send(message(last)).await;
     Ok(())
 }
 
@@ -376,6 +468,7 @@ fn kind(kind: Kind) -> v1::Kind {
         Kind::Video => v1::Kind::Video,
         Kind::Message => v1::Kind::Message,
         Kind::Media => v1::Kind::Media,
+        Kind::Connection => v1::Kind::Connection,
     }
 }
 
@@ -383,12 +476,16 @@ fn kind(kind: Kind) -> v1::Kind {
 mod tests {
     use super::*;
 
+    fn script(piece: usize) -> Script {
+        Script { piece, cuts: Vec::new(), reason: PauseReason::Other, discard: None }
+    }
+
     async fn sent(content: &[u8], resume: u64, piece: usize) -> (Result<(), Failure>, Vec<u8>, Option<v1::Finish>) {
         let dir = tempfile::tempdir().expect("dir");
         let path = dir.path().join("file");
         std::fs::write(&path, content).expect("written");
         let (requests, mut stream) = mpsc::channel(1 << 16);
-        let result = send(path, resume, piece, requests).await;
+        let result = send(path, resume, script(piece), requests).await;
         let (mut data, mut finish) = (Vec::new(), None);
         while let Some(request) = stream.recv().await {
             match request.event {
@@ -416,6 +513,53 @@ mod tests {
                 assert_eq!((finish.length, finish.sha256.as_ref()), (700_000, whole.as_ref()));
             }
         }
+    }
+
+    /// What goes over the line of a file of 10 000 bytes with two pauses, one word for each message.
+    async fn told(resume: u64, discard: Option<DiscardReason>) -> Vec<String> {
+        let dir = tempfile::tempdir().expect("dir");
+        let path = dir.path().join("file");
+        let content: Vec<u8> = (0..10_000_u32).map(|at| (at / 1000) as u8).collect();
+        std::fs::write(&path, &content).expect("written");
+        let cut = |bytes| Cut { bytes, begins_ms: 5, ends_ms: 9 };
+        let script = Script { cuts: vec![cut(2000..3000), cut(9000..10_000)], discard, ..script(LIVE_PIECE) };
+        let (requests, mut stream) = mpsc::channel(64);
+        send(path, resume, script, requests).await.expect("sent");
+        let mut told = Vec::new();
+        while let Some(request) = stream.recv().await {
+            told.push(match request.event.expect("an event") {
+                record_request::Event::Data(data) => {
+                    let cut_out = data.content.iter().any(|byte| matches!(byte, 2 | 9));
+                    assert!(!cut_out, "what is paused is sent");
+                    format!("{}+{}", data.offset, data.content.len())
+                }
+                record_request::Event::Pause(pause) => format!("pause {} {}", pause.reason, pause.at_ms),
+                record_request::Event::Resume(resume) => format!("resume {}", resume.at_ms),
+                record_request::Event::Finish(finish) => {
+                    let kept = [&content[..2000], &content[3000..9000]].concat();
+                    assert_eq!(finish.sha256.as_ref(), digest::digest(&digest::SHA256, &kept).as_ref());
+                    format!("finish {}", finish.length)
+                }
+                record_request::Event::Discard(discard) => format!("discard {}", discard.reason),
+                record_request::Event::Open(_) => "open".into(),
+            });
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn paused_seconds_are_not_sent_and_said_once_more_where_a_stream_broke() {
+        let (begin, end) = ("pause other 5", "resume 9");
+        let rest = ["2000+1600", "3600+1600", "5200+1600", "6800+1200"];
+        let whole = ["0+1600", "1600+400", begin, end].into_iter().chain(rest).chain([begin, end, "finish 8000"]);
+        assert_eq!(told(0, None).await, whole.collect::<Vec<_>>());
+        // Exactly where the pause lies nobody knows whether it arrived; behind it, it did.
+        let again = [begin, end].into_iter().chain(rest).chain([begin, end, "finish 8000"]);
+        assert_eq!(told(2000, None).await, again.collect::<Vec<_>>());
+        assert_eq!(told(6800, None).await, ["6800+1200", begin, end, "finish 8000"]);
+        assert_eq!(told(8000, None).await, [begin, end, "finish 8000"]);
+        let last = told(8000, Some(DiscardReason::NoConsent)).await.pop();
+        assert_eq!(last.as_deref(), Some("discard no-consent"));
     }
 
     #[test]

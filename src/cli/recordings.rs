@@ -71,6 +71,7 @@ fn facts_json(facts: &RecordingFacts) -> Value {
         "end": moment(facts.end_ms),
         "bytes": facts.length,
         "seconds": facts.duration_seconds,
+        "paused_seconds": facts.paused_seconds,
         "state": state(facts),
         "mismatch": facts.mismatch,
         "parties": stated.parties,
@@ -129,6 +130,9 @@ fn as_text(recording: &Recording) -> String {
             let mut labels: Vec<_> = stated.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
             labels.sort();
             lines.push(("labels", labels.join(", ")));
+            if facts.paused_seconds > 0.0 {
+                lines.push(("paused", format!("{:.3} seconds, which are not in it", facts.paused_seconds)));
+            }
             if facts.mismatch {
                 lines.push(("mismatch", "what was stated at the end is not what arrived".into()));
             }
@@ -147,6 +151,7 @@ fn kind(facts: &RecordingFacts) -> &'static str {
         Kind::Video => "video",
         Kind::Message => "message",
         Kind::Media => "media",
+        Kind::Connection => "connection",
     }
 }
 

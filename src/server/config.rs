@@ -11,6 +11,7 @@ pub use oidc::IssuerFile;
 
 use crate::{
     journal,
+    object::is_loopback,
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
 };
@@ -407,8 +408,12 @@ impl Check<'_> {
             self.that(fresh, &region.name, "region.name", "this region is listed twice")?;
             self.that(!region.bucket.get_ref().is_empty(), &region.bucket, "region.bucket", "the bucket's name")?;
             if let Some(endpoint) = &region.endpoint {
-                let loopback = region.allow_http && endpoint.get_ref().starts_with("http://");
-                let good = loopback || endpoint.get_ref().starts_with("https://");
+                let good =
+                    endpoint.get_ref().parse::<http::Uri>().is_ok_and(|uri| match (uri.scheme_str(), uri.host()) {
+                        (Some("https"), Some(_)) => true,
+                        (Some("http"), Some(host)) => region.allow_http && is_loopback(host),
+                        _ => false,
+                    });
                 let remedy = "an https:// URL (with allow_http = true, an http:// URL on the loopback)";
                 self.that(good, endpoint, "region.endpoint", remedy)?;
             }
@@ -497,6 +502,8 @@ mod tests {
             parse(&text).err().expect("refused").to_string()
         };
         assert!(with("name = \"eu-west-1\"\nendpoint = \"http://127.0.0.1:9000\"").contains("region.endpoint"));
+        let beyond = "name = \"eu-west-1\"\nendpoint = \"http://s3.example.org\"\nallow_http = true";
+        assert!(with(beyond).contains("region.endpoint"));
         assert!(with("name = \"eu-west-2\"").contains("twice"));
         assert!(with("name = \"eu-west-1\"\naccess_key_id = \"id\"").contains("secret_access_key_file"));
     }

@@ -10,13 +10,14 @@ use crate::{
     domain::{
         basis::{Announcement, Evidence, Footing, NotAHow},
         id::RecordingId,
+        pause::{DiscardReason, PauseReason},
         time::Timestamp,
     },
     proto::v1,
     vault::{
-        self, BasisShown, Correction, Facts, Finish, Kind, Mode, NewTenant, Open, Part, PlayInfo, PlayRange,
-        PolicySource, Progress, Recording, Residency, State, StatedBasis, StatedFacts, StatedTies, StatisticsRow,
-        Status, Target, Tenant, TenantState,
+        self, BasisShown, Correction, Facts, Finish, Gap, Kind, Mode, NewTenant, Open, Part, Paused, PlayInfo,
+        PlayRange, PolicySource, Progress, Recording, Residency, State, StatedBasis, StatedFacts, StatedTies,
+        StatisticsRow, Status, Target, Tenant, TenantState,
     },
 };
 use std::str::FromStr;
@@ -33,7 +34,8 @@ pub fn recording_id(text: &str) -> Result<RecordingId, Problem> {
     text.parse().map_err(|_| Problem::invalid("id", NOT_AN_ID))
 }
 
-fn moment(ms: i64) -> Option<Timestamp> {
+/// Reads a moment; 0 is none.
+pub fn moment(ms: i64) -> Option<Timestamp> {
     (ms != 0).then_some(Timestamp(ms))
 }
 
@@ -53,6 +55,7 @@ pub fn open(open: v1::Open) -> Result<Open, Problem> {
         v1::Kind::Video => Kind::Video,
         v1::Kind::Message => Kind::Message,
         v1::Kind::Media => Kind::Media,
+        v1::Kind::Connection => Kind::Connection,
         v1::Kind::Unspecified => return Err(Problem::invalid("kind", "say what is recorded")),
     };
     let mode = match open.mode() {
@@ -192,6 +195,24 @@ pub fn finish(finish: &v1::Finish) -> Result<Finish, Problem> {
     Ok(Finish { length: finish.length, sha256, end: moment(finish.end_ms) })
 }
 
+/// Reads why and when a recording is paused.
+pub fn pause(pause: &v1::Pause) -> Result<(PauseReason, Option<Timestamp>), Problem> {
+    let reason = PauseReason::from_word(&pause.reason);
+    let reason = reason.ok_or_else(|| Problem::invalid("pause.reason", format!("one of {}", PauseReason::words())))?;
+    Ok((reason, moment(pause.at_ms)))
+}
+
+/// Reads why a recording is thrown away.
+pub fn discard(discard: &v1::Discard) -> Result<DiscardReason, Problem> {
+    let reason = DiscardReason::from_word(&discard.reason);
+    reason.ok_or_else(|| Problem::invalid("discard.reason", format!("one of {}", DiscardReason::words())))
+}
+
+/// Writes that a recording is paused.
+pub fn paused(paused: Paused) -> v1::Paused {
+    v1::Paused { offset: paused.offset, reason: paused.reason.word().into(), since_ms: paused.since.0 }
+}
+
 /// Writes a watermark.
 pub fn watermark(progress: &Progress) -> v1::Watermark {
     v1::Watermark {
@@ -233,7 +254,12 @@ pub fn play_info(info: &PlayInfo) -> v1::PlayInfo {
         length: info.length,
         start: info.start,
         complete: info.complete,
+        gaps: info.gaps.iter().map(gap).collect(),
     }
+}
+
+fn gap(gap: &Gap) -> v1::Gap {
+    v1::Gap { offset: gap.offset, seconds: gap.seconds, length_ms: gap.length_ms, reason: gap.reason.word().into() }
 }
 
 /// Writes a recording.
@@ -271,6 +297,7 @@ fn recording_facts(facts: Facts, footing: Option<Footing>) -> v1::RecordingFacts
         }
         .into(),
         mismatch: facts.mismatch,
+        paused_seconds: facts.paused_seconds,
     }
 }
 
@@ -282,6 +309,7 @@ fn kind(kind: Kind) -> v1::Kind {
         Kind::Video => v1::Kind::Video,
         Kind::Message => v1::Kind::Message,
         Kind::Media => v1::Kind::Media,
+        Kind::Connection => v1::Kind::Connection,
     }
 }
 
@@ -439,6 +467,7 @@ fn kind_word(kind: Kind) -> &'static str {
         Kind::Video => "video",
         Kind::Message => "message",
         Kind::Media => "media",
+        Kind::Connection => "connection",
     }
 }
 
@@ -510,6 +539,18 @@ mod tests {
     fn a_kind_or_mode_from_the_future_is_refused_not_guessed() {
         assert_eq!(field_of(open(v1::Open { kind: 99, ..valid_open() })), Some("kind"));
         assert_eq!(field_of(open(v1::Open { mode: 99, ..valid_open() })), Some("mode"));
+    }
+
+    #[test]
+    fn reasons_are_words_of_a_list() {
+        let paused = |reason: &str| pause(&v1::Pause { reason: reason.into(), at_ms: 0 });
+        assert_eq!(paused("payment-card"), Ok((PauseReason::PaymentCard, None)));
+        assert_eq!(paused("").map(|(reason, _)| reason), Ok(PauseReason::Other));
+        assert_eq!(field_of(paused("her card")), Some("pause.reason"));
+        let discarded = |reason: &str| discard(&v1::Discard { reason: reason.into() });
+        assert_eq!(discarded("no-consent"), Ok(DiscardReason::NoConsent));
+        let wrong = discarded("Mrs X rang").expect_err("no word of the list");
+        assert!(wrong.message.contains("no-consent") && !wrong.message.contains("Mrs"), "{}", wrong.message);
     }
 
     #[test]

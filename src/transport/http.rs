@@ -298,8 +298,14 @@ mod tests {
 
     #[test]
     fn an_answer_is_sandboxed_not_cached_and_tells_its_range() {
-        let info =
-            PlayInfo { media_type: "text/html".into(), total_length: 100, length: 10, start: 20, complete: true };
+        let info = PlayInfo {
+            media_type: "text/html".into(),
+            total_length: 100,
+            length: 10,
+            start: 20,
+            complete: true,
+            gaps: Vec::new(),
+        };
         let mut response = Body::empty().into_response();
         describe(&mut response, &info, true, false);
         assert_eq!(response.status(), StatusCode::PARTIAL_CONTENT);

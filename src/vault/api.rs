@@ -4,6 +4,7 @@ use super::{ExpiryStatus, PolicySource};
 use crate::domain::{
     basis::{Announcement, Basis, Evidence, Footing},
     id::{ReceiptId, RecordingId},
+    pause::PauseReason,
     retention::Jurisdiction,
     time::{Day, Timestamp},
 };
@@ -200,6 +201,8 @@ pub enum Kind {
     Message = 5,
     /// Uploaded media.
     Media = 6,
+    /// Login, usage and connection data.
+    Connection = 7,
 }
 
 /// How a recording arrives.
@@ -304,6 +307,30 @@ pub struct Opened {
     pub already_finished: bool,
 }
 
+/// A recording that takes no audio for now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Paused {
+    /// Bytes of the recording before the pause. All of them are kept.
+    pub offset: u64,
+    /// When it began.
+    pub since: Timestamp,
+    /// Why.
+    pub reason: PauseReason,
+}
+
+/// A stretch of a call that was not recorded.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Gap {
+    /// Bytes of the recording before it.
+    pub offset: u64,
+    /// Seconds of audio before it, where the media type tells.
+    pub seconds: Option<f64>,
+    /// How long it lasted; none while it lasts.
+    pub length_ms: Option<u64>,
+    /// Why.
+    pub reason: PauseReason,
+}
+
 /// The two watermarks, and how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
@@ -356,8 +383,10 @@ pub struct Facts {
     pub end: Option<Timestamp>,
     /// Bytes so far.
     pub length: u64,
-    /// Where the media type tells.
+    /// Of the audio, where the media type tells.
     pub duration_seconds: Option<f64>,
+    /// How long it was paused; told at its end.
+    pub paused_seconds: f64,
     /// How far it got.
     pub state: State,
     /// See [`Finished::mismatch`].
@@ -396,6 +425,8 @@ pub struct PlayInfo {
     pub start: u64,
     /// False while running or partial.
     pub complete: bool,
+    /// Where the whole recording was paused, in order.
+    pub gaps: Vec<Gap>,
 }
 
 /// Which leaf of a recording.

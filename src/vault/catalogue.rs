@@ -191,6 +191,7 @@ fn shown(facts: stored::Facts) -> Result<Facts, Error> {
         end: (facts.end_ms != 0).then_some(Timestamp(facts.end_ms)),
         length: facts.length,
         duration_seconds: facts.duration_seconds,
+        paused_seconds: facts.paused_ms as f64 / 1000.0,
         state: match facts.state {
             2 => State::Partial,
             3 => State::Complete,

@@ -44,7 +44,6 @@ use crate::{
         id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Keeping, Parts, RecordingEntry, RecordingPath},
-    proto::stored,
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -82,7 +81,7 @@ impl Vault {
         // The runner would take the work away in the midst, and the answer would say less than was done. Where it has much
         // to do, stopping does not wait for it.
         let early = tokio::time::timeout(PATIENCE, inner.expiry.pause()).await.ok();
-        let state = {
+        {
             let _alone = inner.gate.write().await;
             let now = inner.clock.now();
             let entry = inner.audit(actor, consent(Action::ConsentWithdraw, handle, subscriber)).await?;
@@ -94,8 +93,8 @@ impl Vault {
                     state.consent_withdrawn_ms = now.0;
                     Ok(entry.into_iter().chain([inner.rules_changed(handle)?]).collect())
                 })
-                .await?
-        };
+                .await?;
+        }
         let stopped = inner.stop_without_consent(handle, subscriber).await?;
         let _runner = match early {
             Some(paused) => paused,
@@ -114,6 +113,7 @@ impl Vault {
             left.holds.clear();
         }
         inner.due_wake.notify_one();
+        let state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
         Ok(Withdrawal { subscriber: shown(tenant, name, &state), stopped, erased, receipts, left })
     }
 
@@ -128,17 +128,18 @@ impl Vault {
         let _runner = inner.expiry.pause().await;
         let _alone = inner.gate.write().await;
         // What the withdrawal was about stays withdrawn, also where a stop came before it was marked.
-        let mut state = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
-        if state.consent_withdrawn_ms != 0 {
+        let before = inner.subscriber_state(handle, subscriber)?.unwrap_or_default();
+        if before.consent_withdrawn_ms != 0 {
             inner.mark_withdrawn(handle, subscriber).await?;
             let entry = inner.audit(actor, consent(Action::ConsentGive, handle, subscriber)).await?;
-            let given = |state: &mut stored::SubscriberState| {
-                state.consent_withdrawn_ms = 0;
-                Ok(entry)
-            };
-            state = inner.change_subscriber_state(handle, subscriber, given).await?;
+            inner
+                .change_subscriber_state(handle, subscriber, |state| {
+                    state.consent_withdrawn_ms = 0;
+                    Ok(entry)
+                })
+                .await?;
         }
-        Ok(shown(tenant, name, &state))
+        Ok(shown(tenant, name, &inner.subscriber_state(handle, subscriber)?.unwrap_or_default()))
     }
 }
 

@@ -165,12 +165,13 @@ impl Inner {
             says.push_str("; the consent that it rests on was withdrawn, so it goes as soon as nothing keeps it");
         }
         let aim = if withdrawn { Some(kept.ended_or_seen().max(floor_of(&verdict))) } else { verdict.aim };
+        let not_after = rules.promise(&verdict, stored_floor);
         let floor = older.or(verdict.floor);
         Ok(PartExplanation {
             part,
             present,
             goes: aim.map(|aim| aim.max(stored_floor.start())),
-            not_after: verdict.not_after,
+            not_after,
             floor,
             line: verdict.line,
             blocked_by,

@@ -5,12 +5,17 @@
 //! session leaves: so an erasure is not answered while a stream that nobody reads still holds a slice or a frame key.
 
 use super::{
-    Error, Finish, Finished, Inner, Mode, Opened, Progress,
+    Actor, Error, Finish, Finished, Inner, Mode, Opened, Paused, Progress,
     tenants::invalid,
-    track::{Ended, Job, Queues, Track, Written},
+    timeline::{self, Command},
+    track::{Discarding, Ended, Job, Queues, Track, Written},
 };
 use crate::{
-    domain::media,
+    domain::{
+        media,
+        pause::{DiscardReason, PauseReason},
+        time::Timestamp,
+    },
     journal::{CallWriter, FrameKind, WriteError},
     proto::stored,
     segment::{MAX_SLICE, SliceBuffer},
@@ -46,9 +51,12 @@ pub struct Ingest {
     slices: u32,
     /// Finish was accepted: nothing more comes.
     closed: bool,
+    /// Audio is refused. Durable whenever it is set.
+    paused: Option<Paused>,
     desk: SharedDesk,
     jobs: mpsc::Sender<Job>,
     written: mpsc::Sender<Written>,
+    commands: mpsc::Sender<Box<Command>>,
     progress: watch::Receiver<Progress>,
     ended: watch::Receiver<Option<Ended>>,
 }
@@ -101,12 +109,15 @@ impl Inner {
         mode: Mode,
         length_hint: Option<u64>,
         (digest, head): (Option<digest::Context>, Zeroizing<Vec<u8>>),
-    ) -> Ingest {
+    ) -> Result<Ingest, Error> {
         // One slice waits while another is put and a third fills.
         let (jobs, queued_jobs) = mpsc::channel(1);
         // Frames whose sync is awaited.
         let (written, queued_frames) = mpsc::channel(64);
-        let queues = Queues { jobs: queued_jobs, written: queued_frames };
+        let (commands, queued_commands) = mpsc::channel(1);
+        let queues = Queues { jobs: queued_jobs, written: queued_frames, commands: queued_commands };
+        let timekeeper = track.timekeeper()?;
+        let paused = timeline::paused(&timekeeper.timeline)?;
         let (progress, watched) =
             watch::channel(Progress { journaled: opened.resume_offset, stored: track.stored, ..Progress::default() });
         let (ended, ending) = watch::channel(None);
@@ -116,8 +127,8 @@ impl Inner {
         };
         let desk = Arc::new(Mutex::new(Desk { cleared: false, filling: None, writer, head }));
         let media_type = track.audio_row.media_type.clone();
-        self.tasks.spawn(track.run(desk.clone(), queues, progress, ended));
-        Ingest {
+        self.tasks.spawn(track.run(desk.clone(), queues, timekeeper, progress, ended));
+        Ok(Ingest {
             inner: self.clone(),
             opened,
             mode,
@@ -127,12 +138,14 @@ impl Inner {
             length_hint: length_hint.map(|hint| hint.saturating_sub(opened.resume_offset)),
             slices: 0,
             closed: false,
+            paused,
             desk,
             jobs,
             written,
+            commands,
             progress: watched,
             ended: ending,
-        }
+        })
     }
 }
 
@@ -149,6 +162,7 @@ impl Ingest {
         let (_, ended) = watch::channel(Some(Ended::Finished));
         let (jobs, _) = mpsc::channel(1);
         let (written, _) = mpsc::channel(1);
+        let (commands, _) = mpsc::channel(1);
         let head = Zeroizing::new(Vec::new());
         Self {
             inner: inner.clone(),
@@ -160,9 +174,11 @@ impl Ingest {
             length_hint: None,
             slices: 0,
             closed: true,
+            paused: None,
             desk: Arc::new(Mutex::new(Desk { cleared: true, filling: None, writer: None, head })),
             jobs,
             written,
+            commands,
             progress,
             ended,
         }
@@ -176,6 +192,11 @@ impl Ingest {
     /// Bytes taken so far; where the next one belongs.
     pub fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether the recording is paused, also by an earlier stream.
+    pub fn paused(&self) -> Option<Paused> {
+        self.paused
     }
 
     /// The watermarks. The sender's end is dropped when the recording has ended, for [`Ingest::ended`] to say how.
@@ -221,6 +242,13 @@ impl Ingest {
         }
     }
 
+    async fn order(&self, command: Command) -> Result<(), Error> {
+        match self.commands.send(Box::new(command)).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(self.why_ended().await),
+        }
+    }
+
     async fn send_written(&self, written: Written) -> Result<(), Error> {
         match self.written.send(written).await {
             Ok(()) => Ok(()),
@@ -231,8 +259,15 @@ impl Ingest {
     /// Takes audio. Waits while memory or the journal is behind: that is the sender's back-pressure.
     ///
     /// # Errors
-    /// `Invalid` for a gap; what cut the recording otherwise.
+    /// `Invalid` for a gap, and while the recording is paused: nothing of this content is taken then. What cut the recording
+    /// otherwise.
     pub async fn data(&mut self, offset: u64, content: Bytes) -> Result<(), Error> {
+        let new = !content.is_empty() && offset.saturating_add(content.len() as u64) > self.received;
+        if new && self.paused.is_some() {
+            let remedy =
+                format!("comes while the recording is paused; send Resume, then go on at byte {}", self.received);
+            return Err(invalid("data", remedy));
+        }
         if offset > self.received {
             return Err(invalid("data.offset", format!("leaves a gap; the next byte is {}", self.received)));
         }
@@ -270,13 +305,18 @@ impl Ingest {
         let full = desk.filling.take();
         drop(desk);
         if let Some(full) = full {
-            if let Some(hint) = &mut self.length_hint {
-                *hint = hint.saturating_sub(full.buffer.len() as u64);
-            }
-            self.send(Job::Slice(full)).await?;
+            self.hand_over(full).await?;
         }
         self.next_slice(content.len()).await?;
         Ok(0)
+    }
+
+    /// Has the track put a slice.
+    async fn hand_over(&mut self, slice: Filling) -> Result<(), Error> {
+        if let Some(hint) = &mut self.length_hint {
+            *hint = hint.saturating_sub(slice.buffer.len() as u64);
+        }
+        self.send(Job::Slice(slice)).await
     }
 
     /// Asks for memory for the next slice.
@@ -307,6 +347,49 @@ impl Ingest {
         drop(desk);
         self.send_written(Written::Audio(pending, self.received + frame.len() as u64)).await?;
         Ok(frame.len())
+    }
+
+    /// Takes no audio until [`Ingest::resume`]. Returns once the pause and all audio before it are durable; see
+    /// [`super::timeline`]. Idempotent.
+    ///
+    /// # Errors
+    /// `Invalid` after Finish, and for more gaps than a recording may have; what cut the recording otherwise.
+    pub async fn pause(&mut self, actor: &Actor, reason: PauseReason, at: Option<Timestamp>) -> Result<Paused, Error> {
+        if let Some(paused) = self.paused {
+            return Ok(paused);
+        }
+        if self.closed {
+            return Err(invalid("pause", "comes after Finish".to_owned()));
+        }
+        // A file is kept from its slices on.
+        let filling = self.desk().await?.filling.take().filter(|filling| !filling.buffer.is_empty());
+        if let Some(filling) = filling {
+            self.hand_over(filling).await?;
+        }
+        let (reply, answer) = oneshot::channel();
+        let (offset, actor) = (self.received, actor.clone());
+        self.order(Command::Pause { offset, reason, at, actor, reply }).await?;
+        let Ok(paused) = answer.await else { return Err(self.why_ended().await) };
+        let paused = paused?;
+        self.paused = Some(paused);
+        Ok(paused)
+    }
+
+    /// Takes audio again. Returns once that is durable. Idempotent.
+    ///
+    /// # Errors
+    /// What cut the recording.
+    pub async fn resume(&mut self, actor: &Actor, at: Option<Timestamp>) -> Result<(), Error> {
+        if self.paused.is_none() {
+            return Ok(());
+        }
+        let (reply, answer) = oneshot::channel();
+        self.order(Command::Resume { at, actor: actor.clone(), reply }).await?;
+        if answer.await.is_err() {
+            return Err(self.why_ended().await);
+        }
+        self.paused = None;
+        Ok(())
     }
 
     /// Takes the stated length and digest and closes the recording. Returns once that is accepted; `progress` shows the
@@ -367,22 +450,22 @@ impl Ingest {
     /// Forgets the recording while it runs. A later retry of its client id is told that it was erased.
     ///
     /// # Errors
-    /// What cut the recording before.
-    pub async fn discard(mut self) -> Result<(), Error> {
-        self.send(Job::Discard { forget_client: false }).await?;
+    /// `Parked`, `Floor`, `Restricted`: it is kept. What cut the recording before.
+    pub async fn discard(mut self, actor: &Actor, reason: DiscardReason) -> Result<(), Error> {
+        self.order(Command::Discard(Discarding::Wanted(actor.clone(), reason))).await?;
         self.gone().await
     }
 
     /// Destroys what arrived so that the same client id can send it again.
     async fn forget(&mut self) -> Result<(), Error> {
         self.closed = true;
-        self.send(Job::Discard { forget_client: true }).await?;
+        self.order(Command::Discard(Discarding::Refused)).await?;
         self.gone().await
     }
 
     async fn gone(&mut self) -> Result<(), Error> {
         match self.ended.wait_for(Option::is_some).await.map(|why| why.clone()) {
-            Ok(Some(Ended::Discarded { .. })) => Ok(()),
+            Ok(Some(Ended::Discarded(_))) => Ok(()),
             Ok(Some(other)) => Err(other.into_error()),
             Ok(None) | Err(_) => Err(Error::Stopping),
         }

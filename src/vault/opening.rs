@@ -257,6 +257,7 @@ impl Inner {
             duration_seconds: None,
             state: 1,
             mismatch: false,
+            paused_ms: 0,
         };
         let audio_row = stored::Audio {
             media_type: open.media_type.clone(),
@@ -319,7 +320,7 @@ impl Inner {
             next_object: object,
         };
         let begin = (Some(digest::Context::new(&digest::SHA256)), Zeroizing::new(Vec::new()));
-        Ok(self.start(track, opened, open.mode, open.length_hint, begin))
+        self.start(track, opened, open.mode, open.length_hint, begin)
     }
 
     async fn resume(self: &Arc<Self>, open: Open, tenant: TenantHandle, found: Found) -> Result<Ingest, Error> {
@@ -385,7 +386,7 @@ impl Inner {
                 Mode::Live => (None, Zeroizing::new(Vec::new())),
             };
             let opened = Opened { id, resume_offset: kept, already_finished: false };
-            Ok(self.start(track, opened, mode, open.length_hint, (digest, head)))
+            self.start(track, opened, mode, open.length_hint, (digest, head))
         };
         // Reading back may take as long as S3 does; an erasure does not wait for it.
         tokio::select! {

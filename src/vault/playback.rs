@@ -16,7 +16,7 @@ use super::{
     permission::{Grant, Pace, missing},
     sessions::Guard,
     ticket::{Proof, SLOW_BYTES_PER_SECOND},
-    values,
+    timeline, values,
 };
 use crate::{
     crypto::secret::Secret,
@@ -160,22 +160,24 @@ impl Inner {
         let pieces = self.pieces(leaf.row, &audio)?;
         let total = end_of(&pieces);
         check_whole(&pieces, &row)?;
+        let timeline: stored::Timeline = values::read(&self.keys, leaf.row, &audio)?.unwrap_or_default();
         let pace = grant.id().filter(|_| !hearing.download).map(|id| self.permissions.pace(id));
         // Both may read the head of the recording, which takes as long as S3 does; an erasure does not wait for it.
         let planned = async {
             let plan = self.plan(leaf.row, &audio, &row.media_type, &pieces, range).await?;
-            let layout = match pace {
-                Some(_) => self.layout(leaf.row, &audio, &row.media_type, &pieces).await?,
-                None => None,
+            let layout = match pace.is_some() || !timeline.pauses.is_empty() {
+                true => self.layout(leaf.row, &audio, &row.media_type, &pieces).await?,
+                false => None,
             };
-            Ok::<_, Error>((plan, layout.map(|layout| layout.bytes_per_second)))
+            Ok::<_, Error>((plan, layout))
         };
-        let (plan, rate) = tokio::select! {
+        let (plan, layout) = tokio::select! {
             biased;
             cut = guard.cut() => return Err(cut.into()),
             planned = planned => planned?,
         };
 
+        let gaps = timeline::gaps(&timeline, layout.as_ref())?;
         self.log_play(actor, path, plan.body.clone(), hearing, grant.id()).await?;
 
         let info = PlayInfo {
@@ -184,11 +186,12 @@ impl Inner {
             length: plan.header.len() as u64 + (plan.body.end - plan.body.start),
             start: plan.body.start,
             complete: row.state == 3,
+            gaps,
         };
         let (sender, chunks) = mpsc::channel(QUEUED);
         let chunks = Arc::new(Mutex::new(chunks));
         let queue = chunks.clone();
-        let paced = pace.map(|pace| Paced { pace, rate });
+        let paced = pace.map(|pace| Paced { pace, rate: layout.map(|layout| layout.bytes_per_second) });
         let inner = self.clone();
         let task = Streaming { inner, row: leaf.row, audio, pieces, plan, proof, paced, sender, queue };
         self.tasks.spawn(task.run(guard, slot));

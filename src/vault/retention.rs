@@ -281,6 +281,11 @@ impl Rules {
         })
     }
 
+    /// The promise, moved by the floor that the entry has: an earlier policy's may last longer than those of this one.
+    pub fn promise(&self, verdict: &Verdict, floor: Minute) -> Option<Timestamp> {
+        verdict.not_after.map(|promise| promise.max(self.policy.margin().after(floor.start())))
+    }
+
     fn refusal(&self, category: Category, Ungoverned(part): Ungoverned) -> Error {
         Error::Refused {
             why: format!(

@@ -339,9 +339,11 @@ impl Inner {
     fn late_by(&self, due: &Due, parts: Parts, now: Timestamp) -> Result<Option<Duration>, Error> {
         let rules = self.rules(due.at.tenant)?;
         let kept = Kept::of(&due.entry, self.life(due.at.tenant, due.at.subscriber)?, now)?;
-        let asked = [(Part::Audio, parts.audio), (Part::Facts, parts.facts)];
-        let promises = asked.into_iter().filter(|(_, asked)| *asked);
-        let earliest = promises.filter_map(|(part, _)| rules.verdict(kept, part)?.not_after).min();
+        let keeping = due.entry.keeping;
+        let asked = [(Part::Audio, parts.audio, keeping.audio_floor), (Part::Facts, parts.facts, keeping.facts_floor)];
+        let asked = asked.into_iter().filter(|(_, asked, _)| *asked);
+        let promises = asked.filter_map(|(part, _, floor)| rules.promise(&rules.verdict(kept, part)?, floor));
+        let earliest = promises.min();
         let late = earliest.map(|promise| now.0.saturating_sub(promise.0)).filter(|late| *late > 0);
         Ok(late.map(|late| Duration::from_millis(late.unsigned_abs())))
     }

@@ -321,7 +321,7 @@ impl Inner {
 }
 
 /// A subscriber as it is shown.
-pub(super) fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
+pub(crate) fn shown(tenant: &str, name: &str, state: &stored::SubscriberState) -> Subscriber {
     Subscriber {
         tenant: tenant.to_owned(),
         name: name.to_owned(),

@@ -334,9 +334,9 @@ impl Inner {
 impl Kind {
     /// From the number on the wire and in sealed values.
     pub fn from_number(number: u32) -> Option<Self> {
-        [Kind::Call, Kind::Voicemail, Kind::Transcript, Kind::Video, Kind::Message, Kind::Media]
-            .into_iter()
-            .find(|kind| *kind as u32 == number)
+        let all =
+            [Kind::Call, Kind::Voicemail, Kind::Transcript, Kind::Video, Kind::Message, Kind::Media, Kind::Connection];
+        all.into_iter().find(|kind| *kind as u32 == number)
     }
 }
 

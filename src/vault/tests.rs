@@ -15,6 +15,7 @@ use crate::{
     crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
     domain::{
         id::{ObjectId, RecordingHandle, RecordingId, RowId},
+        pause::PauseReason,
         permission::{Level, Terms},
         time::Clock,
     },
@@ -52,6 +53,12 @@ enum Step {
         client: u8,
         length: usize,
     },
+    Pause {
+        client: u8,
+    },
+    Resume {
+        client: u8,
+    },
     Vanish {
         client: u8,
     },
@@ -77,6 +84,8 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => (client.clone(), any::<bool>()).prop_map(|(client, live)| Step::Open { client, live }),
         6 => (client.clone(), 1..150_000_usize).prop_map(|(client, length)| Step::Data { client, length }),
+        2 => client.clone().prop_map(|client| Step::Pause { client }),
+        2 => client.clone().prop_map(|client| Step::Resume { client }),
         2 => client.clone().prop_map(|client| Step::Vanish { client }),
         2 => client.clone().prop_map(|client| Step::Finish { client }),
         1 => client.clone().prop_map(|client| Step::Play { client }),
@@ -92,6 +101,8 @@ impl Step {
         match self {
             Step::Open { client, .. }
             | Step::Data { client, .. }
+            | Step::Pause { client }
+            | Step::Resume { client }
             | Step::Vanish { client }
             | Step::Finish { client }
             | Step::Play { client }
@@ -114,6 +125,9 @@ struct Known {
     kept: u64,
     finished: bool,
     erased: bool,
+    paused: bool,
+    /// Where it was ever paused.
+    gaps: Vec<u64>,
 }
 
 /// The audio of a client: any byte of it can be told from its place.
@@ -251,7 +265,31 @@ impl House {
             Step::Data { client, length } => {
                 if let Some(stream) = self.streams.get_mut(&client) {
                     let from = stream.received();
-                    stream.data(from, audio(client, from, length)).await.expect("takes audio");
+                    let taken = stream.data(from, audio(client, from, length)).await;
+                    if self.model[&client].paused {
+                        assert!(matches!(taken, Err(Error::Invalid { field: "data", .. })), "audio of a pause");
+                        assert_eq!(stream.received(), from, "some of it was taken");
+                    } else {
+                        taken.expect("takes audio");
+                    }
+                }
+            }
+            Step::Pause { client } => {
+                if let (Some(stream), Some(known)) = (self.streams.get_mut(&client), self.model.get_mut(&client)) {
+                    let paused = stream.pause(&developer(), PauseReason::PaymentCard, None).await.expect("pauses");
+                    assert_eq!(paused.offset, stream.received());
+                    // Whoever is told of a pause is told that what came before it is kept.
+                    known.kept = known.kept.max(paused.offset);
+                    known.paused = true;
+                    if known.gaps.last() != Some(&paused.offset) {
+                        known.gaps.push(paused.offset);
+                    }
+                }
+            }
+            Step::Resume { client } => {
+                if let (Some(stream), Some(known)) = (self.streams.get_mut(&client), self.model.get_mut(&client)) {
+                    stream.resume(&developer(), None).await.expect("goes on");
+                    known.paused = false;
                 }
             }
             Step::Vanish { client } => drop(self.streams.remove(&client)),
@@ -319,9 +357,12 @@ impl House {
                     assert_eq!(opened.id, known.id, "one client id, two recordings");
                     assert!(opened.resume_offset >= known.kept, "acknowledged bytes are lost");
                     assert!(!known.finished || opened.already_finished || live, "a finished recording takes audio");
+                    let paused = known.paused.then(|| *known.gaps.last().expect("a gap"));
+                    assert_eq!(stream.paused().map(|paused| paused.offset), paused);
                 }
                 let (finished, kept) = (opened.already_finished, opened.resume_offset);
-                self.model.insert(client, Known { live, id: opened.id, kept, finished, erased: false });
+                let (paused, gaps) = known.map_or_else(Default::default, |known| (known.paused, known.gaps.clone()));
+                self.model.insert(client, Known { live, id: opened.id, kept, finished, erased: false, paused, gaps });
                 if !finished {
                     self.streams.insert(client, stream);
                 }
@@ -349,7 +390,7 @@ impl House {
         let finished = end.await.expect("in time").expect("not cut").finished.expect("waited for");
         assert!(!finished.mismatch && finished.length == length, "the audio that was kept is not what was sent");
         let known = self.model.get_mut(&client).expect("known");
-        (known.kept, known.finished) = (length, true);
+        (known.kept, known.finished, known.paused) = (length, true, false);
         self.play(client).await;
     }
 
@@ -364,6 +405,11 @@ impl House {
         }
         let mut playback = playback.expect("plays");
         assert!(playback.info().total_length >= known.kept, "acknowledged bytes do not play");
+        let gaps = playback.info().gaps.iter();
+        assert_eq!(gaps.clone().map(|gap| gap.offset).collect::<Vec<_>>(), known.gaps, "other gaps than there were");
+        let lasting: Vec<usize> =
+            gaps.enumerate().filter(|(_, gap)| gap.length_ms.is_none()).map(|(at, _)| at).collect();
+        assert_eq!(lasting, known.paused.then(|| known.gaps.len() - 1).into_iter().collect::<Vec<_>>());
         let mut at = 0;
         while let Some(chunk) = playback.next().await {
             let chunk = chunk.expect("authentic");

@@ -19,17 +19,21 @@
 use super::{
     Actor, Error, Finished, Inner, Progress, Residency,
     audio::{self, Source},
+    audit::{About, Detail, Event},
     clearance::{Blocked, Clearance, Wanted},
     erasure::Order,
     ingest::{Filling, SharedDesk},
     sessions::{Cut, Guard},
     tenants::Settings,
+    timeline::{self, Command, Timekeeper},
     values,
 };
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
+        audit::{Action, Outcome},
         id::{ObjectId, PeriodHandle, RowId},
+        pause::DiscardReason,
         time::Timestamp,
     },
     journal::Pending,
@@ -57,8 +61,6 @@ pub(crate) enum Job {
     FinishLive(FinishFrame),
     /// Take digest and head of the first bytes again from what is kept. None where that cannot be had soon.
     Digest { below: u64, reply: oneshot::Sender<Option<(digest::Context, Zeroizing<Vec<u8>>)>> },
-    /// Forget it; with its client id, so that it can be sent again, or without.
-    Discard { forget_client: bool },
 }
 
 /// A frame on its way to the journal.
@@ -69,21 +71,29 @@ pub(crate) enum Written {
     Finish(Pending),
 }
 
-/// Both queues of a track.
+/// The queues of a track.
 pub(crate) struct Queues {
     pub jobs: mpsc::Receiver<Job>,
     /// Apart from the jobs, so that an acknowledgement never waits for S3.
     pub written: mpsc::Receiver<Written>,
+    /// The same for what the sender orders.
+    pub commands: mpsc::Receiver<Box<Command>>,
+}
+
+/// Why a recording that takes audio is forgotten.
+#[derive(Clone, Debug)]
+pub(crate) enum Discarding {
+    /// What arrived is refused, and its client id forgotten too, so that it can be sent again.
+    Refused,
+    /// Somebody wants it gone. A retry is told so.
+    Wanted(Actor, DiscardReason),
 }
 
 /// How a track ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
     Finished,
-    /// Forgotten; with its client id, so that it can be sent again, or without.
-    Discarded {
-        forget_client: bool,
-    },
+    Discarded(Discarding),
     /// A Discard that something stands in the way of: what arrived is kept, and parked where it is held.
     Kept(Blocked),
     /// Its caller did not come back.
@@ -98,7 +108,7 @@ impl Ended {
         match self {
             Ended::Cut(cut) => cut.into(),
             Ended::Partial => Error::TakenOver,
-            Ended::Discarded { .. } => Error::Erased,
+            Ended::Discarded(_) => Error::Erased,
             Ended::Kept(stands) => stands.into_error(),
             Ended::Storage(why) => Error::Storage(why),
             Ended::Failed(why) => Error::Internal(why),
@@ -228,6 +238,7 @@ impl Track {
         mut self,
         desk: SharedDesk,
         mut queues: Queues,
+        mut timekeeper: Timekeeper,
         progress: watch::Sender<Progress>,
         ended: watch::Sender<Option<Ended>>,
     ) {
@@ -236,9 +247,10 @@ impl Track {
             biased;
             cut = Guard::heard(cut.clone()) => Ended::Cut(cut),
             Err(error) = acknowledge(&mut queues.written, &progress) => Ended::from_error(error),
+            outcome = timekeeper.run(&mut queues.commands, progress.subscribe()) => outcome.unwrap_or_else(Ended::from_error),
             outcome = self.work(&mut queues.jobs, &desk, &progress) => outcome.unwrap_or_else(Ended::from_error),
         };
-        drop(queues);
+        drop((queues, timekeeper));
         desk.lock().await.clear();
         let outcome = match outcome {
             // The sender hears of it at once; the recording waits for its return like that of any other sender.
@@ -281,10 +293,10 @@ impl Track {
             tracing::warn!(row = %self.row, why, "a recording stopped taking audio");
         }
         let outcome = match outcome {
-            Ended::Discarded { forget_client } => self
-                .destroy(forget_client)
+            Ended::Discarded(how) => self
+                .destroy(&how)
                 .await
-                .map_or_else(Ended::from_error, |kept| kept.map_or(Ended::Discarded { forget_client }, Ended::Kept)),
+                .map_or_else(Ended::from_error, |kept| kept.map_or(Ended::Discarded(how), Ended::Kept)),
             other => other,
         };
         // Only now may another stream take the recording up: it must find it gone, not see it go.
@@ -364,7 +376,6 @@ impl Track {
                     // A caller that has gone does not want it.
                     let _ = reply.send(taken);
                 }
-                Some(Job::Discard { forget_client }) => return Ok(Ended::Discarded { forget_client }),
                 None => return self.linger(progress).await,
             }
         }
@@ -398,6 +409,7 @@ impl Track {
         self.audio_row.length = self.stored;
         self.facts_row.state = 2;
         self.facts_row.length = self.stored;
+        self.facts_row.paused_ms = timeline::paused_ms(&self.timeline()?);
         let mut changes = self.put_rows()?;
         let inner = self.inner.clone();
         let _keeping = inner.keeping.read().await;
@@ -543,9 +555,17 @@ impl Track {
         self.facts_row.end_ms = stated.end_ms;
         self.facts_row.duration_seconds = stated.duration_seconds;
         self.facts_row.mismatch = stated.mismatch;
-        let mut changes = self.put_rows()?;
         let end = Timestamp(stated.end_ms);
-        changes.push(self.inner.keep_ended(self.path, self.start(), end, stated.duration_seconds)?);
+        let mut timeline = self.timeline()?;
+        let paused = timeline::end(&mut timeline, end.min(self.inner.clock.now()));
+        self.facts_row.paused_ms = timeline::paused_ms(&timeline);
+        let mut changes = self.put_rows()?;
+        if paused {
+            changes.push(timeline::change(self.path, self.row, self.audio_secret()?, &timeline));
+        }
+        // Neither was the call over before the pauses were.
+        let seconds = stated.duration_seconds.map(|audio| audio + self.facts_row.paused_ms as f64 / 1000.0);
+        changes.push(self.inner.keep_ended(self.path, self.start(), end, seconds)?);
         changes.push(Change::DropValue { name: self.open_row.0.clone() });
 
         let today = self.inner.clock.now().day();
@@ -573,6 +593,23 @@ impl Track {
         self.facts.as_ref().map(|_| Timestamp(self.facts_row.start_ms))
     }
 
+    /// Where it was paused, as far as that is durable.
+    fn timeline(&self) -> Result<stored::Timeline, Error> {
+        Ok(values::read(&self.inner.keys, self.row, self.audio_secret()?)?.unwrap_or_default())
+    }
+
+    /// Who keeps the time line while somebody feeds the recording.
+    pub(crate) fn timekeeper(&self) -> Result<Timekeeper, Error> {
+        Ok(Timekeeper {
+            inner: self.inner.clone(),
+            path: self.path,
+            row: self.row,
+            audio: self.audio_secret()?.duplicate(),
+            start: self.start(),
+            timeline: self.timeline()?,
+        })
+    }
+
     /// The audio row and, unless they were erased apart, the facts.
     fn put_rows(&self) -> Result<Vec<Change>, Error> {
         let name = values::name(self.row, envelope::Kind::Audio);
@@ -588,29 +625,45 @@ impl Track {
 
     /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
     /// command, so that a crash leaves both or neither. Gives what stands in the way of a Discard.
-    async fn destroy(&self, forget_client: bool) -> Result<Option<Blocked>, Error> {
-        let wanted = Wanted::Recording(self.path, Parts::BOTH);
-        let clearance = if forget_client {
-            Clearance::of_a_refused_take(self.path)
-        } else {
-            let cleared = self.inner.clear(vec![wanted]).await?;
-            match (cleared.clearance, cleared.blocked.into_iter().next()) {
-                (Some(clearance), _) => clearance,
-                (None, Some((_, stands))) => {
-                    if let Blocked::Hold(hold) = &stands {
-                        let order = Order::new(Actor::gateway(), None);
-                        self.inner.park(&cleared.standing, hold, wanted, &order, Vec::new()).await?;
+    async fn destroy(&self, how: &Discarding) -> Result<Option<Blocked>, Error> {
+        let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];
+        let clearance = match how {
+            Discarding::Refused => {
+                changes.push(Change::DropValue { name: self.client_row.clone() });
+                Clearance::of_a_refused_take(self.path)
+            }
+            Discarding::Wanted(actor, reason) => {
+                let wanted = Wanted::Recording(self.path, Parts::BOTH);
+                let cleared = self.inner.clear(vec![wanted]).await?;
+                let stands = cleared.blocked.into_iter().next().map(|(_, stands)| stands);
+                // What is kept has a subject still; of what goes only the subscriber is left.
+                let (about, outcome) = match &stands {
+                    Some(Blocked::Hold(_)) => (About::Audio(self.path), Outcome::Parked),
+                    Some(_) => (About::Audio(self.path), Outcome::Refused),
+                    None => (About::Subscriber(self.path.tenant, self.path.subscriber), Outcome::Done),
+                };
+                let detail = Detail { reason: Some(reason.word()), ..Detail::default() };
+                let event = Event { action: Action::RecordingDiscard, about, grant: None, outcome, detail };
+                let logged = self.inner.audit(actor, event).await?;
+                match (cleared.clearance, stands) {
+                    (Some(clearance), None) => {
+                        changes.extend(logged);
+                        clearance
                     }
-                    return Ok(Some(stands));
+                    (_, Some(Blocked::Hold(hold))) => {
+                        let order = Order::new(actor.clone(), None);
+                        self.inner.park(&cleared.standing, &hold, wanted, &order, logged).await?;
+                        return Ok(Some(Blocked::Hold(hold)));
+                    }
+                    (_, Some(stands)) => {
+                        self.inner.keys.commit(Mutation::new(logged)).await?;
+                        return Ok(Some(stands));
+                    }
+                    (None, None) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
                 }
-                (None, None) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
             }
         };
-        let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];
         changes.extend(clearance.changes());
-        if forget_client {
-            changes.push(Change::DropValue { name: self.client_row.clone() });
-        }
         self.inner.keys.commit(Mutation::new(changes)).await?;
         drop(clearance);
         self.inner.journal.forget(self.row);

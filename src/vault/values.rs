@@ -29,6 +29,7 @@ sealed! {
     Facts => Facts,
     Audio => Audio,
     Slice => Slice,
+    Timeline => Timeline,
     Basis => Basis,
     TenantSettings => TenantSettings,
     TenantPolicy => TenantPolicy,

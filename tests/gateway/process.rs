@@ -4,80 +4,15 @@ use super::{
     TRANSPORTS,
     gateway::Gateway,
     served::World,
+    traces::Traces,
     wire::{self, Call, assert_plays, open, sound, store},
 };
 use http::{Request, StatusCode};
 use http_body_util::BodyExt as _;
-use memchr::memmem::Finder;
 use quietus::proto::v1::{self, Mode, Part, Residency};
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::PathBuf, process::Command};
 use tonic::body::Body;
 use tower::{Service as _, ServiceExt as _};
-
-/// What must be nowhere, in each form in which a program would write it.
-struct Traces(Vec<(String, Finder<'static>)>);
-
-impl Traces {
-    fn of(secrets: &[(&str, &[u8])]) -> Self {
-        let mut traces = Vec::new();
-        for (name, secret) in secrets {
-            let wide = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
-                secret.iter().flat_map(|byte| order(u16::from(*byte))).collect()
-            };
-            let hex = data_encoding::HEXLOWER.encode(secret);
-            let mut forms = vec![
-                ("bytes", secret.to_vec()),
-                ("UTF-16LE", wide(u16::to_le_bytes)),
-                ("UTF-16BE", wide(u16::to_be_bytes)),
-                ("hex", hex.clone().into_bytes()),
-                ("HEX", hex.to_uppercase().into_bytes()),
-            ];
-            // Base64 of a larger whole: each of the three places it may begin at, without the letters that its
-            // neighbours have a part in.
-            for place in 0..3 {
-                let whole: Vec<u8> = std::iter::repeat_n(0, place).chain(secret.iter().copied()).collect();
-                for (form, encoding) in
-                    [("base64", data_encoding::BASE64_NOPAD), ("base64url", data_encoding::BASE64URL_NOPAD)]
-                {
-                    let text = encoding.encode(&whole);
-                    let clean = &text[(place * 8).div_ceil(6)..whole.len() * 8 / 6];
-                    forms.push((form, clean.as_bytes().to_vec()));
-                }
-            }
-            for (form, needle) in forms {
-                traces.push((format!("{name} as {form}"), Finder::new(&needle).into_owned()));
-            }
-        }
-        Self(traces)
-    }
-
-    fn search(&self, place: &str, bytes: &[u8]) {
-        for (what, finder) in &self.0 {
-            if let Some(at) = finder.find(bytes) {
-                panic!("{what} in {place} at {at}");
-            }
-        }
-    }
-
-    /// Contents and names of all files. Gives how many there were.
-    fn search_folder(&self, folder: &Path) -> usize {
-        let mut files = 0;
-        for entry in std::fs::read_dir(folder).expect("reads") {
-            let path = entry.expect("an entry").path();
-            self.search("a file's name", path.as_os_str().as_encoded_bytes());
-            if path.is_dir() {
-                files += self.search_folder(&path);
-            } else if let Ok(bytes) = std::fs::read(&path) {
-                self.search(&path.display().to_string(), &bytes);
-                files += 1;
-            }
-        }
-        files
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
@@ -102,7 +37,7 @@ async fn no_name_number_or_sound_is_on_disk_or_in_logs() {
     // The search finds what is there.
     for (name, secret) in &secrets {
         let planted = data_encoding::BASE64.encode(&[b"xy", *secret, b"z"].concat());
-        assert!(traces.0.iter().any(|(_, finder)| finder.find(planted.as_bytes()).is_some()), "{name}");
+        assert!(!traces.found(planted.as_bytes()).is_empty(), "{name}");
     }
 
     let dir = tempfile::tempdir().expect("a folder");

@@ -6,22 +6,26 @@
 //!
 //! How a session ends, and what it leaves:
 //! - Finish, everything stored → Finished, OK.
-//! - Discard → Discarded, OK; runs to its end even when the client is gone.
+//! - Discard → Discarded, OK; runs to its end even when the client is gone. Kept by a hold, a floor or a restriction: that is
+//!   the stream's status.
 //! - The client is gone (stream reset, connection lost, response dropped): the whole session future is dropped at once,
 //!   and with it the vault's `Ingest`, which is how the vault learns that the caller vanished.
 //! - The vault cuts the recording (erased, taken over, stopping): its reason is the stream's status.
 //! - What let the caller feed is taken back: as if the caller had vanished, and the stream says so.
-//! - The client breaks the protocol: INVALID. What was acknowledged is kept, as if the caller had vanished.
+//! - The client breaks the protocol: INVALID. What was acknowledged is kept, as if the caller had vanished. Audio that comes
+//!   while the recording is paused is such a break: with its stream goes what else was on its way, and the recording is
+//!   still paused for the next stream.
 
 use super::{MAX_CONTENT, refuse};
 use crate::{
+    domain::pause::DiscardReason,
     proto::v1::{self, RecordRequest, RecordResponse, record_request, record_response},
     transport::{
         auth::{Action, Denied, Identity},
         convert,
         error::Problem,
     },
-    vault::{Ingest, Progress, Vault},
+    vault::{Actor, Ingest, Progress, Vault},
 };
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -73,6 +77,7 @@ async fn session(
             recording_id: id.clone(),
             resume_offset: opened.resume_offset,
             already_finished: opened.already_finished,
+            paused: ingest.paused().map(convert::paused),
         }),
     )
     .await;
@@ -87,17 +92,18 @@ async fn session(
         };
         let event = match message.map(|message| message.event) {
             Some(Some(event)) => event,
-            Some(None) => return Err(refuse(Problem::invalid("event", "Data, Finish or Discard"))),
+            Some(None) => return Err(refuse(Problem::invalid("event", "Data, Pause, Resume, Finish or Discard"))),
             None => return Err(refuse(Problem::invalid("event", "the stream ended before Finish"))),
         };
-        if matches!(event, record_request::Event::Discard(_)) {
-            discard(ingest).await?;
+        if let record_request::Event::Discard(wanted) = event {
+            let reason = convert::discard(&wanted).map_err(refuse)?;
+            discard(ingest, identity.actor(), reason).await?;
             say(answers, record_response::Event::Discarded(v1::Discarded { recording_id: id.clone() })).await;
             return Ok(());
         }
         takes = !matches!(event, record_request::Event::Finish(_));
         let end = {
-            let mut taking = std::pin::pin!(take(&mut ingest, event));
+            let mut taking = std::pin::pin!(take(&mut ingest, identity, answers, event));
             tokio::select! {
                 biased;
                 taken = &mut taking => {
@@ -129,7 +135,12 @@ async fn first(messages: &mut Streaming<RecordRequest>) -> Result<v1::Open, Stat
     }
 }
 
-async fn take(ingest: &mut Ingest, event: record_request::Event) -> Result<(), Status> {
+async fn take(
+    ingest: &mut Ingest,
+    identity: &Identity,
+    answers: &Answers,
+    event: record_request::Event,
+) -> Result<(), Status> {
     match event {
         record_request::Event::Data(data) if data.content.len() > MAX_CONTENT => {
             Err(refuse(Problem::invalid("content", "at most 1 MiB in one message")))
@@ -138,6 +149,17 @@ async fn take(ingest: &mut Ingest, event: record_request::Event) -> Result<(), S
         record_request::Event::Finish(finish) => {
             ingest.finish(convert::finish(&finish).map_err(refuse)?).await.map_err(refuse)
         }
+        record_request::Event::Pause(pause) => {
+            let (reason, at) = convert::pause(&pause).map_err(refuse)?;
+            let paused = ingest.pause(&identity.actor(), reason, at).await.map_err(refuse)?;
+            say(answers, record_response::Event::Paused(convert::paused(paused))).await;
+            Ok(())
+        }
+        record_request::Event::Resume(resume) => {
+            ingest.resume(&identity.actor(), convert::moment(resume.at_ms)).await.map_err(refuse)?;
+            say(answers, record_response::Event::Resumed(v1::Resumed { offset: ingest.received() })).await;
+            Ok(())
+        }
         record_request::Event::Open(_) | record_request::Event::Discard(_) => {
             Err(refuse(Problem::invalid("event", "Open comes once, and first")))
         }
@@ -145,8 +167,8 @@ async fn take(ingest: &mut Ingest, event: record_request::Event) -> Result<(), S
 }
 
 /// Forgets what was recorded. In a task of its own: once begun, it does not depend on the client's patience.
-async fn discard(ingest: Ingest) -> Result<(), Status> {
-    tokio::spawn(ingest.discard()).await.map_err(refuse)?.map_err(refuse)
+async fn discard(ingest: Ingest, actor: Actor, reason: DiscardReason) -> Result<(), Status> {
+    tokio::spawn(async move { ingest.discard(&actor, reason).await }).await.map_err(refuse)?.map_err(refuse)
 }
 
 enum End {
