@@ -178,7 +178,7 @@ async fn germany_takes_a_call_with_evidence_of_everybody_on_it_and_no_other() {
     }
     // Before anything was written: nobody was provisioned.
     for name in [ADA, BOB] {
-        assert!(matches!(world.vault().subscriber(&customer(), "acme", name), Err(Error::Unknown { .. })));
+        assert!(matches!(world.vault().subscriber(&customer(), "acme", name, "").await, Err(Error::Unknown { .. })));
     }
     let mut stated = german(Some(Basis::Consent), &everybody);
     let language = "de-AT".to_owned();

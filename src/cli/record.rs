@@ -235,9 +235,8 @@ impl Task {
 /// Labels as they are typed.
 pub fn labels(typed: &[String]) -> Result<HashMap<String, String>, Failure> {
     let labels = typed.iter().map(|label| {
-        let label = names::resolve(label)?;
         let (name, value) = label.split_once('=').ok_or_else(|| Failure::usage("a label is written NAME=VALUE"))?;
-        Ok((name.to_owned(), value.to_owned()))
+        Ok((name.to_owned(), names::resolve(value)?))
     });
     labels.collect()
 }
