@@ -72,7 +72,7 @@ fn in_memory(gateway: &Gateway, needle: &[u8]) -> Option<usize> {
     for line in std::fs::read_to_string(format!("{process}/maps")).ok()?.lines() {
         let mut fields = line.split(' ');
         let (Some(range), Some(rights)) = (fields.next(), fields.next()) else { continue };
-        let ends = range.split_once('-').map(|(start, end)| (start, end));
+        let ends = range.split_once('-');
         let bound = |text: &str| u64::from_str_radix(text, 16).expect("an address");
         let (start, end) = ends.map(|(start, end)| (bound(start), bound(end))).expect("a range");
         if rights.starts_with('r') {
