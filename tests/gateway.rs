@@ -18,6 +18,8 @@ mod crash;
 mod erasure;
 #[path = "gateway/ingest.rs"]
 mod ingest;
+#[path = "gateway/pause.rs"]
+mod pause;
 #[path = "gateway/process.rs"]
 mod process;
 #[path = "gateway/refusals.rs"]

@@ -51,9 +51,13 @@ impl Call {
     }
 
     /// False when the stream has ended.
+    pub async fn say(&self, event: Event) -> bool {
+        self.requests.send(RecordRequest { event: Some(event) }).await.is_ok()
+    }
+
+    /// Sends audio.
     pub async fn data(&self, offset: usize, content: &[u8]) -> bool {
-        let data = v1::Data { offset: offset as u64, content: content.to_vec().into() };
-        self.requests.send(RecordRequest { event: Some(Event::Data(data)) }).await.is_ok()
+        self.say(Event::Data(v1::Data { offset: offset as u64, content: content.to_vec().into() })).await
     }
 
     /// Sends everything from an offset on.
@@ -69,7 +73,7 @@ impl Call {
     pub async fn finish(&self, length: usize, sha256: Option<&[u8]>) -> bool {
         let sha256 = sha256.map(<[u8]>::to_vec).unwrap_or_default().into();
         let finish = v1::Finish { length: length as u64, sha256, end_ms: 0 };
-        self.requests.send(RecordRequest { event: Some(Event::Finish(finish)) }).await.is_ok()
+        self.say(Event::Finish(finish)).await
     }
 
     /// States the truth.

@@ -18,10 +18,10 @@ use tonic::body::Body;
 use tower::{Service as _, ServiceExt as _};
 
 /// What must be nowhere, in each form in which a program would write it.
-struct Traces(Vec<(String, Finder<'static>)>);
+pub struct Traces(Vec<(String, Finder<'static>)>);
 
 impl Traces {
-    fn of(secrets: &[(&str, &[u8])]) -> Self {
+    pub fn of(secrets: &[(&str, &[u8])]) -> Self {
         let mut traces = Vec::new();
         for (name, secret) in secrets {
             let wide = |order: fn(u16) -> [u8; 2]| -> Vec<u8> {
@@ -54,7 +54,7 @@ impl Traces {
         Self(traces)
     }
 
-    fn search(&self, place: &str, bytes: &[u8]) {
+    pub fn search(&self, place: &str, bytes: &[u8]) {
         for (what, finder) in &self.0 {
             if let Some(at) = finder.find(bytes) {
                 panic!("{what} in {place} at {at}");
@@ -63,7 +63,7 @@ impl Traces {
     }
 
     /// Contents and names of all files. Gives how many there were.
-    fn search_folder(&self, folder: &Path) -> usize {
+    pub fn search_folder(&self, folder: &Path) -> usize {
         let mut files = 0;
         for entry in std::fs::read_dir(folder).expect("reads") {
             let path = entry.expect("an entry").path();
