@@ -519,7 +519,7 @@ impl Look<'_> {
         ];
         let latest =
             floors.into_iter().filter_map(|(asked, floor)| asked.then_some(floor)).max().unwrap_or(Minute::NONE);
-        if latest.start() > self.now {
+        if latest != Minute::NONE && latest.start() > self.now {
             let ground = self.settings.ground_text(keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
         }
