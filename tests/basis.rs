@@ -11,6 +11,7 @@ use quietus::{
         audit::Action,
         basis::{Announcement, Basis, Evidence, Footing, How},
         id::RecordingId,
+        pause::DiscardReason,
     },
     forensics::{Options as Search, investigate},
     vault::{
@@ -485,7 +486,7 @@ async fn whoever_is_bound_takes_the_recording_along_under_any_and_not_under_owne
         if any {
             drop(running);
         } else {
-            running.discard().await.expect("it went on");
+            running.discard(&admin("anna"), DiscardReason::Other).await.expect("it went on");
         }
         assert_eq!((world.plays(at_open).await, world.plays(later).await), (!any, !any));
         assert!(world.plays(alone).await && !world.plays(bobs).await);
