@@ -242,9 +242,10 @@ not_after = "10d after end"
     }
     world.vault().expire().await.expect("runs");
     assert!(world.plays(id).await);
-    // The control: with a second person, and in its time.
+    // The control: with a second person, and in its time. Meanwhile no other policy slips in.
     waits_for(set(due, "acme").await);
     world.vault().approve(&admin("bob"), "acme").await.expect("approved");
+    assert!(matches!(set(CAREFUL, "").await, Err(Error::Refused { .. })), "one waits already");
     world.wait(73 * HOUR_MS).await;
     assert_eq!(world.vault().policy("acme").expect("a policy").name, "due");
     world.vault().expire().await.expect("runs");

@@ -80,6 +80,8 @@ impl Inner {
         for _ in 0..ATTEMPTS {
             // No account closes, no name is blocked and no consent withdrawn until the binding is durable.
             let _gate = self.gate.read().await;
+            // Nothing is erased meanwhile either: what a bound party's hold covers from now on was not cleared without it.
+            let alone = self.holds.alone().await;
             let entry = self.keys.entry(at)?.filter(RecordingEntry::lives).ok_or(Error::Erased)?;
             if entry.parent.is_some() {
                 let why = "it is bound as the recording that it was made from; bind that one";
@@ -106,7 +108,10 @@ impl Inner {
             changes.extend(self.audit(actor, Event::new(Action::PartiesBind, about)).await?);
             match self.keys.commit(Mutation::new(changes)).await {
                 // Somebody who is bound may be restricted, and so what is heard now.
-                Ok(_) => return self.cut_restricted(at.tenant, Some(at.subscriber)).await,
+                Ok(_) => {
+                    drop(alone);
+                    return self.cut_restricted(at.tenant, Some(at.subscriber)).await;
+                }
                 Err(CommitError::Gone) => {}
                 Err(error) => return Err(error.into()),
             }

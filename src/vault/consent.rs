@@ -239,7 +239,15 @@ impl Inner {
         for batch in places.chunks(BATCH) {
             self.mark(batch).await?;
         }
-        Ok(places)
+        // Where consent was given again before this came to mark, what rests on that is not marked, and stays.
+        let mut withdrawn = Vec::with_capacity(places.len());
+        for at in places {
+            let entry = self.keys.entry(at)?;
+            if entry.is_some_and(|entry| Footing::from_number(entry.keeping.basis) == Some(Footing::Withdrawn)) {
+                withdrawn.push(at);
+            }
+        }
+        Ok(withdrawn)
     }
 
     async fn mark(&self, batch: &[RecordingPath]) -> Result<(), Error> {

@@ -215,9 +215,7 @@ impl Inner {
         let reached: Vec<Reach> =
             clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
         let paths: HashSet<RecordingPath> = reached.iter().flat_map(Reach::paths).collect();
-        if !self.sessions.cut(Cut::Erased, |at, _| paths.contains(at)).await {
-            tracing::warn!("a session lingers; erasing all the same");
-        }
+        // No cut before the commit: the clearance holds locks that a session on its way out may be waiting for.
         self.carry_out(clearance, |at| paths.contains(at), receipt, and).await
     }
 

@@ -47,14 +47,20 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     }
 }
 
-/// Does what is due.
+/// Does what is due. No step that fails stops the next; the first failure is given back.
 pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
-    inner.run_all_lifted().await?;
-    inner.go_on_with_all().await?;
+    let mut steps = vec![inner.run_all_lifted().await];
+    inner.go_on_with_all().await;
     inner.forget_the_ended().await;
-    inner.drop_old_cells().await?;
-    inner.keep_permissions().await?;
-    inner.write_refusals(Some(inner.clock.now())).await?;
+    steps.push(inner.drop_old_cells().await);
+    steps.push(inner.keep_permissions().await);
+    steps.push(inner.write_refusals(Some(inner.clock.now())).await);
+    steps.push(forget_periods(inner).await);
+    steps.into_iter().collect()
+}
+
+/// Erases the periods whose time has passed.
+async fn forget_periods(inner: &Arc<Inner>) -> Result<(), Error> {
     let tenants = inner.keys.tenants();
     let over_in = |tenant, today| -> Result<Vec<Period>, Error> {
         let periods = inner.keys.periods(tenant).into_iter();

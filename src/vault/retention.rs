@@ -487,6 +487,10 @@ impl Vault {
         let rules = Rules { policy: Arc::new(chosen.policy.clone()), settings };
         if weaker || inner.makes_due(handle, rules).await? {
             self.guarded_policy(actor, tenant, confirm, chosen.row).await?;
+        } else if inner.policy_waits(handle)? {
+            // The one that waits was judged against the present one, and takes its place.
+            let why = "a policy of this tenant waits already; approve or withdraw that first";
+            return Err(Error::Refused { why: why.to_owned() });
         } else {
             inner.set_policy_now(actor, handle, &chosen, Vec::new()).await?;
         }

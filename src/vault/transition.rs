@@ -531,35 +531,41 @@ impl Inner {
         }
     }
 
-    /// The daily work: everything whose time has come.
-    pub(crate) async fn go_on_with_all(self: &Arc<Self>) -> Result<(), Error> {
-        let now = self.clock.now();
+    /// The daily work: everything whose time has come. What fails in one tenant is logged, and holds up no other.
+    pub(crate) async fn go_on_with_all(self: &Arc<Self>) {
         for (tenant, _) in self.public_tenants() {
-            let _one = self.transitions.lock().await;
-            let due = match self.transition(tenant) {
-                Ok(row) => row.is_some_and(|row| row.approved_ms != 0 && row.runs_ms <= now.0),
-                Err(Error::Unknown { .. }) => false,
-                Err(error) => return Err(error),
-            };
-            if !due {
-                continue;
-            }
-            // What a floor or hold keeps is not looked at every minute: each look reads every entry below.
-            if self.purge_looks.lock().await.get(&tenant).is_some_and(|next| now < *next) {
-                continue;
-            }
-            match self.go_on(tenant).await {
-                Ok(_) | Err(Error::Unknown { .. }) => drop(self.purge_looks.lock().await.remove(&tenant)),
-                Err(Error::Parked { until, .. }) => {
-                    let hour = now.plus_ms(LOOK_AGAIN_MS);
-                    self.purge_looks.lock().await.insert(tenant, until.map_or(hour, |until| until.min(hour)));
-                }
-                // No second clock agrees that its time has come.
-                Err(Error::Storage(_)) => {}
-                Err(error) => return Err(error),
+            match self.go_on_if_due(tenant).await {
+                // `Storage`: no second clock agrees that its time has come.
+                Ok(()) | Err(Error::Unknown { .. } | Error::Storage(_)) => {}
+                Err(error) => tracing::error!(%error, "a close, purge or policy cannot be carried out; withdraw it"),
             }
         }
+    }
+
+    async fn go_on_if_due(self: &Arc<Self>, tenant: TenantHandle) -> Result<(), Error> {
+        let now = self.clock.now();
+        let _one = self.transitions.lock().await;
+        if !self.transition(tenant)?.is_some_and(|row| row.approved_ms != 0 && row.runs_ms <= now.0) {
+            return Ok(());
+        }
+        // What a floor or hold keeps is not looked at every minute: each look reads every entry below.
+        if self.purge_looks.lock().await.get(&tenant).is_some_and(|next| now < *next) {
+            return Ok(());
+        }
+        match self.go_on(tenant).await {
+            Ok(_) | Err(Error::Unknown { .. }) => drop(self.purge_looks.lock().await.remove(&tenant)),
+            Err(Error::Parked { until, .. }) => {
+                let hour = now.plus_ms(LOOK_AGAIN_MS);
+                self.purge_looks.lock().await.insert(tenant, until.map_or(hour, |until| until.min(hour)));
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// Whether a policy waits in a tenant.
+    pub(crate) fn policy_waits(&self, tenant: TenantHandle) -> Result<bool, Error> {
+        Ok(self.transition(tenant)?.is_some_and(|row| row.action == POLICY))
     }
 
     /// How many closes and purges wait.
