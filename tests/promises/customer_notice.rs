@@ -54,7 +54,7 @@ fn n1_a_recording_and_a_permission_name_their_purpose() {
 async fn n3_staff_and_administrators_come_from_the_identity_provider_alone() {
     let dir = tempfile::tempdir().expect("a folder");
     let issuer = Issuer::start().await;
-    let (signer, withdrawn) = (Signer::es256("k"), Signer::es256("other"));
+    let (signer, forger) = (Signer::es256("k"), Signer::es256("k"));
     issuer.publish(&[&signer]);
     let world = World::new(&issuer.section(dir.path())).await;
     // Switches have certificates. Nobody else is known to the gateway itself.
@@ -95,7 +95,7 @@ async fn n3_staff_and_administrators_come_from_the_identity_provider_alone() {
         let by_token = wire::show(token_holder(&gateway, token.trim()), &id).await.expect_err(role);
         assert_eq!(reason(&by_token), "UNAUTHENTICATED", "{role}");
     }
-    let forged = wire::show(link(&withdrawn, "anna", "admin"), &id).await.expect_err("not published");
+    let forged = wire::show(link(&forger, "anna", "admin"), &id).await.expect_err("signed by nobody it knows");
     assert_eq!(reason(&forged), "UNAUTHENTICATED");
     // Whom the provider of identities gives no role has none, and whose token has run out is out.
     for (claim, value) in [("groups", serde_json::json!(["everybody"])), ("exp", serde_json::json!(1))] {
