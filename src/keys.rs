@@ -271,7 +271,6 @@ impl Owner {
                     | Kind::ApiKey
                     | Kind::Switch
                     | Kind::Permission
-                    | Kind::Parked
                     | Kind::PublishedCell
                     | Kind::LogRef
                     | Kind::Transition
@@ -279,7 +278,7 @@ impl Owner {
                     | Kind::Webhook
             ),
             Owner::Subscriber(..) => {
-                matches!(kind, Kind::SubscriberState | Kind::Permission | Kind::Parked | Kind::LogRef)
+                matches!(kind, Kind::SubscriberState | Kind::Permission | Kind::LogRef)
             }
             Owner::Period(..) => matches!(
                 kind,
@@ -307,10 +306,7 @@ impl Owner {
 
     fn under_audio(kind: envelope::Kind) -> bool {
         use envelope::Kind;
-        matches!(
-            kind,
-            Kind::Audio | Kind::Slice | Kind::Permission | Kind::Parked | Kind::LogRef | Kind::Basis | Kind::Timeline
-        )
+        matches!(kind, Kind::Audio | Kind::Slice | Kind::Permission | Kind::LogRef | Kind::Basis | Kind::Timeline)
     }
 
     fn under_facts(kind: envelope::Kind) -> bool {

@@ -1,10 +1,29 @@
 //! The façade: composes key tree, journal and objects into what the product does. Transports call this and nothing below.
 //!
-//! Parts, in the order of a recording's life: [`tenants`], [`recording_id`], [`opening`], [`ingest`] (a call comes in; its back half
-//! is [`track`], its pauses are [`timeline`]), [`audio`] (where the bytes of a recording lie), [`catalogue`], [`playback`], [`permission`] (who may hear), [`refused`] (who tried and may not), [`ticket`], [`erasure`], [`sweep`] (the ciphertext
-//! goes), [`replicate`] (copies to the second region), [`housekeeping`] (days close, client ids are forgotten) and
-//! [`recover`] (what a stop left open). [`audit`] logs what all of them do, and [`receipt`] states what was forgotten. [`sessions`] and [`claims`] hold the races between them; [`api_keys`] and
-//! [`switches`] are how a tenant's own machines get in.
+//! The rooms:
+//!
+//! | *a call comes in* | |
+//! |---|---|
+//! | [`tenants`], [`states`], [`switches`], [`api_keys`] | who there is, what they are in, and their machines |
+//! | [`opening`], [`basis`], [`binding`], [`recording_id`] | Open: why it may be recorded, who is bound, its id |
+//! | [`ingest`], [`track`], [`timeline`], [`recover`], [`claims`] | front half, back half, pauses, what a stop left open |
+//! | [`audio`], [`replicate`] | where the bytes lie; copies to the second region |
+//! | **who hears it, who sees it** | |
+//! | [`playback`], [`permission`], [`refused`], [`ticket`] | the gate and what passes it; who tried and may not |
+//! | [`catalogue`], [`inbox`], [`webhook`] | what is known; what a tenant is told |
+//! | **how long, and what stands in the way** | |
+//! | [`retention`], [`runner`], [`redue`], [`explain`], [`witness`] | policies, expiry, changed rules, why, the second clock |
+//! | [`clearance`], [`holds`], [`parked`], [`transition`], [`preview`] | the proof that nothing stands in the way, and what waits |
+//! | [`consent`], [`correction`], [`ended`] | withdrawal, facts as they should be, accounts that are over |
+//! | **forgetting, and saying so** | |
+//! | [`erasure`], [`receipt`], [`sweep`], [`housekeeping`] | keys go, it is stated, ciphertext goes, days close |
+//! | [`audit`], [`anonymous`], [`sessions`], [`values`] | the log, sums that tie to nobody, who is inside, sealed rows |
+//!
+//! # The order of locks
+//!
+//! Whoever holds several took them in this order: `transitions` → `cell_lock` → `gate` → [`holds`] → `keeping` →
+//! `settings_lock`, `period_lock`, `inbox_lock`. The runner's own ([`runner`]) comes before all of them. Nobody waits for a session to
+//! leave while holding `holds` or `keeping`: it may be waiting for them on its way out.
 //!
 //! # Who waits for whom
 //!

@@ -34,8 +34,8 @@ actions! {
     TenantCreate = 1 "tenant.create",
     /// A tenant's account was closed.
     TenantClose = 2 "tenant.close",
-    /// A tenant's closing was taken back.
-    TenantReopen = 3 "tenant.reopen",
+    /// What is known about a recording was corrected.
+    FactsCorrect = 3 "facts.correct",
     /// A tenant and everything below was erased.
     TenantPurge = 4 "tenant.purge",
     /// A tenant was restricted.
@@ -44,8 +44,8 @@ actions! {
     TenantUnrestrict = 6 "tenant.unrestrict",
     /// A subscriber was deactivated.
     SubscriberDeactivate = 7 "subscriber.deactivate",
-    /// A subscriber's deactivation was taken back.
-    SubscriberReactivate = 8 "subscriber.reactivate",
+    /// Announcement and evidence of a recording were shown.
+    BasisShow = 8 "basis.show",
     /// A subscriber was restricted.
     SubscriberRestrict = 9 "subscriber.restrict",
     /// A subscriber's restriction was lifted.
@@ -78,7 +78,7 @@ actions! {
     FactsShow = 23 "facts.show",
     /// Somebody asked for an erasure that a rule refused.
     EraseRequest = 24 "erase.request",
-    /// An erasure waits for a hold or a floor.
+    /// An erasure or expiry waits for a hold.
     ErasePark = 25 "erase.park",
     /// Something was erased.
     EraseDone = 26 "erase.done",
@@ -120,10 +120,6 @@ actions! {
     InboxAcknowledge = 44 "inbox.acknowledge",
     /// Consent was given again.
     ConsentGive = 45 "consent.give",
-    /// What is known about a recording was corrected.
-    FactsCorrect = 46 "facts.correct",
-    /// Announcement and evidence of a recording were shown.
-    BasisShow = 47 "basis.show",
 }
 
 impl Action {

@@ -206,11 +206,6 @@ impl PurgeRule {
         let person = |rule: &Self| rule.approval == Approval::SecondPerson;
         (person(other) && !person(self)) || other.cooling_off.surely_beyond(self.cooling_off) > 0
     }
-
-    /// Whether whoever asks has it done at once.
-    pub fn is_immediate(&self) -> bool {
-        self.approval == Approval::Confirm && self.cooling_off.fixed() == Some(0)
-    }
 }
 
 /// What a recording must state about the basis on which it was made.

@@ -106,9 +106,7 @@ impl Vault {
                 (Wanted::Recording(inner.locate(&actor.scope, id)?.path, parts), Vec::new())
             }
             Target::Subscriber { tenant, subscriber, block } => {
-                let tenant = inner.find_in(&actor.scope, &tenant)?;
-                let found =
-                    inner.keys.find_subscriber(tenant, &subscriber).ok_or(Error::Unknown { what: "subscriber" })?;
+                let (tenant, found) = inner.find_subscriber_in(&actor.scope, &tenant, &subscriber)?;
                 let block = block.then(|| inner.block_change(tenant, &subscriber)).transpose()?;
                 (Wanted::Subscriber(tenant, found), block.into_iter().collect())
             }

@@ -60,7 +60,7 @@ actions! {
     CreateTenant,
     /// See tenants and what is counted of them.
     ReadTenant,
-    /// Close, restrict, reopen a tenant; ask for its purge.
+    /// Close or restrict a tenant; ask for its purge.
     ChangeTenant,
     /// Approve or withdraw what another asked for: a purge, a close without grace.
     ApproveTransition,
