@@ -524,19 +524,4 @@ impl RecordingService for Sink {
     ) -> Result<Response<v1::ListRecordingsResponse>, Status> {
         Err(Status::unimplemented("a sink"))
     }
-
-    async fn get_basis(&self, _: Request<v1::GetBasisRequest>) -> Result<Response<v1::GetBasisResponse>, Status> {
-        Err(Status::unimplemented("a sink"))
-    }
-
-    async fn bind_parties(
-        &self,
-        _: Request<v1::BindPartiesRequest>,
-    ) -> Result<Response<v1::BindPartiesResponse>, Status> {
-        Err(Status::unimplemented("a sink"))
-    }
-
-    async fn correct(&self, _: Request<v1::CorrectRequest>) -> Result<Response<v1::CorrectResponse>, Status> {
-        Err(Status::unimplemented("a sink"))
-    }
 }

@@ -21,7 +21,7 @@ use quietus::{
     },
 };
 use rehearsal::{DAY_MS, World, admin, found};
-use std::path::PathBuf;
+use std::path::Path;
 
 const ADA: &str = "+441632960001";
 const BOB: &str = "+441632960002";
@@ -121,9 +121,9 @@ fn logged(world: &World, action: Action) -> usize {
 }
 
 /// What an attacker reads who has a copy from before, and its slot besides.
-fn with_its_slot(world: &World, copy: &PathBuf, find: &[&str]) -> Vec<String> {
+fn with_its_slot(world: &World, copy: &Path, find: &[&str]) -> Vec<String> {
     let search = Search {
-        keys: vec![copy.clone()],
+        keys: vec![copy.to_owned()],
         slots: vec![copy.join("slot")],
         objects: vec![world.path("s3")],
         find: find.iter().map(|text| (*text).to_owned()).collect(),
@@ -133,7 +133,7 @@ fn with_its_slot(world: &World, copy: &PathBuf, find: &[&str]) -> Vec<String> {
 }
 
 /// The same without that slot, with the one of now.
-fn without_its_slot(world: &World, copy: &PathBuf, find: &[&str]) -> Vec<String> {
+fn without_its_slot(world: &World, copy: &Path, find: &[&str]) -> Vec<String> {
     found(&world.attack(&[copy.join("keys"), copy.join("journal")], find))
 }
 

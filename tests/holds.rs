@@ -276,6 +276,62 @@ async fn a_discard_of_what_is_held_waits_too() {
     world.close().await;
 }
 
+/// A spooled recording of which a part is stored and more is on its way.
+async fn half_stored(world: &World) -> quietus::vault::Ingest {
+    let open = quietus::vault::Open { length_hint: None, ..world.call("acme", "+441632960001", &[]) };
+    let mut ingest = world.vault().record(open).await.expect("opened");
+    ingest.data(0, bytes::Bytes::from(vec![7; 20 << 20])).await.expect("taken");
+    let mut progress = ingest.progress();
+    progress.wait_for(|progress| progress.stored >= 8 << 20).await.expect("stored");
+    ingest
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_differs_is_kept_as_far_as_it_was_stored_and_held() {
+    let world = world().await;
+    let wrong = || quietus::vault::Finish { length: 1, sha256: None, end: None };
+    let mut held = half_stored(&world).await;
+    let id = held.opened().id;
+    place(&world, HoldScope::Recording(id)).await.expect("placed");
+    match held.finish(wrong()).await {
+        Err(Error::Refused { why }) => assert!(why.contains("another client_id"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert!(world.vault().recording(&admin("anna"), id, "").await.is_ok(), "what was acknowledged is held");
+    assert!(world.play(id).await.is_ok_and(|audio| audio.len() >= 8 << 20));
+    let tail = |id| world.vault().tail(&quietus::vault::Scope::All, &quietus::vault::TailOf::Recording(id), None, 100);
+    let discard = quietus::domain::audit::Action::RecordingDiscard;
+    assert!(tail(id).expect("a log").iter().any(|entry| entry.action == discard), "and it is logged");
+
+    // The control: where nothing stands, it goes.
+    let mut free = half_stored(&world).await;
+    let id = free.opened().id;
+    assert!(matches!(free.finish(wrong()).await, Err(Error::Mismatch { field: "length", .. })));
+    assert!(matches!(world.vault().recording(&admin("anna"), id, "").await, Err(Error::Erased)));
+    // The stores go before their folder.
+    drop((held, free));
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_listens_is_cut_when_a_recording_is_discarded() {
+    use tokio_stream::StreamExt as _;
+    let world = world().await;
+    let ingest = half_stored(&world).await;
+    let customer = Actor { scope: quietus::vault::Scope::Tenants(vec!["acme".into()]), ..admin("anna") };
+    let all = quietus::vault::PlayRange::Bytes { start: 0, end: None };
+    let hearing = quietus::vault::Hearing { transport: "h2", download: false };
+    let mut playback = world.vault().play(&customer, ingest.opened().id, all, hearing).await.expect("plays");
+    assert!(playback.next().await.expect("a chunk").is_ok());
+    ingest.discard(&admin("anna"), DiscardReason::Mistake).await.expect("discarded");
+    let mut last = None;
+    while let Some(chunk) = playback.next().await {
+        last = Some(chunk.map(drop));
+    }
+    assert!(matches!(last, Some(Err(Error::Erased))), "goes on behind the answer: {last:?}");
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_past_its_review_date_holds_and_is_overdue() {
     let world = world().await;

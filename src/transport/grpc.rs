@@ -107,7 +107,7 @@ impl Health {
     }
 }
 
-/// Who sends a request, as [`auth::layer`] has settled it, and over what.
+/// Who sends a request, as [`super::auth::layer`] has settled it, and over what.
 fn caller<T>(_: &Gateway, request: &Request<T>) -> Result<(Identity, &'static str), Status> {
     let peer = request.extensions().get::<Peer>().ok_or_else(|| refuse(Denied::Nobody))?;
     let identity = request.extensions().get::<Identity>().ok_or_else(|| refuse(Denied::Nobody))?;

@@ -10,9 +10,10 @@
 //!   [`super::holds`] shared, and the clearance keeps it until the erasure is durable. Placing and lifting take that lock
 //!   alone. So either a hold is in the index before the question is asked, and the erasure parks; or it waits until the
 //!   erasure is durable, and finds nothing. There is no third order.
-//! - [`Clearance::of_a_refused_take`]: a file that differs from what its sender states, or a recording without a byte. Nothing
-//!   was taken in: the sender is told so and still has what it sent, and would send it again under the same client id. A
-//!   hold is on what is kept, and this never was.
+//! - [`Clearance::of_a_refused_take`]: a file that differs from what its sender states, or a recording without a byte, of which
+//!   nothing was ever acknowledged. Nothing was taken in: the sender is told so and still has what it sent, and would send it
+//!   again under the same client id. A hold is on what is kept, and this never was. Where a part had been acknowledged as
+//!   stored, it is asked like any other.
 //! - [`Clearance::of_the_dead`]: what is left of a wrapped recording when somebody who is bound to it was erased is an entry
 //!   whose secrets open no more. Their erasure was cleared, and takes this one with it.
 //!
@@ -519,7 +520,7 @@ impl Look<'_> {
         ];
         let latest =
             floors.into_iter().filter_map(|(asked, floor)| asked.then_some(floor)).max().unwrap_or(Minute::NONE);
-        if latest.start() > self.now {
+        if latest != Minute::NONE && latest.start() > self.now {
             let ground = self.settings.ground_text(keeping.ground).to_owned();
             found.push(Blocked::Floor { until: latest.start(), ground });
         }

@@ -460,7 +460,15 @@ impl Ingest {
     async fn forget(&mut self) -> Result<(), Error> {
         self.closed = true;
         self.order(Command::Discard(Discarding::Refused)).await?;
-        self.gone().await
+        self.gone().await.map_err(|error| match error {
+            Error::Parked { .. } | Error::Floor { .. } | Error::Restricted => Error::Refused {
+                why:
+                    "what is stated at Finish is not what arrived; what was acknowledged is kept, for a hold, floor or \
+                      restriction stands on it; send the file anew, with another client_id"
+                        .to_owned(),
+            },
+            other => other,
+        })
     }
 
     async fn gone(&mut self) -> Result<(), Error> {

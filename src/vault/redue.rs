@@ -7,7 +7,8 @@
 //!
 //! - *A stop in the midst*: the counts still differ, and the next start begins the pass anew. It writes only what
 //!   differs, so what was done is not done again.
-//! - *A change in the midst*: the count has moved on, and another pass follows.
+//! - *A change in the midst*: the count has moved on, and another pass follows in the next run; one tenant that changes without
+//!   a pause keeps nobody else's promises waiting.
 //! - *An ingest in the midst*: it holds `keeping` shared from its look at the rules to its command.
 //!   The pass has had the lock alone after the count became visible; so what it does not find was made by the new rules.
 //! - *An erasure in the midst*: the page's command is refused as a whole; the page is read again, without what went.
@@ -65,33 +66,32 @@ impl Inner {
 
     /// Goes through a tenant, if that is wanted, and stops early when so many pages have been read.
     pub(crate) async fn pass(self: &Arc<Self>, tenant: TenantHandle, pages: &mut usize) -> Result<(), Error> {
-        loop {
-            let (settings, _) = self.settings(tenant)?;
-            let revision = settings.policy_revision;
-            if settings.due_revision >= revision {
-                return Ok(());
-            }
-            // Whoever looked at the rules of before has finished with them.
-            drop(self.keeping.write().await);
-            for (subscriber, _) in self.keys.subscribers(tenant) {
-                let mut after = None;
-                loop {
-                    if *pages == 0 || self.stopping.is_cancelled() {
-                        return Ok(());
-                    }
-                    *pages -= 1;
-                    after = self.renew_page(tenant, subscriber, after).await?;
-                    if after.is_none() {
-                        break;
-                    }
+        let (settings, _) = self.settings(tenant)?;
+        let revision = settings.policy_revision;
+        if settings.due_revision >= revision {
+            return Ok(());
+        }
+        // Whoever looked at the rules of before has finished with them.
+        drop(self.keeping.write().await);
+        for (subscriber, _) in self.keys.subscribers(tenant) {
+            let mut after = None;
+            loop {
+                if *pages == 0 || self.stopping.is_cancelled() {
+                    return Ok(());
+                }
+                *pages -= 1;
+                after = self.renew_page(tenant, subscriber, after).await?;
+                if after.is_none() {
+                    break;
                 }
             }
-            self.change_settings(tenant, |settings| {
-                settings.due_revision = settings.due_revision.max(revision);
-                Ok(Vec::new())
-            })
-            .await?;
         }
+        self.change_settings(tenant, |settings| {
+            settings.due_revision = settings.due_revision.max(revision);
+            Ok(Vec::new())
+        })
+        .await?;
+        Ok(())
     }
 
     /// Renews a page of entries; gives where the next begins.

@@ -120,7 +120,7 @@ impl Vault {
         Ok(shown(tenant, name, &state))
     }
 
-    /// Restricts, or lifts a restriction. Playbacks that run are cut.
+    /// Restricts, or lifts a restriction. Playbacks that run are cut. Where it is so already, nothing happens.
     ///
     /// # Errors
     /// `Unknown`, `Erased`.
@@ -130,6 +130,9 @@ impl Vault {
         let (tenant, subscriber) = match what {
             Restrict::Tenant(name) => {
                 let tenant = inner.find_in(&actor.scope, &name)?;
+                if inner.settings(tenant)?.0.restricted == restricted {
+                    return Ok(());
+                }
                 let action = if restricted { Action::TenantRestrict } else { Action::TenantUnrestrict };
                 let logged = inner.audit(actor, Event::of_tenant(action, tenant)).await?;
                 let _alone = inner.holds.alone().await;
@@ -143,6 +146,10 @@ impl Vault {
             }
             Restrict::Subscriber { tenant, subscriber } => {
                 let (tenant, subscriber) = inner.find_subscriber_in(&actor.scope, &tenant, &subscriber)?;
+                let state = inner.subscriber_state(tenant, subscriber)?.unwrap_or_default();
+                if state.restricted == restricted {
+                    return Ok(());
+                }
                 let action = if restricted { Action::SubscriberRestrict } else { Action::SubscriberUnrestrict };
                 let logged = inner.audit(actor, Event::new(action, About::Subscriber(tenant, subscriber))).await?;
                 let _alone = inner.holds.alone().await;
@@ -157,6 +164,9 @@ impl Vault {
             }
             Restrict::Recording(id) => {
                 let at = inner.locate(&actor.scope, id)?.path;
+                if inner.keys.entry(at)?.ok_or(Error::Erased)?.keeping.restricted == restricted {
+                    return Ok(());
+                }
                 let action = if restricted { Action::RecordingRestrict } else { Action::RecordingUnrestrict };
                 let logged = inner.audit(actor, Event::new(action, inner.about_recording(at)?)).await?;
                 let _alone = inner.holds.alone().await;

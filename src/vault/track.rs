@@ -23,7 +23,7 @@ use super::{
     clearance::{Blocked, Clearance, Wanted},
     erasure::Order,
     ingest::{Filling, SharedDesk},
-    sessions::{Cut, Guard},
+    sessions::{Cut, Guard, Role},
     tenants::Settings,
     timeline::{self, Command, Timekeeper},
     values,
@@ -624,16 +624,43 @@ impl Track {
     }
 
     /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
-    /// command, so that a crash leaves both or neither. Gives what stands in the way of a Discard.
+    /// command, so that a crash leaves both or neither. Gives what stands in the way.
+    ///
+    /// Whoever listens to what had come, and whoever feeds what is made from it, is cut before this returns; of the
+    /// recording itself nobody is left who feeds but this track, which has wiped its secrets.
     async fn destroy(&self, how: &Discarding) -> Result<Option<Blocked>, Error> {
         let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];
+        let wanted = Wanted::Recording(self.path, Parts::BOTH);
         let clearance = match how {
-            Discarding::Refused => {
+            Discarding::Refused if self.stored == 0 => {
                 changes.push(Change::DropValue { name: self.client_row.clone() });
                 Clearance::of_a_refused_take(self.path)
             }
+            // Some of it was acknowledged, maybe to an earlier stream, and is kept by whoever may keep it.
+            Discarding::Refused => {
+                let cleared = self.inner.clear(vec![wanted]).await?;
+                let stands = cleared.blocked.into_iter().next().map(|(_, stands)| stands);
+                let (about, outcome) = match &stands {
+                    Some(_) => (About::Audio(self.path), Outcome::Refused),
+                    None => (About::Subscriber(self.path.tenant, self.path.subscriber), Outcome::Done),
+                };
+                let detail = Detail { reason: Some("mismatch"), ..Detail::default() };
+                let event = Event { detail, ..Event::new(Action::RecordingDiscard, about).ended(outcome) };
+                let logged = self.inner.audit(&Actor::gateway(), event).await?;
+                changes.push(Change::DropValue { name: self.client_row.clone() });
+                match (cleared.clearance, stands) {
+                    (Some(clearance), None) => {
+                        changes.extend(logged);
+                        clearance
+                    }
+                    (_, Some(stands)) => {
+                        self.inner.keys.commit(Mutation::new(logged)).await?;
+                        return Ok(Some(stands));
+                    }
+                    (None, None) => return Err(Error::Internal("a refusal is neither free nor blocked".to_owned())),
+                }
+            }
             Discarding::Wanted(actor, reason) => {
-                let wanted = Wanted::Recording(self.path, Parts::BOTH);
                 let cleared = self.inner.clear(vec![wanted]).await?;
                 let stands = cleared.blocked.into_iter().next().map(|(_, stands)| stands);
                 // What is kept has a subject still; of what goes only the subscriber is left.
@@ -664,8 +691,17 @@ impl Track {
             }
         };
         changes.extend(clearance.changes());
+        let children = self.inner.keys.entry(self.path)?.map_or_else(Vec::new, |entry| entry.children);
+        let mut fallen: HashSet<RecordingPath> =
+            children.into_iter().map(|recording| RecordingPath { recording, ..self.path }).collect();
         self.inner.keys.commit(Mutation::new(changes)).await?;
+        self.inner.fell_meanwhile(wanted, &mut fallen)?;
         drop(clearance);
+        let heard_or_made =
+            |at: &RecordingPath, role| fallen.contains(at) || (*at == self.path && role == Role::Playback);
+        if !self.inner.sessions.cut(Cut::Erased, heard_or_made).await {
+            return Err(Error::Internal("a session did not end when it was cut".to_owned()));
+        }
         self.inner.journal.forget(self.row);
         self.inner.sweep_wake.notify_one();
         Ok(None)

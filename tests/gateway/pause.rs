@@ -265,6 +265,10 @@ async fn neither_pause_nor_discard_waits_for_storage() {
     assert!(matches!(ask(&mut other, discard("mistake")).await, record_response::Event::Discarded(_)));
     let gone = Call::begin(link(), first).await.err().expect("gone");
     assert_eq!(wire::reason(&gone), "ERASED");
+    // Of a file nothing is kept until it is stored; it is not called paused before.
+    let mut file = Call::begin(link(), open("acme", Mode::Spooled)).await.expect("opened");
+    assert!(file.rest(&content, 0).await && file.say(pause("privacy", 0)).await);
+    assert_eq!(wire::reason(&file.until_refused().await), "TRY_AGAIN");
     world.proxies[0].mend();
     assert!(call.finish_with(&content).await);
     call.until_finished().await.expect("finished");

@@ -199,8 +199,8 @@ async fn b6_what_was_acknowledged_plays_after_a_kill_and_without_a_region() {
         assert_plays(link(&gateway), &id, &content).await;
         all.push((id, content));
         world.proxies[away].mend();
+        wire::settled(link(&gateway)).await;
     }
-    wire::settled(link(&gateway)).await;
     assert_eq!(world.objects(REGIONS[0]).len(), world.objects(REGIONS[1]).len(), "healed");
 }
 

@@ -425,11 +425,11 @@ impl Stage {
     pub fn goes_by(&self, recorded: &Recorded, promise: i64, before: Left, after: Left) {
         let aim = promise - MARGIN;
         for part in ["audio", "facts"] {
-            let goes = match (part, before, after) {
-                ("audio", Left::Both | Left::Audio, Left::Facts | Left::Nothing) => true,
-                ("facts", Left::Both | Left::Facts, Left::Audio | Left::Nothing) => true,
-                _ => false,
-            };
+            let goes = matches!(
+                (part, before, after),
+                ("audio", Left::Both | Left::Audio, Left::Facts | Left::Nothing)
+                    | ("facts", Left::Both | Left::Facts, Left::Audio | Left::Nothing)
+            );
             if goes {
                 assert_eq!(self.explained(recorded, part), (Some(aim), Some(promise)), "{part}");
             }
