@@ -158,7 +158,7 @@ async fn germany_takes_a_call_with_evidence_of_everybody_on_it_and_no_other() {
     let call = |basis: StatedBasis| Open {
         basis,
         ties: StatedTies { bound: vec![BOB.into()], parent: None },
-        ..world.call("acme", ADA, &["+49 30 901820", "sip:+441632960001@pbx"])
+        ..world.call("acme", ADA, &["+49 30 901820"])
     };
     let german = |basis, parties: &[&str]| StatedBasis {
         jurisdiction: Some("DE".parse().expect("a country")),
