@@ -444,7 +444,8 @@ pub enum Change {
         /// A row (of an evidence period) under which the leaf can be found.
         under: Option<RowId>,
     },
-    /// Writes or replaces a receipt. It lies in clear and names nothing.
+    /// Writes or replaces a receipt. It lies in clear and names nothing. Refused where the mutation erases under this
+    /// name ([`Mutation::receipt`]) and a receipt has it already.
     PutReceipt {
         /// Its name.
         id: ReceiptId,

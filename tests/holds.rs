@@ -6,8 +6,16 @@ mod rehearsal;
 
 use quietus::{
     audit::{SigningKey, receipt::State, verify},
-    domain::{id::RecordingId, pause::DiscardReason, time::Timestamp},
-    vault::{Actor, Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Target, VaultConfig},
+    domain::{
+        audit::Action,
+        id::{ReceiptId, RecordingId},
+        pause::DiscardReason,
+        time::Timestamp,
+    },
+    vault::{
+        Actor, Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Restrict, Scope, TailOf, Target,
+        VaultConfig,
+    },
 };
 use rehearsal::{DAY_MS, World, admin};
 use std::sync::Arc;
@@ -25,6 +33,14 @@ async fn place(world: &World, scope: HoldScope) -> Result<HoldPlaced, Error> {
 
 async fn world() -> World {
     let world = World::new(VaultConfig::default()).await;
+    world.tenant("acme", "dev").await;
+    world
+}
+
+/// Receipts from before and after a restart are under one key.
+async fn signed_world() -> World {
+    let key = Arc::new(SigningKey::of_this_run("uk+eu"));
+    let world = World::new(VaultConfig { signing_key: Some(key), ..VaultConfig::default() }).await;
     world.tenant("acme", "dev").await;
     world
 }
@@ -86,10 +102,7 @@ async fn an_erasure_of_what_is_held_waits_and_runs_by_itself_when_the_last_hold_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_parked_has_the_receipt_that_was_promised_when_the_hold_lifts() {
-    let key = Arc::new(SigningKey::of_this_run("uk+eu"));
-    let config = VaultConfig { signing_key: Some(key), ..VaultConfig::default() };
-    let mut world = World::new(config).await;
-    world.tenant("acme", "dev").await;
+    let mut world = signed_world().await;
     for sent in [Some([7; 32]), None] {
         let id = world.record("acme", "+441632960001").await;
         let first = place(&world, HoldScope::Recording(id)).await.expect("placed").hold.id;
@@ -364,5 +377,63 @@ async fn what_a_hold_said_is_forgotten_when_it_is_lifted() {
     world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
     std::fs::remove_dir_all(before.join("slot")).expect("the slot of before is gone");
     assert!(rehearsal::found(&world.attack(&[before], &said)).is_empty(), "old copies open what was lifted");
+    world.close().await;
+}
+
+/// What the receipt that was promised says.
+fn told(world: &World, promised: &Promised, scope: &str) -> State {
+    let text = world.vault().receipt(promised.id).expect("stated").text.expect("a file");
+    let key = world.vault().verifier_key().parse().expect("a key");
+    let opening = promised.opening.expect("drawn");
+    verify::verify(&text, &key, Some((&opening, scope))).expect("it holds").statement.state
+}
+
+/// How often the tenant's log refers to a receipt as that of an erasure.
+fn erasures_logged(world: &World, receipt: ReceiptId) -> usize {
+    let entries = world.vault().tail(&Scope::All, &TailOf::Tenant("acme".into()), None, 1000).expect("a log");
+    let of = entries.iter().filter(|entry| entry.action == Action::EraseDone && entry.reference == Some(receipt.0));
+    of.count()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_waited_runs_once_whoever_goes_on_with_the_lifted_hold() {
+    let world = signed_world().await;
+    world.tenant("other", "dev").await;
+    world.record("other", "+441632960009").await;
+    let hold = {
+        let first = world.record("acme", "+441632960001").await;
+        assert!(world.plays(first).await);
+        place(&world, HoldScope::Subscriber("+441632960001".into())).await.expect("placed").hold.id
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..64 {
+        let id = world.record("acme", "+441632960001").await;
+        waiting.push((id, promised(world.erase_recording(id).await)));
+    }
+    let lifted = std::sync::atomic::AtomicBool::new(false);
+    let going_on = async {
+        while !lifted.load(std::sync::atomic::Ordering::Acquire) {
+            world.vault().housekeep().await.expect("the daily work");
+            let what = || Restrict::Subscriber { tenant: "other".into(), subscriber: "+441632960009".into() };
+            world.vault().restrict(&admin("bob"), what(), true).await.expect("restricted");
+            world.vault().restrict(&admin("bob"), what(), false).await.expect("unrestricted");
+        }
+    };
+    let lift = async {
+        world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+        lifted.store(true, std::sync::atomic::Ordering::Release);
+    };
+    tokio::join!(lift, going_on, async {
+        while !lifted.load(std::sync::atomic::Ordering::Acquire) {
+            world.vault().housekeep().await.expect("the daily work");
+        }
+    });
+    world.vault().housekeep().await.expect("the daily work");
+    for (id, promised) in &waiting {
+        assert_eq!(told(&world, promised, &format!("recording {id}")), State::Destroyed);
+        assert_eq!(erasures_logged(&world, promised.id), 1);
+        assert!(!world.plays(*id).await);
+    }
+    assert!(world.vault().holds(&admin("anna"), None).expect("listed").is_empty());
     world.close().await;
 }

@@ -293,6 +293,10 @@ impl<'a, S: Store> Planner<'a, S> {
                 if body.len() > MAX_RECEIPT {
                     return Err(CommitError::Malformed("a receipt is too long"));
                 }
+                // An erasure's own: what its id told before is not overwritten.
+                if self.receipt == Some(id) && self.has_receipt(id)? {
+                    return Err(CommitError::Exists);
+                }
                 self.rows.push(Row::put(Family::Receipts, id.0, body));
                 Ok(())
             }
@@ -434,6 +438,13 @@ impl<'a, S: Store> Planner<'a, S> {
         match self.copies.iter().rev().find(|(copied, _)| *copied == object) {
             Some((_, queued)) => Ok(*queued),
             None => Ok(self.overlay.store.row(Family::Copies, &object.0)?.is_some()),
+        }
+    }
+
+    fn has_receipt(&self, id: ReceiptId) -> Result<bool, ReadError> {
+        match self.rows.iter().rev().find(|row| row.family == Family::Receipts && row.key == id.0) {
+            Some(row) => Ok(row.value.is_some()),
+            None => Ok(self.overlay.store.row(Family::Receipts, &id.0)?.is_some()),
         }
     }
 

@@ -150,6 +150,8 @@ pub(crate) enum Held {
 #[derive(Default)]
 pub(crate) struct Holds {
     lock: Arc<tokio::sync::RwLock<()>>,
+    /// What waited for a lifted hold runs once: whoever has it runs it.
+    finishing: tokio::sync::Mutex<()>,
     index: RwLock<HashMap<TenantHandle, Vec<Arc<Placed>>>>,
 }
 
@@ -408,8 +410,18 @@ impl Inner {
         Ok(())
     }
 
-    /// Does what waited for a lifted hold; once nothing is left, forgets the hold.
+    /// Does what waited for a lifted hold; once nothing is left, forgets the hold. Lifting, the end of a restriction and the
+    /// daily work all come here for the same hold: one at a time, and who comes late finds it done.
     pub(crate) async fn finish_lifted(self: &Arc<Self>, hold: &Placed) -> Result<Ran, Error> {
+        let _one = self.holds.finishing.lock().await;
+        if !self.holds.of(hold.tenant).iter().any(|other| other.id == hold.id) {
+            return Ok(Ran::default());
+        }
+        // It went with its tenant.
+        if self.keys.period(hold.tenant, hold.period)?.is_none() {
+            self.holds.drop(hold);
+            return Ok(Ran::default());
+        }
         let ran = self.run_parked(hold).await?;
         if ran.left == 0 {
             let change = Change::ErasePeriod(hold.tenant, hold.period);

@@ -202,6 +202,15 @@ fn receipts_lie_in_clear_and_come_in_order() {
     assert_eq!((keys.receipt(ids[2]).expect("reads"), keys.receipts(None, 9).expect("reads").len()), (None, 4));
     let too_long = Change::PutReceipt { id: ids[0], body: vec![0; MAX_RECEIPT + 1] };
     assert!(matches!(commit(&keys, vec![too_long]), Err(CommitError::Malformed(_))));
+
+    // What erases under an id that has a receipt is refused; a rewrite of the receipt is not.
+    let put = |body| vec![Change::PutReceipt { id: ids[0], body }];
+    let erasing = |body| block_on(keys.commit(Mutation { changes: put(body), receipt: Some(ids[0]) }));
+    assert!(matches!(erasing(vec![1]), Err(CommitError::Exists)));
+    commit(&keys, put(vec![2])).expect("rewrites");
+    assert_eq!(keys.receipt(ids[0]).expect("reads"), Some(vec![2]));
+    commit(&keys, vec![Change::DropReceipt { id: ids[0] }]).expect("drops");
+    erasing(vec![3]).expect("the name is free");
 }
 
 #[test]
