@@ -154,6 +154,10 @@ pub fn standing_text(standing: &Standing) -> String {
 pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Output) -> Result<(), Failure> {
     let opening = crypto::random::<32>();
     let digits = HEXLOWER.encode(&opening);
+    // Whoever erases again would lose what opens the first receipt: nobody else has it.
+    if let Some(there) = receipt.and_then(|path| [path.to_owned(), beside(path)].into_iter().find(|it| it.exists())) {
+        return Err(Failure::usage(format!("--receipt: {} is there already; name another file", there.display())));
+    }
     // Before the erasure: afterwards it would be too late to find that it cannot be kept.
     if let Some(path) = receipt {
         receipt::write(&beside(path), &format!("{digits}\n"))?;

@@ -89,14 +89,14 @@ pub async fn run(link: Link, command: HoldCommand, output: Output) -> Result<(),
             shown["found"] = answer.found.into();
             shown["without_facts"] = answer.without_facts.into();
             output.one(shown, || {
-                let mut text = format!("hold {}: covers {} recordings now, and later ones", hold.id, answer.found);
+                eprintln!("covers {} recordings now, and later ones", answer.found);
                 if answer.without_facts > 0 {
-                    text.push_str(&format!(
-                        "; the facts of {} recordings are gone, and whether it covers them cannot be told",
+                    eprintln!(
+                        "the facts of {} recordings are gone, and whether it covers them cannot be told",
                         answer.without_facts
-                    ));
+                    );
                 }
-                text
+                hold.id.clone()
             })
         }
         HoldCommand::Lift { id } => {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 /// `quietus inbox …`
 #[derive(Subcommand)]
 pub enum InboxCommand {
-    /// List what is there, oldest first.
+    /// List what is there, the oldest day first.
     List {
         /// Whose.
         tenant: String,

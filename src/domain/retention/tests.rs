@@ -91,6 +91,13 @@ fn presets_promise_what_the_providers_promise() {
 }
 
 #[test]
+fn the_policy_in_the_docs_is_good() {
+    let page = include_str!("../../../docs/retention.md");
+    let text = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    assert_eq!(read(text).expect("good").name(), "hosted");
+}
+
+#[test]
 fn a_parameter_must_be_given_and_lies_within_its_bounds() {
     let text = presets::find("uk-mifid").expect("ships").text;
     let keep = |keep: &str| Policy::parse(text, Parameters { keep: keep.parse().ok() });
