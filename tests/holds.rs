@@ -165,6 +165,38 @@ async fn a_subscriber_that_is_held_in_part_waits_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_opens_the_receipt_of_a_subscriber_that_waits_is_told_once_and_kept_nowhere() {
+    let key = Arc::new(SigningKey::of_this_run("uk+eu"));
+    let config = VaultConfig { signing_key: Some(key), ..VaultConfig::default() };
+    let mut world = World::new(config).await;
+    world.tenant("acme", "dev").await;
+    let target = || Target::Subscriber { tenant: "acme".into(), subscriber: "+441632960001".into(), block: false };
+    for sent in [Some([7; 32]), None] {
+        let held = world.record("acme", "+441632960001").await;
+        let hold = place(&world, HoldScope::Recording(held)).await.expect("placed").hold.id;
+        let asked = promised(world.vault().erase(&admin("anna"), target(), sent).await);
+        assert_eq!(asked.opening.is_none(), sent.is_some(), "told where it is not what was sent");
+        let opening = sent.or(asked.opening).expect("one of the two");
+        let same = promised(world.vault().erase(&admin("anna"), target(), Some(opening)).await);
+        assert_eq!((same.id, same.opening), (asked.id, None), "whoever has it is told the receipt");
+        match world.vault().erase(&admin("bob"), target(), Some([9; 32])).await {
+            Err(Error::Parked { by, receipt: None, .. }) => assert!(by.contains(&asked.id.to_string()), "{by}"),
+            other => panic!("somebody else was told what opens it, or nothing: {other:?}"),
+        }
+        world.reopen().await;
+        let ran = world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+        assert_eq!(ran.receipts, [asked.id]);
+        let text = world.vault().receipt(asked.id).expect("known").text.expect("stated");
+        let key = world.vault().verifier_key().parse().expect("a key");
+        let scope = "subscriber acme/+441632960001";
+        assert!(verify::verify(&text, &key, Some((&opening, scope))).is_ok(), "whoever asked can show it");
+        assert!(verify::verify(&text, &key, Some((&[9; 32], scope))).is_err(), "the control: another opening");
+        assert!(world.vault().inbox(&admin("anna"), "acme", 10, "").await.expect("read").0.is_empty());
+    }
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_on_a_number_finds_calls_by_party_and_date_stored_and_new() {
     let world = world().await;
     let number = HoldScope::Number {

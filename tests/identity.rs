@@ -391,6 +391,18 @@ async fn whoever_acts_for_another_is_named_and_has_no_more_rights_than_either() 
     assert_eq!((judged.role, judged.reach), (Role::Staff, Reach::Own("acme".into(), "+441".into())));
     let judged = ask("staff", json!({ "sub": "boss", "groups": "admin" })).await.expect("taken");
     assert_eq!((judged.role, judged.besides), (Role::Staff, Some(Role::Admin)));
+    // An administrator whose own claims do not name the tenant is the provider's: nothing is its own to hear.
+    for role in ["subscriber", "admin"] {
+        for tenants in [json!("*"), json!(["initech"]), Value::Null] {
+            let judged = ask(role, json!({ "sub": "boss", "groups": "admin", "tenants": tenants })).await;
+            let lesser = if role == "admin" { Role::Admin } else { Role::Subscriber };
+            let roles = judged.map(|judged| (judged.role, judged.besides));
+            assert_eq!(roles, Ok((Role::Staff, Some(lesser))), "{role}, {tenants}");
+        }
+        let own = ask(role, json!({ "sub": "otto", "groups": "admin", "tenants": "acme" })).await.expect("taken");
+        assert_ne!(own.role, Role::Staff, "the control: the customer's administrator acts for its own people");
+        assert_eq!(own.name, "admin/otto@corp");
+    }
     // A chain: the last link acts.
     let chain = json!({ "sub": "tool", "groups": "staff", "act": { "sub": "first", "groups": "staff" } });
     assert_eq!(ask("staff", chain).await.expect("taken").name, "staff/tool@corp");

@@ -69,7 +69,14 @@ impl Vault {
         let at = inner.locate(&actor.scope, id)?.path;
         // As a playback: whoever is inside when the recording is erased is waited for.
         let guard = inner.sessions.enter_playback(at);
-        let grant = inner.admit(actor, &guard)?;
+        let grant = match inner.admit(actor, &guard) {
+            Ok(grant) => grant,
+            Err(error) => {
+                // Nobody looks: an erasure need not wait for what is written now.
+                drop(guard);
+                return Err(inner.refused(actor, at, Action::BasisShow, None, error).await);
+            }
+        };
         let event = Event { grant: grant.id().map(|id| id.0), ..Event::new(Action::BasisShow, About::Audio(at)) };
         inner.log_first(actor, event).await?;
         let entry = inner.keys.entry(at)?.ok_or(Error::Erased)?;

@@ -19,8 +19,9 @@
 //!
 //! # What is not told to anybody
 //! The opening of the tenant's receipt, unless a purge was asked for that waits: then the receipt is the one which that was
-//! promised. There is no inbox left to put it into. Whoever wants a receipt that they can show asks for a purge in time. A
-//! subscriber's goes into the tenant's inbox.
+//! promised. There is no inbox left to put it into. Whoever wants a receipt that they can show asks for a purge in time.
+//! Nor is a subscriber's: in the tenant's inbox it would outlive the subscriber, and whoever has it can try every number
+//! against the receipt. Whoever wants that one asks for the erasure.
 //!
 //! With the name of a subscriber goes that it was deactivated: later calls of this name make another subscriber, as after any
 //! erasure that blocks nothing.
@@ -29,7 +30,6 @@ use super::{
     Actor, Error, Inner, TenantState,
     clearance::Wanted,
     erasure::{Forgot, Order},
-    receipt::Promise,
     transition,
 };
 use crate::domain::{
@@ -92,11 +92,8 @@ impl Inner {
             return Ok(());
         }
         let promise = self.transition(tenant)?.as_ref().and_then(transition::promise);
-        let order = Order {
-            actor: Actor::gateway(),
-            opening: promise.map(|promise| promise.opening),
-            receipt: promise.map(|promise| promise.id),
-        };
+        let opening = promise.map(|promise| promise.opening);
+        let order = Order { receipt: promise.map(|promise| promise.id), ..Order::new(Actor::gateway(), opening) };
         self.forget_tenant(&order, tenant).await.map(drop)
     }
 
@@ -145,11 +142,8 @@ impl Inner {
             if !self.subscriber_is_due(tenant, subscriber, now)? {
                 continue;
             }
-            let promise = Promise::new(None);
-            let and = self.inbox_put(tenant, promise.id, promise.opening).await?;
-            let (opening, receipt) = (Some(promise.opening), Some(promise.id));
-            let order = Order { actor: Actor::gateway(), opening, receipt };
-            match self.forget(&order, Wanted::Subscriber(tenant, subscriber), and).await {
+            let order = Order::new(Actor::gateway(), None);
+            match self.forget(&order, Wanted::Subscriber(tenant, subscriber), Vec::new()).await {
                 // What came in its way since the look keeps it.
                 Ok(Forgot::Done(_) | Forgot::Blocked(..)) | Err(Error::Erased) => {}
                 Err(error) => return Err(error),

@@ -15,18 +15,22 @@ use super::{
     Actor, Erasure, Error, Inner, Part, Target, Vault,
     audit::{About, Detail, Event},
     clearance::{Blocked, Clearance, Standing, Wanted},
+    permission::At,
     receipt::Pending,
     recording_id,
     sessions::{Cut, Role},
 };
 use crate::{
-    audit::receipt::{self, Opening},
+    audit::{
+        Hash,
+        receipt::{self, Opening},
+    },
     crypto::random,
     domain::{
         audit::{Action, Outcome},
         id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
-    keys::{Change, Mutation, Parts, RecordingPath},
+    keys::{Change, Mutation, Parts, RecordingEntry, RecordingPath},
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -42,12 +46,14 @@ pub(crate) struct Order {
     pub opening: Option<Opening>,
     /// The receipt's id, where it was told before the erasure runs.
     pub receipt: Option<ReceiptId>,
+    /// The commitment, where it was settled before and nobody here has the opening any more.
+    pub commitment: Option<Hash>,
 }
 
 impl Order {
     /// Of something that was not promised a receipt.
     pub fn new(actor: Actor, opening: Option<Opening>) -> Self {
-        Self { actor, opening, receipt: None }
+        Self { actor, opening, receipt: None, commitment: None }
     }
 }
 
@@ -123,8 +129,8 @@ impl Vault {
                     }
                     _ => Vec::new(),
                 };
-                let (hold, promised) = inner.park(&standing, &hold, wanted, &order, and).await?;
-                Err(Error::Parked { by: format!("hold {hold}"), until: None, receipt: Some(promised) })
+                let (by, receipt) = inner.park(&standing, &hold, wanted, &order, and).await?;
+                Err(Error::Parked { by, until: None, receipt })
             }
             Forgot::Blocked(stands, _) => {
                 let reason = if stands.is_floor() { "floor" } else { "restriction" };
@@ -240,6 +246,7 @@ impl Inner {
             self.fell_meanwhile(*wanted, &mut fallen)?;
         }
         drop(clearance);
+        self.forget_in_memory(|at| covers(at) || fallen.contains(at));
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
         // receipt may say so.
@@ -259,6 +266,32 @@ impl Inner {
             opening,
             scope,
         })
+    }
+
+    /// Drops from memory what ties the log, permissions, tickets and refusals to what an erasure took of some recordings, or
+    /// to subscribers and tenants that are gone. With the evidence, which lives on, it would tell who heard whom. Called behind
+    /// the commit.
+    pub(super) fn forget_in_memory(&self, covers: impl Fn(&RecordingPath) -> bool) {
+        // What cannot be read counts as gone: all of this only helps whoever looks.
+        let has = |at: RecordingPath, part: fn(&RecordingEntry) -> bool| matches!(self.keys.entry(at), Ok(Some(entry)) if entry.lives() && part(&entry));
+        let audio_gone = |at: &RecordingPath| covers(at) && !has(*at, |entry| entry.audio_present);
+        let facts_gone = |at: &RecordingPath| covers(at) && !has(*at, |entry| entry.facts_present);
+        let tenant_gone = |tenant| self.keys.tenant_name(tenant).is_none();
+        let subscriber_gone = |tenant, subscriber| self.keys.subscriber_name(tenant, subscriber).is_none();
+        self.log.drop_of(|about| match about {
+            About::Group => false,
+            About::Tenant(tenant) => tenant_gone(tenant),
+            About::Subscriber(tenant, subscriber) => subscriber_gone(tenant, subscriber),
+            About::Audio(at) => audio_gone(&at),
+            About::Facts(at) => facts_gone(&at),
+        });
+        self.permissions.drop_of(|at| match at {
+            At::Tenant(tenant) => tenant_gone(tenant),
+            At::Subscriber(tenant, subscriber) => subscriber_gone(tenant, subscriber),
+            At::Recording(at) => audio_gone(&at),
+        });
+        self.tickets.drop_of(audio_gone);
+        self.refusals.drop_of(audio_gone);
     }
 
     /// Sessions of what an erasure took along and nobody knew of when its reach was looked up: what was bound to the
@@ -295,8 +328,7 @@ impl Inner {
                 (receipt::About::Recording, named(parts), receipt::recording_scope(id))
             }
             Wanted::Subscriber(_, subscriber) => {
-                let name = self.keys.subscriber_name(tenant, subscriber).ok_or(Error::Erased)?;
-                let scope = receipt::subscriber_scope(&tenant_name()?, &name);
+                let scope = self.subscriber_scope(tenant, subscriber)?;
                 (receipt::About::Subscriber, receipt::Parts::Everything, scope)
             }
             Wanted::Tenant(_) => {
@@ -304,9 +336,16 @@ impl Inner {
             }
         };
         let opening = order.opening.unwrap_or_else(random);
-        let scopes = vec![receipt::commitment(&opening, &scope)];
+        let scopes = vec![order.commitment.unwrap_or_else(|| receipt::commitment(&opening, &scope))];
         let (drawn, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
         Ok(Pending { id: order.receipt.unwrap_or(drawn), scope, opening, row })
+    }
+
+    /// The text to which the receipt of a subscriber commits.
+    pub(super) fn subscriber_scope(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<String, Error> {
+        let of = self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" })?;
+        let name = self.keys.subscriber_name(tenant, subscriber).ok_or(Error::Erased)?;
+        Ok(receipt::subscriber_scope(&of, &name))
     }
 
     /// The receipt of a batch: a commitment for each recording, under an opening for each tenant.

@@ -11,9 +11,11 @@
 //! # Who parks
 //! - An *erasure* that somebody asked for. It is parked under the same lock under which it was found to be held, so that
 //!   the hold cannot be lifted in between and leave it behind. Whoever asked is told so, and it runs by itself through the
-//!   same path as any other, with the receipt whose id was told when it was parked. The row keeps that id, and what will
-//!   open the receipt, until then. What the gateway drew is told with the id, and goes into the tenant's inbox in the
-//!   command that erases. Whoever asks for the same again is told the same id: it never waits twice.
+//!   same path as any other, with the receipt whose id was told when it was parked. The row keeps that id. Of a recording it
+//!   keeps what will open the receipt too: what the gateway drew is told with the id, and goes into the tenant's inbox in
+//!   the command that erases. Of a *subscriber* it keeps the commitment alone, and what opens it is told once: row and inbox
+//!   outlive the subscriber, and with the opening every number could be tried against the receipt. Whoever asks for the
+//!   same again is told the same id: it never waits twice.
 //! - An *expiry*. The due minute leaves the entry, so that the runner does not meet it again at every look, and waits here;
 //!   the lift puts it back, and the runner decides anew.
 //! - A purge or close of a tenant waits in its own row ([`super::transition`]).
@@ -30,6 +32,7 @@ use super::{
     values,
 };
 use crate::{
+    audit::{Hash, receipt},
     crypto::{
         envelope::Kind,
         label::{Label, derive},
@@ -150,15 +153,21 @@ fn number(parts: Parts) -> u32 {
     u32::from(parts.audio) + 2 * u32::from(parts.facts)
 }
 
-/// The receipt that a row promises.
+/// The receipt that a row promises, with what opens it.
 fn promised(row: &stored::Parked) -> Result<Promise, Error> {
-    Promise::read(&row.receipt, &row.opening, row.opening_drawn)
-        .ok_or_else(|| Error::Corrupt("a parked erasure's row".to_owned()))
+    Promise::read(&row.receipt, &row.opening, row.opening_drawn).ok_or_else(corrupt)
+}
+
+fn receipt_id(row: &stored::Parked) -> Result<ReceiptId, Error> {
+    ReceiptId::from_slice(&row.receipt).ok_or_else(corrupt)
+}
+
+fn corrupt() -> Error {
+    Error::Corrupt("a parked erasure's row".to_owned())
 }
 
 /// What a row waits for.
 fn place(hold: &Placed, row: &stored::Parked) -> Result<Wanted, Error> {
-    let corrupt = || Error::Corrupt("a parked erasure's row".to_owned());
     let subscriber = SubscriberHandle::from_slice(&row.subscriber).ok_or_else(corrupt)?;
     if row.recording.is_empty() {
         return Ok(Wanted::Subscriber(hold.tenant, subscriber));
@@ -169,7 +178,8 @@ fn place(hold: &Placed, row: &stored::Parked) -> Result<Wanted, Error> {
 }
 
 impl Inner {
-    /// Parks an erasure that somebody asked for. Gives the hold that it waits for, and its receipt.
+    /// Parks an erasure that somebody asked for. Says what it waits for, and gives its receipt; none where that is another's to
+    /// open.
     pub(crate) async fn park(
         &self,
         _standing: &Standing,
@@ -177,13 +187,20 @@ impl Inner {
         wanted: Wanted,
         order: &Order,
         and: Vec<Change>,
-    ) -> Result<(HoldId, Promised), Error> {
+    ) -> Result<(String, Option<Promised>), Error> {
         let (subscriber, recording, parts) = match wanted {
             Wanted::Recording(at, parts) => (at.subscriber, Some(at.recording), number(parts)),
             Wanted::Subscriber(_, subscriber) => (subscriber, None, 3),
             Wanted::Tenant(_) => return Err(Error::Internal("a tenant's purge waits in a row of its own".to_owned())),
         };
         let promise = Promise::new(order.opening);
+        let (opening, commitment) = match wanted {
+            Wanted::Subscriber(tenant, subscriber) => {
+                let scope = self.subscriber_scope(tenant, subscriber)?;
+                (Vec::new(), receipt::commitment(&promise.opening, &scope).to_vec())
+            }
+            Wanted::Recording(..) | Wanted::Tenant(_) => (promise.opening.to_vec(), Vec::new()),
+        };
         let row = stored::Parked {
             subscriber: subscriber.0.to_vec(),
             recording: recording.map_or_else(Vec::new, |recording| recording.0.to_vec()),
@@ -193,9 +210,10 @@ impl Inner {
             asked_by: order.actor.name.clone(),
             asked_for: order.actor.on_behalf_of.clone().unwrap_or_default(),
             asked_ms: self.clock.now().0,
-            opening: promise.opening.to_vec(),
-            opening_drawn: promise.drawn,
+            opening_drawn: promise.drawn && !opening.is_empty(),
+            opening,
             receipt: promise.id.0.to_vec(),
+            commitment: commitment.clone(),
         };
         let mut changes = and;
         let waiting = self.waits_already(wanted, &row)?;
@@ -204,7 +222,16 @@ impl Inner {
         changes.push(change);
         changes.extend(self.audit_parked(&order.actor, wanted, hold).await?);
         self.keys.commit(Mutation::new(changes)).await?;
-        Ok((hold.id, promised(&row)?.told(order.opening)))
+        let by = format!("hold {}", hold.id);
+        if row.commitment.is_empty() {
+            return Ok((by, Some(promised(&row)?.told(order.opening))));
+        }
+        let id = receipt_id(&row)?;
+        if row.commitment == commitment {
+            return Ok((by, Some(Promised { id, ..promise.told(order.opening) })));
+        }
+        let told = format!("{by}, as somebody asked before; what opens its receipt {id} was told to them alone");
+        Ok((told, None))
     }
 
     /// The hold under which an erasure of the same waits already: another one stands in its way too, and is met first now.
@@ -283,6 +310,7 @@ impl Inner {
                 row.opening = before.opening;
                 row.opening_drawn = before.opening_drawn;
                 row.receipt = before.receipt;
+                row.commitment = before.commitment;
             }
         }
         let envelope = values::seal(&row, &secret, &name);
@@ -354,7 +382,11 @@ impl Inner {
             self.keys.commit(Mutation::new(vec![drop_row()])).await?;
             return Ok(Ran { expiries: 1, ..Ran::default() });
         }
-        let promised = promised(&row)?;
+        let commitment = match row.commitment.is_empty() {
+            true => None,
+            false => Some(Hash::try_from(row.commitment.as_slice()).map_err(|_| corrupt())?),
+        };
+        let promised = commitment.is_none().then(|| promised(&row)).transpose()?;
         let order = Order {
             actor: Actor {
                 name: row.asked_by.clone(),
@@ -363,11 +395,12 @@ impl Inner {
                 scope: Scope::All,
                 subscriber: None,
             },
-            opening: Some(promised.opening),
-            receipt: Some(promised.id),
+            opening: promised.map(|promised| promised.opening),
+            receipt: Some(receipt_id(&row)?),
+            commitment,
         };
         let mut and = vec![drop_row()];
-        if promised.drawn {
+        if let Some(promised) = promised.filter(|promised| promised.drawn) {
             and.extend(self.inbox_put(wanted.tenant(), promised.id, promised.opening).await?);
         }
         match self.forget(&order, wanted, and).await? {

@@ -15,12 +15,13 @@
 //! - *The same is erased again*: nothing lives, nothing is erased; the receipt says that nothing was left.
 //!
 //! What a row holds is fit for publication: a commitment, which only its opening ties to a name, times, generations. The
-//! gateway keeps no opening.
+//! gateway keeps no opening: where one lies in an inbox or in the row of what waits, it is of a recording, whose id is random,
+//! or of a tenant, under its own secret. Of a subscriber none is ever kept, since numbers can be tried.
 //!
 //! # What waits
 //! An erasure that is parked, or a purge that waits, has its receipt's id from the moment it is asked for ([`Promise`]): else
-//! nobody who asked could find the receipt of what runs by itself days later. Id and opening lie, sealed, in the row of what
-//! waits, under a secret that goes with it, and no row of a receipt is there before the erasure is.
+//! nobody who asked could find the receipt of what runs by itself days later. Id and opening (of a subscriber, id and
+//! commitment) lie, sealed, in the row of what waits, under a secret that goes with it, and no row of a receipt is there before the erasure is.
 
 use super::{Error, Inner, Promised, Scope, Vault, audit, inbox::Content};
 use crate::{

@@ -357,7 +357,8 @@ impl Inner {
             self.set_policy_now(&actor, tenant, &policy.try_into()?, vec![drop_row]).await?;
             return Ok(Done::PolicySet);
         }
-        let order = Order { actor, opening: promise.map(|it| it.opening), receipt: promise.map(|it| it.id) };
+        let opening = promise.map(|it| it.opening);
+        let order = Order { receipt: promise.map(|it| it.id), ..Order::new(actor, opening) };
         self.purge_now(&order, tenant).await.map(Done::Purged)
     }
 
@@ -444,10 +445,10 @@ impl Inner {
         }
     }
 
-    /// Everything below a tenant that nothing keeps. Each part has a receipt of its own, under the opening of the purge; the
-    /// id that was promised is that of the tenant's.
+    /// Everything below a tenant that nothing keeps. Each part has a receipt of its own, under an opening that nobody keeps: that
+    /// of the purge lies in the tenant's row for as long as a floor keeps anything, and would tell which subscribers went.
     async fn forget_what_may_go(self: &Arc<Self>, order: &Order, tenant: TenantHandle) -> Result<(), Error> {
-        let order = &Order { receipt: None, ..order.clone() };
+        let order = &Order::new(order.actor.clone(), None);
         for (subscriber, _) in self.keys.subscribers(tenant) {
             match self.forget(order, Wanted::Subscriber(tenant, subscriber), Vec::new()).await? {
                 Forgot::Done(_) => continue,

@@ -12,7 +12,8 @@
 //! `sub` is the one in whose place somebody acts, and `act.sub` is who really acts. The log names the latter and says for
 //! whom. Who acts has no more rights than either of the two: both roles must be allowed, the reach is that of `sub`, and
 //! where one of them is staff the vault takes the actor for staff. Else a member of staff who stands in for a customer's
-//! user would hear recordings without the customer's permission. So `act` must name the role of who acts, in the same
+//! user would hear recordings without the customer's permission. The same holds of an administrator or subscriber whose own
+//! claims name no tenant, or not each of those that `sub` reaches: such an administrator is the provider's. So `act` must name the role of who acts, in the same
 //! claim; a token whose `act` does not is refused. Of a chain of delegations the last link counts, as the RFC has it.
 
 use super::{Denied, Role, jws};
@@ -263,8 +264,27 @@ impl Settings {
         let (actor, acting) = self.named(act)?;
         let staff = role == Role::Staff || acting == Role::Staff;
         let (role, besides) = if staff && role != Role::Staff { (acting, role) } else { (role, acting) };
+        let (role, besides) = match (role, besides) {
+            // What these two hear without asking is their own; who acts must be the customer's as well.
+            (Role::Admin | Role::Subscriber, Role::Admin | Role::Subscriber) if !self.is_at_home(act, &reach) => {
+                let lesser = if besides == Role::Subscriber { besides } else { role };
+                (Role::Staff, lesser)
+            }
+            both => both,
+        };
         // A subscriber's own things stay theirs whoever acts; the vault must not take somebody else for the subscriber.
         Ok(Judged { name: actor, on_behalf_of: Some(name), role, besides: Some(besides), reach, until })
+    }
+
+    /// Whether who acts reaches every tenant of a reach by name, by claims of its own.
+    fn is_at_home(&self, act: &Value, reach: &Reach) -> bool {
+        // Whose data it is says `sub`; of who acts only the tenants count.
+        let Ok(Reach::Tenants(names)) = self.reach(act, Role::Admin) else { return false };
+        match reach {
+            Reach::All => false,
+            Reach::Tenants(reached) => reached.iter().all(|name| names.contains(name)),
+            Reach::Own(tenant, _) => names.contains(tenant),
+        }
     }
 
     /// Name and role of whoever an object of claims is about.
