@@ -16,8 +16,8 @@ use quietus::{
     object::{Embedded, ObjectStore, embedded::Certificate},
     server::dev_files::DevFiles,
     vault::{
-        Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Residency,
-        Scope, StatedBasis, StatedFacts, StatedTies, SubjectView, TailOf, Target, Vault, VaultConfig,
+        Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Proof,
+        Residency, Scope, StatedBasis, StatedFacts, StatedTies, SubjectView, TailOf, Target, Vault, VaultConfig,
     },
 };
 use std::{
@@ -122,7 +122,7 @@ impl World {
     async fn play(&self, actor: &Actor, id: RecordingId) {
         let all = PlayRange::Bytes { start: 0, end: None };
         let hearing = Hearing { transport: TRANSPORT, download: false };
-        let mut playback = self.vault().play(actor, id, all, hearing).await.expect("plays");
+        let mut playback = self.vault().play(actor, Proof::default(), id, all, hearing).await.expect("plays");
         while let Some(chunk) = playback.next().await {
             chunk.expect("authentic");
         }

@@ -141,7 +141,7 @@ impl World {
     }
 
     async fn play(&self, actor: &Actor, id: RecordingId) -> Result<usize, Error> {
-        heard(self.vault().play(actor, id, ALL, LISTEN).await?).await
+        heard(self.vault().play(actor, Proof::default(), id, ALL, LISTEN).await?).await
     }
 
     async fn erase(&self, target: Target) {
@@ -304,7 +304,10 @@ async fn a_grant_may_be_narrower_and_never_wider() {
     assert_eq!((granted.over, granted.until), (Over::Recording(first), Some(NOON.plus_ms(HOUR / 2))));
     assert_eq!(world.play(&sam(), first).await.expect("granted"), 1000);
     assert!(not_permitted(world.play(&sam(), second).await));
-    assert!(not_permitted(world.vault().play(&sam(), first, ALL, DOWNLOAD).await), "listening is not downloading");
+    assert!(
+        not_permitted(world.vault().play(&sam(), Proof::default(), first, ALL, DOWNLOAD).await),
+        "listening is not downloading"
+    );
     // It moved under the recording's own secret: gone with its audio, and not with the subscriber's other recordings.
     world.erase(Target::Recording(first, Part::Audio)).await;
     assert!(unknown(world.vault().permission(&anna(), asked.id).await));
@@ -347,7 +350,7 @@ async fn time_ends_a_grant_and_cuts_what_plays_under_it() {
     let world = World::new().await;
     let id = world.record("acme", "one", 4 << 20).await;
     let granted = world.granted(Over::Recording(id), Level::Listen).await;
-    let mut playback = world.vault().play(&sam(), id, ALL, LISTEN).await.expect("granted");
+    let mut playback = world.vault().play(&sam(), Proof::default(), id, ALL, LISTEN).await.expect("granted");
     assert!(playback.next().await.expect("plays").is_ok());
     world.clock.advance_ms(HOUR - 1);
     assert!(playback.next().await.expect("plays").is_ok());
@@ -423,7 +426,7 @@ async fn nothing_is_heard_after_a_revocation_is_answered() {
                 tokio::spawn(async move {
                     let mut late = 0;
                     for _ in 0..200 {
-                        let Ok(mut playback) = vault.play(&sam(), id, ALL, LISTEN).await else {
+                        let Ok(mut playback) = vault.play(&sam(), Proof::default(), id, ALL, LISTEN).await else {
                             if answered.load(Ordering::SeqCst) {
                                 break;
                             }
@@ -463,10 +466,10 @@ async fn a_listener_is_a_little_ahead_and_a_download_is_not_held_back() {
     let id = world.record("acme", "one", length).await;
     world.granted(Over::Recording(id), Level::Download).await;
     let began = Instant::now();
-    let playback = world.vault().play(&sam(), id, ALL, DOWNLOAD).await.expect("granted");
+    let playback = world.vault().play(&sam(), Proof::default(), id, ALL, DOWNLOAD).await.expect("granted");
     assert_eq!(heard(playback).await.expect("heard"), length);
     let whole = began.elapsed();
-    let mut playback = world.vault().play(&sam(), id, ALL, LISTEN).await.expect("granted");
+    let mut playback = world.vault().play(&sam(), Proof::default(), id, ALL, LISTEN).await.expect("granted");
     let mut heard = 0;
     let listening = async {
         while let Some(chunk) = playback.next().await {
@@ -579,6 +582,29 @@ async fn a_ticket_is_void_when_what_proved_its_listeners_name_is_taken_back() {
     world.close().await;
 }
 
+/// Whatever a signed token began ends with it: also what the vault's own playbacks do not, such as a recording that is fed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_signed_token_began_ends_when_it_expires() {
+    let world = World::new().await;
+    let id = world.record("acme", "one", 4 << 20).await;
+    let proof = Proof { until: Some(world.clock.now().plus_ms(60_000)), ..Proof::default() };
+    let mut running = world.vault().play(&anna(), proof.clone(), id, ALL, LISTEN).await.expect("plays");
+    assert!(running.next().await.expect("plays").is_ok());
+    let mut over = Box::pin(world.vault().proof_ends(proof));
+    let patience = Duration::from_millis(500);
+    assert!(tokio::time::timeout(patience, &mut over).await.is_err(), "the control: it stands");
+    world.clock.advance_ms(60_000);
+    tokio::time::timeout(Duration::from_secs(10), over).await.expect("it is over");
+    let ended = loop {
+        match running.next().await {
+            Some(Ok(_)) => {}
+            other => break other,
+        }
+    };
+    assert!(matches!(ended, Some(Err(Error::NotPermitted { .. }))));
+    world.close().await;
+}
+
 /// Entries of acme that say that somebody was refused, oldest first.
 fn refusals(world: &World) -> Vec<AuditEntry> {
     let entries = world.vault().tail(&anna().scope, &TailOf::Tenant("acme".into()), None, 1000).expect("entries");
@@ -603,7 +629,7 @@ async fn who_tries_to_hear_and_may_not_is_in_the_log_before_the_answer() {
     assert!(not_permitted(world.vault().ticket(&sam(), Proof::default(), second).await));
     world.granted(Over::Recording(third), Level::Listen).await;
     assert_eq!(world.play(&sam(), third).await.expect("granted"), 1000);
-    assert!(not_permitted(world.vault().play(&sam(), third, ALL, DOWNLOAD).await));
+    assert!(not_permitted(world.vault().play(&sam(), Proof::default(), third, ALL, DOWNLOAD).await));
     let said: Vec<_> = refusals(&world).iter().map(|entry| (entry.action, entry.actor.clone())).collect();
     let expected = [(Action::Play, "staff/sam"), (Action::Play, "admin/root"), (Action::TicketIssue, "staff/sam")];
     let expected: Vec<_> = expected.into_iter().chain([(Action::Play, "staff/sam")]).collect();
@@ -891,7 +917,7 @@ async fn the_log_says_who_asked_who_let_them_and_what_was_heard_under_which_gran
     world.vault().recording(&sam(), id, "T-9").await.expect("shown");
     let granted = world.granted(Over::Recording(id), Level::Listen).await;
     let part = PlayRange::Bytes { start: 500, end: Some(1500) };
-    let playback = world.vault().play(&sam(), id, part, LISTEN).await.expect("granted");
+    let playback = world.vault().play(&sam(), Proof::default(), id, part, LISTEN).await.expect("granted");
     // In the log before anybody has taken a byte.
     let entries = world.vault().tail(&Scope::All, &TailOf::Recording(id), None, 100).expect("entries");
     drop(playback);

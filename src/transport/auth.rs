@@ -14,7 +14,7 @@
 //!
 //! - A request that carries a token is judged by the token alone, even on a connection with a certificate.
 //! - A tenant outside of the caller's scope is *unknown*, never *forbidden*: that it exists is not told.
-//! - What proved the name can be taken back, and then the answers that still run are cut ([`Identity::alive`]).
+//! - What proved the name can be taken back or expire, and then the answers that still run are cut ([`Identity::proof`]).
 //! - Under a delegation, and with an API key, two roles ask, and both must be allowed.
 
 pub mod access;
@@ -52,8 +52,8 @@ pub enum Denied {
     /// The issuer's keys cannot be had, so that nothing it signed can be judged.
     #[error("the issuer of this token cannot be reached to check it; try again later")]
     IssuerAway,
-    /// What proved the name was taken back while the request ran.
-    #[error("the certificate, key or token was revoked")]
+    /// What proved the name was taken back, or expired, while the request ran.
+    #[error("the certificate, key or token was revoked or has expired")]
     Revoked,
     /// The role does not go that far.
     #[error("not permitted: {missing}")]
@@ -119,7 +119,7 @@ impl Identity {
         }
     }
 
-    /// What a ticket of this identity hangs on.
+    /// What everything that this identity begins hangs on.
     pub fn proof(&self) -> Proof {
         Proof { alive: self.alive.clone(), until: self.until }
     }
@@ -158,17 +158,18 @@ impl Identity {
     /// Begins to feed a recording of a tenant, where the enrolment of a switch has room for one more.
     pub fn feed(&self, tenant: &str) -> Result<Feeding, Denied> {
         let Some(enrolment) = self.enrolments.iter().find(|enrolment| enrolment.tenant == tenant) else {
-            return Ok(Feeding { alive: self.alive.clone(), _room: None });
+            return Ok(Feeding { proof: self.proof(), _room: None });
         };
         let room = enrolment.room.clone().try_acquire_owned().map_err(|_| Denied::SwitchBusy)?;
-        Ok(Feeding { alive: enrolment.alive.clone(), _room: Some(room) })
+        let proof = Proof { alive: enrolment.alive.clone(), until: self.until };
+        Ok(Feeding { proof, _room: Some(room) })
     }
 }
 
 /// A recording that is being fed: counts against the switch's limit until it is dropped.
 pub struct Feeding {
-    /// Cancelled when the enrolment, or what else let the caller feed, is taken back.
-    pub alive: CancellationToken,
+    /// The enrolment, or what else let the caller feed.
+    pub proof: Proof,
     _room: Option<tokio::sync::OwnedSemaphorePermit>,
 }
 

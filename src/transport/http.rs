@@ -21,7 +21,7 @@ use super::{
 use crate::{
     domain::id::RecordingId,
     transport::convert,
-    vault::{Actor, Error, Hearing, PlayInfo, PlayRange, Playback},
+    vault::{Actor, Error, Hearing, PlayInfo, PlayRange, Playback, Proof},
 };
 use axum::{
     Router,
@@ -110,7 +110,7 @@ async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: 
     let id = convert::recording_id(&id)?;
     let download = wants_download(&request.uri);
     let (actor, hearing) = (identity.actor(), Hearing { transport, download });
-    let mut response = answer(&gateway, &request, Shown::Identity(actor, id, hearing)).await?;
+    let mut response = answer(&gateway, &request, Shown::Identity(actor, identity.proof(), id, hearing)).await?;
     if download {
         let disposition = HeaderValue::from_static("attachment; filename=\"recording\"");
         response.headers_mut().insert(header::CONTENT_DISPOSITION, disposition);
@@ -130,14 +130,16 @@ async fn ticket(
 
 /// What lets somebody hear a recording.
 enum Shown {
-    Identity(Actor, RecordingId, Hearing),
+    Identity(Actor, Proof, RecordingId, Hearing),
     Ticket(String, IpAddr),
 }
 
 impl Shown {
     async fn play(&self, gateway: &Gateway, range: PlayRange) -> Result<Playback, Error> {
         match self {
-            Self::Identity(actor, id, hearing) => gateway.vault.play(actor, *id, range, *hearing).await,
+            Self::Identity(actor, proof, id, hearing) => {
+                gateway.vault.play(actor, proof.clone(), *id, range, *hearing).await
+            }
             Self::Ticket(token, from) => gateway.vault.play_ticket(token, *from, range).await,
         }
     }

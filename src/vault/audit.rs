@@ -18,7 +18,7 @@
 //! the tail of a tenant, which goes by evidence, a bounded map in memory says what recent leaves are about; it holds
 //! handles, and no secret.
 
-use super::{Actor, ActorRole, Error, Inner, Scope, Vault, recording_id, values};
+use super::{Actor, Error, Inner, Scope, Vault, recording_id, values};
 use crate::{
     audit::{
         Checkpoint, Hash, SigningKey,
@@ -379,7 +379,9 @@ impl Inner {
             reference: event.grant,
             reason: event.detail.reason.map(str::to_owned),
         };
-        let acting = actor.subscriber.as_deref().and_then(|name| self.keys.find_subscriber(tenant, name));
+        // Somebody who was delegated acts in the place of the subscriber whose data it reaches, and is not that subscriber.
+        let own = actor.subscriber.as_deref().filter(|_| actor.on_behalf_of.is_none());
+        let acting = own.and_then(|name| self.keys.find_subscriber(tenant, name));
         let subject = Subject {
             subscriber: event.about.subscriber(),
             recording: self.id_of(event.about),
@@ -629,12 +631,21 @@ impl Log {
         }
     }
 
+    /// Drops what is known of leaves about what is gone.
+    pub(super) fn drop_of(&self, gone: impl Fn(About) -> bool) {
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        let Recent { about, order } = &mut *recent;
+        about.retain(|_, about| !gone(*about));
+        order.retain(|hash| about.contains_key(hash));
+    }
+
     fn about(&self, hash: &Hash) -> Option<About> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).about.get(hash).copied()
     }
 }
 
-/// How evidence names an actor: by role alone where the name would outlive whom it is about.
+/// How evidence names an actor: by role alone where the name would outlive whom it is about. A name says itself whose it is:
+/// under a delegation the role is that of one end, and the other end has a name too.
 fn named(actor: &Actor, about: About) -> (String, Option<String>) {
     let role = |name: &str| name.split('/').next().unwrap_or_default().to_owned();
     let outlived = about == About::Group && !matches!(actor.scope, Scope::All);
@@ -642,8 +653,7 @@ fn named(actor: &Actor, about: About) -> (String, Option<String>) {
         let hidden = outlived || role(name) == "subscriber";
         if hidden { role(name) } else { name.to_owned() }
     };
-    let own = if actor.role == ActorRole::Subscriber { "subscriber".to_owned() } else { told(&actor.name) };
-    (own, actor.on_behalf_of.as_deref().map(told))
+    (told(&actor.name), actor.on_behalf_of.as_deref().map(told))
 }
 
 /// References under the two leaves of a recording share its row: the first byte tells them apart.

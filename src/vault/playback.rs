@@ -10,7 +10,7 @@
 //! is thrown away, as for a session that is cut.
 
 use super::{
-    Actor, Error, Inner, PlayInfo, PlayRange, Vault,
+    Actor, Error, Inner, MAX_PLAYBACKS, PlayInfo, PlayRange, Vault,
     audio::{Piece, SliceFetcher, Source, end_of},
     audit::{About, Detail, Event},
     permission::{Grant, Pace, missing},
@@ -50,7 +50,9 @@ const QUEUED: usize = 2 * (FETCH as usize / SEGMENT);
 /// How long a listener may take nothing. One who pauses for longer asks again for the rest.
 const SILENCE: Duration = Duration::from_secs(120);
 /// How often a playback looks at the clock.
-const LOOK: Duration = Duration::from_millis(200);
+pub(super) const LOOK: Duration = Duration::from_millis(200);
+/// Playbacks of one tenant: several of them together leave room for the others.
+pub(super) const MAX_PLAYBACKS_OF_ONE: usize = MAX_PLAYBACKS / 4;
 /// Bytes from the start of a recording that tell its rate.
 const HEAD_LEN: u64 = 4096;
 
@@ -96,19 +98,20 @@ impl Hearing {
 }
 
 impl Vault {
-    /// Plays a recording, or a range of it, to whoever may hear it. `actor` goes into the log.
+    /// Plays a recording, or a range of it, to whoever may hear it, while the proof of the name stands. `actor` goes into the
+    /// log.
     ///
     /// # Errors
     /// `Unknown`, `Erased`, `NotPermitted`, `Restricted`, `NoRate`, `OutOfRange`.
     pub async fn play(
         &self,
         actor: &Actor,
+        proof: Proof,
         id: RecordingId,
         range: PlayRange,
         hearing: Hearing,
     ) -> Result<Playback, Error> {
-        // The transport ends the answers of somebody whose name was taken back.
-        self.0.begin(actor, id, range, hearing, Proof::default()).await
+        self.0.begin(actor, id, range, hearing, proof).await
     }
 }
 
@@ -126,6 +129,10 @@ impl Inner {
         let path = self.locate(&actor.scope, id)?.path;
         let slot = self.playbacks.clone().try_acquire_owned().map_err(|_| Error::Busy)?;
         let guard = self.sessions.enter_playback(path);
+        // Itself included.
+        if self.sessions.listening(path.tenant) > MAX_PLAYBACKS_OF_ONE {
+            return Err(Error::Busy);
+        }
         let admitted = self.admit(actor, &guard).and_then(|grant| match hearing.download && !grant.download() {
             true => Err(missing("a permission to download; the one there is lets you listen")),
             false => Ok(grant),
@@ -334,7 +341,7 @@ impl Inner {
 }
 
 fn run_out() -> Error {
-    missing("the permission or ticket; its time has run out")
+    missing("the permission, ticket or token; its time has run out")
 }
 
 /// A listener who must not run ahead.

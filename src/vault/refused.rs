@@ -87,6 +87,11 @@ impl Refusals {
         false
     }
 
+    /// Forgets who tried to hear some recordings. The entries of this minute stay counted.
+    pub(super) fn drop_of(&self, gone: impl Fn(&RecordingPath) -> bool) {
+        self.minute().written.values_mut().for_each(|own| own.retain(|at| !gone(at)));
+    }
+
     /// One number that is to be written: of a minute that is over, or any.
     fn counted(&self, now: Option<Timestamp>) -> Option<Counted> {
         let mut minute = self.minute();

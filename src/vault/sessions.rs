@@ -174,6 +174,12 @@ impl Sessions {
         inside.map(|entry| (entry.path, entry.parent)).collect()
     }
 
+    /// How many listen to recordings of a tenant.
+    pub fn listening(&self, tenant: TenantHandle) -> usize {
+        let entries = self.entries();
+        entries.1.values().filter(|entry| entry.role == Role::Playback && entry.path.tenant == tenant).count()
+    }
+
     /// How many recordings are being fed.
     pub fn feeding(&self) -> u64 {
         self.entries().1.values().filter(|entry| entry.role == Role::Ingest).count() as u64

@@ -6,10 +6,11 @@
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
 mod basis;
+mod listening;
 
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
+    Proof, Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
 };
 use crate::{
     crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
@@ -397,8 +398,10 @@ impl House {
     async fn play(&mut self, client: u8) {
         let Some(known) = self.model.get(&client) else { return };
         let all = PlayRange::Bytes { start: 0, end: None };
-        let playback =
-            self.vault.play(&developer(), known.id, all, Hearing { transport: "none", download: false }).await;
+        let playback = self
+            .vault
+            .play(&developer(), Proof::default(), known.id, all, Hearing { transport: "none", download: false })
+            .await;
         if known.erased {
             assert!(matches!(playback, Err(Error::Erased)), "an erased recording plays");
             return;
@@ -515,7 +518,8 @@ fn staff_see_facts_and_no_key_of_audio_is_opened() {
         vault.explain(&staff, id, "T-1").await.expect("explained");
         vault.subscriber(&staff, "acme", "subscriber-0", "T-1").await.expect("shown");
         let all = PlayRange::Bytes { start: 0, end: None };
-        let refused = vault.play(&staff, id, all, Hearing { transport: "none", download: false }).await;
+        let refused =
+            vault.play(&staff, Proof::default(), id, all, Hearing { transport: "none", download: false }).await;
         assert!(matches!(refused, Err(Error::NotPermitted { .. })));
         assert_eq!(keys.audio_opened(), before, "not to look, and not to be refused");
         // The control: whoever may hear it opens it.

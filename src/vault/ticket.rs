@@ -26,6 +26,7 @@
 use super::{
     Actor, Error, Hearing, Inner, PlayRange, Playback, Vault,
     audit::{About, Detail, Event},
+    playback::LOOK,
 };
 use crate::{
     crypto::random,
@@ -52,8 +53,9 @@ const SHORTEST_MS: i64 = 10 * 60_000;
 const LONGEST_MS: i64 = 4 * 3_600_000;
 /// Where the media type does not tell: what a slow codec takes, so that the session is rather too long.
 pub(crate) const SLOW_BYTES_PER_SECOND: f64 = 1000.0;
-/// Tickets at one time, and of one listener.
+/// Tickets at one time, of one tenant's recordings, and of one listener.
 const MOST: usize = 4096;
+const MOST_OF_TENANT: usize = MOST / 4;
 const MOST_OF_ONE: usize = 64;
 
 /// What proved somebody's name, as far as it can end. By default it does not.
@@ -79,6 +81,7 @@ struct Issued {
     actor: Actor,
     proof: Proof,
     id: RecordingId,
+    path: RecordingPath,
     start_before: Timestamp,
     session_ms: i64,
     started: Option<(IpAddr, Timestamp)>,
@@ -115,12 +118,18 @@ impl Tickets {
         let mut issued = self.issued();
         issued.retain(|_, other| other.stands(now));
         let of_one = issued.values().filter(|other| other.actor.name == ticket.actor.name).count();
-        if issued.len() >= MOST || of_one >= MOST_OF_ONE {
+        let of_tenant = issued.values().filter(|other| other.path.tenant == ticket.path.tenant).count();
+        if issued.len() >= MOST || of_tenant >= MOST_OF_TENANT || of_one >= MOST_OF_ONE {
             return Err(Error::Busy);
         }
         let token = BASE64URL_NOPAD.encode(&random::<32>());
         issued.insert(hash(&token), ticket);
         Ok(token)
+    }
+
+    /// Drops those of some recordings.
+    pub(super) fn drop_of(&self, gone: impl Fn(&RecordingPath) -> bool) {
+        self.issued().retain(|_, ticket| !gone(&ticket.path));
     }
 
     /// Who listens to what and until when. The first use starts it.
@@ -151,6 +160,24 @@ fn session_ms(seconds: f64) -> i64 {
 }
 
 impl Vault {
+    /// Resolves when what proved a name is taken back, or its time is up.
+    pub async fn proof_ends(&self, proof: Proof) {
+        let time_is_up = async {
+            match proof.until {
+                Some(until) => {
+                    while self.now() < until {
+                        tokio::time::sleep(LOOK).await;
+                    }
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = proof.alive.cancelled() => {}
+            () = time_is_up => {}
+        }
+    }
+
     /// A ticket for somebody who may hear the recording now, good while the proof of the name stands.
     ///
     /// # Errors
@@ -168,7 +195,7 @@ impl Vault {
         let session_ms = session_ms(inner.seconds_of(path).await?).min(left);
         inner.log_ticket(actor, path, grant.id()).await?;
         let start_before = now.plus_ms(START_WITHIN_MS);
-        let ticket = Issued { actor: actor.clone(), proof, id, start_before, session_ms, started: None };
+        let ticket = Issued { actor: actor.clone(), proof, id, path, start_before, session_ms, started: None };
         Ok(Ticket { token: inner.tickets.issue(ticket, now)?, start_before, session_ms })
     }
 
@@ -200,7 +227,10 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::vault::{ActorRole, Scope};
+    use crate::{
+        domain::id::{RecordingHandle, SubscriberHandle, TenantHandle},
+        vault::{ActorRole, Scope},
+    };
 
     const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -209,6 +239,10 @@ mod tests {
     }
 
     fn ticket(name: &str) -> Issued {
+        ticket_of(TenantHandle(random()), name)
+    }
+
+    fn ticket_of(tenant: TenantHandle, name: &str) -> Issued {
         let actor = Actor {
             name: name.to_owned(),
             on_behalf_of: None,
@@ -217,8 +251,21 @@ mod tests {
             subscriber: None,
         };
         let id = RecordingId::from_bytes(&random::<32>()).expect("32 bytes");
+        let path =
+            RecordingPath { tenant, subscriber: SubscriberHandle(random()), recording: RecordingHandle(random()) };
         let start_before = NOW.plus_ms(START_WITHIN_MS);
-        Issued { actor, proof: Proof::default(), id, start_before, session_ms: SHORTEST_MS, started: None }
+        Issued { actor, proof: Proof::default(), id, path, start_before, session_ms: SHORTEST_MS, started: None }
+    }
+
+    #[test]
+    fn no_tenant_takes_more_than_a_quarter_of_the_tickets() {
+        let (tickets, tenant) = (Tickets::default(), TenantHandle(random()));
+        let of = |tenant, n: usize| tickets.issue(ticket_of(tenant, &format!("subscriber/{n}")), NOW);
+        for n in 0..MOST_OF_TENANT {
+            of(tenant, n).expect("room");
+        }
+        assert!(matches!(of(tenant, MOST), Err(Error::Busy)));
+        of(TenantHandle(random()), MOST).expect("another tenant's share is its own");
     }
 
     #[test]

@@ -17,8 +17,8 @@ use quietus::{
     object::{Embedded, ObjectStore, embedded::Certificate},
     server::dev_files::DevFiles,
     vault::{
-        Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Residency,
-        Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig,
+        Actor, ActorRole, Erasure, Error, Finish, Hearing, Kind, Mode, NewTenant, Open, Part, PlayRange, Proof,
+        Residency, Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig,
     },
 };
 use std::path::{Path, PathBuf};
@@ -169,7 +169,7 @@ impl World {
         let names = self.vault().tenants(&Scope::All)?.into_iter().map(|tenant| tenant.name).collect();
         let customer = Actor { scope: Scope::Tenants(names), ..admin("anna") };
         let hearing = Hearing { transport: "h2", download: false };
-        let mut playback = self.vault().play(&customer, id, all, hearing).await?;
+        let mut playback = self.vault().play(&customer, Proof::default(), id, all, hearing).await?;
         let mut audio = Vec::new();
         while let Some(chunk) = playback.next().await {
             audio.extend_from_slice(&chunk?);

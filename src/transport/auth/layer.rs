@@ -1,9 +1,9 @@
 //! Settles who is asking, once for each request and before a byte of its body is read, and ends the answer when what proved
-//! the name is taken back.
+//! the name is taken back or expires.
 //!
 //! What a stranger sends takes no memory: it is refused here. The [`Identity`] goes into the request's extensions, where the
 //! handlers find it. An answer that runs on (a playback, a recording's watermarks, an audit tail) is wrapped: when the
-//! identity's [`Identity::alive`] is cancelled the answer breaks off, the handler's side of it is dropped, and with it
+//! identity's [`Identity::proof`] ends the answer breaks off, the handler's side of it is dropped, and with it
 //! whatever the handler held. A gRPC answer ends with its status, any other one short of its length.
 
 use super::{super::error::Problem, CertificateName, Denied, Identity, bearer, oidc};
@@ -25,7 +25,6 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 /// Puts the identity into a request that needs one, or answers it.
 pub async fn identified(State(gateway): State<Gateway>, mut request: Request, next: Next) -> Response {
@@ -49,13 +48,14 @@ pub async fn identified(State(gateway): State<Gateway>, mut request: Request, ne
         Err(denied) if grpc => tonic::Status::from(Problem::from(denied)).into_http(),
         Err(denied) => Problem::from(denied).into_response(),
         Ok(identity) => {
-            let revoked = identity.alive.clone();
+            let (vault, proof) = (gateway.vault.clone(), identity.proof());
+            let ended = Box::pin(async move { vault.proof_ends(proof).await });
             request.extensions_mut().insert(identity);
             if let Some(authority) = request.uri().authority().map(|authority| Authority(authority.to_string())) {
                 request.extensions_mut().insert(authority);
             }
             let answer = next.run(request).await;
-            answer.map(|body| Body::new(Cut { body: Some(body), revoked: Box::pin(revoked.cancelled_owned()), grpc }))
+            answer.map(|body| Body::new(Cut { body: Some(body), ended, grpc }))
         }
     }
 }
@@ -138,11 +138,11 @@ impl Gateway {
     }
 }
 
-/// An answer that ends when its caller's name is taken back.
+/// An answer that ends with what proved its caller's name.
 struct Cut {
     /// Taken when it is cut, so that what produces it goes at once.
     body: Option<Body>,
-    revoked: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: Pin<Box<dyn Future<Output = ()> + Send>>,
     grpc: bool,
 }
 
@@ -156,7 +156,7 @@ impl http_body::Body for Cut {
         if body.is_end_stream() {
             return Poll::Ready(None);
         }
-        if this.revoked.as_mut().poll(cx).is_ready() {
+        if this.ended.as_mut().poll(cx).is_ready() {
             this.body = None;
             let problem = Problem::from(Denied::Revoked);
             return Poll::Ready(Some(match this.grpc {
@@ -190,7 +190,7 @@ mod tests {
 
     fn cut(body: Body, grpc: bool) -> (Cut, CancellationToken) {
         let alive = CancellationToken::new();
-        (Cut { body: Some(body), revoked: Box::pin(alive.clone().cancelled_owned()), grpc }, alive)
+        (Cut { body: Some(body), ended: Box::pin(alive.clone().cancelled_owned()), grpc }, alive)
     }
 
     #[tokio::test]

@@ -24,7 +24,8 @@ impl PlaybackService for Gateway {
         let id = convert::recording_id(&request.id).map_err(refuse)?;
         let range = convert::play_range(request.range).map_err(refuse)?;
         let hearing = Hearing { transport, download: request.download };
-        let playback = self.vault.play(&identity.actor(), id, range, hearing).await.map_err(refuse)?;
+        let playback =
+            self.vault.play(&identity.actor(), identity.proof(), id, range, hearing).await.map_err(refuse)?;
         let info = Ok(Event::Info(convert::play_info(playback.info())));
         let chunks = playback.map(|chunk| chunk.map(|content| Event::Chunk(PlayChunk { content })).map_err(refuse));
         let events = tokio_stream::once(info).chain(chunks);

@@ -67,7 +67,7 @@ async fn session(
         identity.authorize(Action::BindParties, Some(&open.tenant)).map_err(refuse)?;
     }
     let feeding = identity.feed(&open.tenant).map_err(refuse)?;
-    let mut revoked = std::pin::pin!(feeding.alive.cancelled());
+    let mut revoked = std::pin::pin!(vault.proof_ends(feeding.proof.clone()));
     let mut ingest = vault.record(convert::open(open).map_err(refuse)?).await.map_err(refuse)?;
     let opened = ingest.opened();
     let id = opened.id.to_string();

@@ -94,6 +94,20 @@ impl Registry {
         self.paces.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    /// Drops those that hang on what is gone.
+    pub(crate) fn drop_of(&self, gone: impl Fn(At) -> bool) {
+        let mut dropped = Vec::new();
+        self.places().retain(|id, place| {
+            let keep = !gone(place.at);
+            if !keep {
+                dropped.push(*id);
+            }
+            keep
+        });
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        dropped.iter().for_each(|id| drop(paces.remove(id)));
+    }
+
     /// The pace that all playbacks of a permission share.
     pub(crate) fn pace(&self, id: PermissionId) -> Arc<Pace> {
         self.paces.lock().unwrap_or_else(PoisonError::into_inner).entry(id).or_default().clone()

@@ -14,12 +14,12 @@ use crate::{
 const ANY: &str = "name = \"any\"\nsummary = \"for a test\"\nmargin = \"1h\"\nparties = \"any\"\nsweep_deadline = \"30d\"\n\
                    [[keep]]\nwhat = \"both\"\nnot_after = \"90d after end\"\n";
 
-fn run(test: impl AsyncFnOnce(House)) {
+pub(super) fn run(test: impl AsyncFnOnce(House)) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
     runtime.block_on(async { test(House::new().await).await });
 }
 
-fn call(tenant: &str, basis: Option<Basis>, ties: StatedTies) -> Open {
+pub(super) fn call(tenant: &str, basis: Option<Basis>, ties: StatedTies) -> Open {
     Open {
         tenant: tenant.to_owned(),
         subscriber: "ada".to_owned(),
@@ -35,7 +35,7 @@ fn call(tenant: &str, basis: Option<Basis>, ties: StatedTies) -> Open {
     }
 }
 
-async fn recorded(vault: &Vault, open: Open) -> RecordingId {
+pub(super) async fn recorded(vault: &Vault, open: Open) -> RecordingId {
     let mut ingest = vault.record(open).await.expect("opened");
     ingest.data(0, audio(1, 0, 3000)).await.expect("taken");
     ingest.finish(Finish { length: 3000, sha256: None, end: None }).await.expect("finished");
@@ -53,7 +53,7 @@ fn footing(vault: &Vault, at: RecordingPath) -> Option<Footing> {
 }
 
 /// Waits until what the last command began by itself is done.
-async fn until(mut done: impl FnMut() -> bool) {
+pub(super) async fn until(mut done: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(std::time::Instant::now() < deadline, "it did not happen");
