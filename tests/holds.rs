@@ -366,7 +366,11 @@ async fn whoever_listens_is_cut_when_a_recording_is_discarded() {
     let customer = Actor { scope: quietus::vault::Scope::Tenants(vec!["acme".into()]), ..admin("anna") };
     let all = quietus::vault::PlayRange::Bytes { start: 0, end: None };
     let hearing = quietus::vault::Hearing { transport: "h2", download: false };
-    let mut playback = world.vault().play(&customer, ingest.opened().id, all, hearing).await.expect("plays");
+    let mut playback = world
+        .vault()
+        .play(&customer, quietus::vault::Proof::default(), ingest.opened().id, all, hearing)
+        .await
+        .expect("plays");
     assert!(playback.next().await.expect("a chunk").is_ok());
     ingest.discard(&admin("anna"), DiscardReason::Mistake).await.expect("discarded");
     let mut last = None;
