@@ -347,24 +347,6 @@ impl Vault {
         }
     }
 
-    /// The same for whoever reaches some tenants only: what waits in those. What is about the node is not theirs, and 0.
-    pub fn status_within(&self, scope: &Scope) -> Status {
-        if matches!(scope, Scope::All) {
-            return self.status();
-        }
-        let (inner, now) = (&self.0, self.0.clock.now());
-        let own = |tenant| inner.keys.tenant_name(tenant).is_some_and(|name| scope.contains(&name));
-        let holds: Vec<_> = inner.holds.all().into_iter().filter(|hold| own(hold.tenant)).collect();
-        let tenants = inner.public_tenants().into_iter().filter(|(_, name)| scope.contains(name));
-        Status {
-            holds: holds.len() as u64,
-            holds_overdue: holds.iter().filter(|hold| !hold.lifted && hold.review < now).count() as u64,
-            parked: holds.iter().map(|hold| inner.parked_count(hold).unwrap_or_default()).sum(),
-            transitions: tenants.filter(|(tenant, _)| matches!(inner.transition(*tenant), Ok(Some(_)))).count() as u64,
-            ..Status::default()
-        }
-    }
-
     /// Runs the daily work now. The background task does so by itself; tests with their own clock call this.
     ///
     /// # Errors

@@ -189,8 +189,8 @@ async fn germany_takes_a_call_with_evidence_of_everybody_on_it_and_no_other() {
     let id = world.send(open).await.expect("with evidence of everybody");
     let found = world.vault().record(retry).await.expect("a retry finds it").opened();
     assert!(found.id == id && found.already_finished);
-    // The rule is Germany's.
-    world.send(call(StatedBasis::default())).await.expect("no rule for this one");
+    // A switch that forgets to say where it is does not get round it.
+    refused(world.vault().record(call(StatedBasis::default())).await.map(drop), "facts.basis");
 
     let recording = shown(&world, id).await.expect("shown");
     assert_eq!(recording.jurisdiction.map(|it| it.to_string()).as_deref(), Some("DE"));

@@ -325,14 +325,9 @@ impl Inner {
     pub(crate) fn count_parked(&self) -> Result<u64, Error> {
         let mut parked = 0;
         for hold in self.holds.all() {
-            parked += self.parked_count(&hold)?;
+            parked += self.keys.values(hold.row, Kind::Parked)?.len() as u64;
         }
         Ok(parked)
-    }
-
-    /// How many of them wait for one hold.
-    pub(crate) fn parked_count(&self, hold: &Placed) -> Result<u64, Error> {
-        Ok(self.keys.values(hold.row, Kind::Parked)?.len() as u64)
     }
 
     /// Does what waited for a hold that was lifted.

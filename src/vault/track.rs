@@ -697,6 +697,7 @@ impl Track {
         self.inner.keys.commit(Mutation::new(changes)).await?;
         self.inner.fell_meanwhile(wanted, &mut fallen)?;
         drop(clearance);
+        self.inner.forget_in_memory(|at| *at == self.path || fallen.contains(at));
         let heard_or_made =
             |at: &RecordingPath, role| fallen.contains(at) || (*at == self.path && role == Role::Playback);
         if !self.inner.sessions.cut(Cut::Erased, heard_or_made).await {

@@ -34,8 +34,11 @@ fn germany_takes_a_call_with_the_evidence_of_all_parties_only() {
 
     let good = [&facts[..], &["--basis", "consent", "--evidence", &all]].concat();
     let call = stage.record(&Take::call("acme", NUMBER).more(&good));
-    // Elsewhere the law asks for none of it.
-    stage.record(&Take::call("acme", NUMBER).more(&["--jurisdiction", "GB"]));
+    // Nor does a switch get round it that states another country, or none.
+    for elsewhere in [&["--jurisdiction", "GB"][..], &[]] {
+        let refused = stage.attempt(&Take::call("acme", NUMBER).more(elsewhere)).1;
+        assert!(refused.status.code() != Some(DONE), "{elsewhere:?}");
+    }
     let before = stage.steal();
     stage.goes_by(&call, call.at + 7 * DAY, Left::Both, Left::Audio);
     stage.assert_words(&before, &[&call.mark], &[NUMBER, "ivr-1"]);
