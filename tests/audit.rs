@@ -33,7 +33,8 @@ const DAY_MS: i64 = 86_400_000;
 const NOW: Timestamp = Timestamp(20_000 * DAY_MS);
 const REGIONS: [&str; 2] = ["eu-west-2", "eu-west-1"];
 /// Keeps longer than evidence lasts: no expiry adds entries of its own.
-const LASTING: &str = "name = \"lasting\"\nparties = \"owner\"\n[[keep]]\nwhat = \"both\"\nnot_after = \"20y after end\"\n";
+const LASTING: &str =
+    "name = \"lasting\"\nparties = \"owner\"\n[[keep]]\nwhat = \"both\"\nnot_after = \"20y after end\"\n";
 /// What is written about a playback, and nowhere else.
 const TRANSPORT: &str = "carrier-pigeon";
 

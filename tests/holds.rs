@@ -13,8 +13,8 @@ use quietus::{
         time::Timestamp,
     },
     vault::{
-        Actor, Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, Promised, Ran, Restrict, Scope, TailOf, Target,
-        VaultConfig,
+        Actor, Error, HoldPlaced, HoldScope, InboxAbout, NewHold, Part, PolicySource, Promised, Ran, Restrict, Scope,
+        TailOf, Target, VaultConfig,
     },
 };
 use rehearsal::{DAY_MS, World, admin};
@@ -471,5 +471,88 @@ async fn what_waited_runs_once_whoever_goes_on_with_the_lifted_hold() {
         assert!(!world.plays(*id).await);
     }
     assert!(world.vault().holds(&admin("anna"), None).expect("listed").is_empty());
+    world.close().await;
+}
+
+/// What is erased under it waits ten days longer than any hold.
+const TEN_DAYS: &str = r#"
+name = "floored"
+margin = "48h"
+parties = "owner"
+[[keep]]
+what = "both"
+not_after = "6y after end"
+[[floor]]
+what = "both"
+keep_at_least = "10d after end"
+ground = "a duty"
+"#;
+
+/// Something waits under a hold that was lifted, because a floor came in between; now the floor is over, too.
+async fn left_behind(world: &World, erased: Target) -> Promised {
+    let hold = place(world, HoldScope::Subscriber("+441632960001".into())).await.expect("placed").hold.id;
+    let promised = promised(world.erase(erased).await);
+    world.vault().set_policy(&admin("anna"), "acme", &PolicySource::from(TEN_DAYS), "acme").await.expect("set");
+    world.vault().expire().await.expect("brings what is stored up to it");
+    let ran = world.vault().lift_hold(&admin("anna"), hold).await.expect("lifted");
+    assert_eq!(ran, Ran { left: 1, ..Ran::default() });
+    world.clock.advance_ms(11 * DAY_MS);
+    promised
+}
+
+/// Nothing waits in the tenant any more, and nothing keeps others from their work.
+async fn goes_on(world: &World) {
+    world.vault().housekeep().await.expect("the daily work");
+    assert!(world.vault().holds(&admin("anna"), None).expect("listed").is_empty());
+    let what = || Restrict::Tenant("other".into());
+    world.vault().restrict(&admin("bob"), what(), true).await.expect("restricted");
+    world.vault().restrict(&admin("bob"), what(), false).await.expect("unrestricted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_in_another_way_while_it_waits_under_a_lifted_hold_has_the_receipt_that_was_promised() {
+    let whole = || Target::Subscriber { tenant: "acme".into(), subscriber: "+441632960001".into(), block: false };
+    for (of_recording, again_of_recording) in [(false, false), (true, false), (true, true)] {
+        let world = signed_world().await;
+        world.tenant("other", "dev").await;
+        let id = world.record("acme", "+441632960001").await;
+        let target = |recording| if recording { Target::Recording(id, Part::Both) } else { whole() };
+        let promised = left_behind(&world, target(of_recording)).await;
+        let again = world.erase(target(again_of_recording)).await.expect("nothing stands in the way");
+        assert!(again.destroyed || world.vault().receipt(promised.id).is_ok(), "one of the two destroys it");
+        goes_on(&world).await;
+        let scope = if of_recording { format!("recording {id}") } else { "subscriber acme/+441632960001".to_owned() };
+        let state = told(&world, &promised, &scope);
+        assert_eq!(state == State::NothingLeft, again.destroyed, "destroyed once: {state:?}");
+        assert_eq!(erasures_logged(&world, promised.id), 1);
+        world.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_purge_takes_along_what_waits_under_a_lifted_hold() {
+    let world = signed_world().await;
+    world.tenant("other", "dev").await;
+    let id = world.record("acme", "+441632960001").await;
+    let promised = left_behind(&world, Target::Recording(id, Part::Both)).await;
+    assert!(world.purge("acme").await.expect("nothing stands in the way").destroyed);
+    goes_on(&world).await;
+    assert_eq!(told(&world, &promised, &format!("recording {id}")), State::Destroyed);
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_waits_under_a_lifted_hold_moves_to_the_next_one_with_its_promise() {
+    let world = signed_world().await;
+    let id = world.record("acme", "+441632960001").await;
+    // The daily work would go on with it: what comes first is the question whether it is held.
+    let first = left_behind(&world, Target::Recording(id, Part::Both)).await;
+    let next = place(&world, HoldScope::Recording(id)).await.expect("placed").hold.id;
+    let again = promised(world.erase_recording(id).await);
+    assert_eq!(again.id, first.id, "it waits once");
+    assert_eq!(world.vault().status().parked, 1);
+    let ran = world.vault().lift_hold(&admin("anna"), next).await.expect("lifted");
+    assert_eq!(ran.receipts, [first.id]);
+    assert_eq!(told(&world, &first, &format!("recording {id}")), State::Destroyed);
     world.close().await;
 }

@@ -31,6 +31,7 @@ use crate::{
         id::{ReceiptId, SubscriberHandle, TenantHandle},
     },
     keys::{Change, Mutation, Parts, RecordingEntry, RecordingPath},
+    proto::stored,
 };
 use std::{
     collections::{BTreeMap, HashSet},
@@ -239,6 +240,7 @@ impl Inner {
             if let Wanted::Tenant(tenant) = wanted {
                 self.api_keys.forget(*tenant);
                 self.switches.forget(*tenant);
+                self.holds.forget(*tenant);
             }
         }
         let mut fallen = HashSet::new();
@@ -320,32 +322,38 @@ impl Inner {
 
     /// The receipt of one thing.
     fn receipt_for(&self, wanted: Wanted, order: &Order) -> Result<Pending, Error> {
-        let tenant = wanted.tenant();
-        let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
-        let (about, parts, scope) = match wanted {
-            Wanted::Recording(at, parts) => {
-                let id = recording_id::issue(&self.tenant_holder(tenant)?.secret, at.subscriber, at.recording);
-                (receipt::About::Recording, named(parts), receipt::recording_scope(id))
-            }
-            Wanted::Subscriber(_, subscriber) => {
-                let scope = self.subscriber_scope(tenant, subscriber)?;
-                (receipt::About::Subscriber, receipt::Parts::Everything, scope)
-            }
-            Wanted::Tenant(_) => {
-                (receipt::About::Tenant, receipt::Parts::Everything, receipt::tenant_scope(&tenant_name()?))
-            }
-        };
+        let scope = self.receipt_scope(wanted)?;
         let opening = order.opening.unwrap_or_else(random);
-        let scopes = vec![order.commitment.unwrap_or_else(|| receipt::commitment(&opening, &scope))];
-        let (drawn, row) = self.new_receipt(about, parts, &scopes, self.sweep_deadline_ms(tenant)?);
+        let commitment = order.commitment.unwrap_or_else(|| receipt::commitment(&opening, &scope));
+        let (drawn, row) = self.receipt_over(wanted, commitment)?;
         Ok(Pending { id: order.receipt.unwrap_or(drawn), scope, opening, row })
     }
 
-    /// The text to which the receipt of a subscriber commits.
-    pub(super) fn subscriber_scope(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<String, Error> {
-        let of = self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" })?;
-        let name = self.keys.subscriber_name(tenant, subscriber).ok_or(Error::Erased)?;
-        Ok(receipt::subscriber_scope(&of, &name))
+    /// The text to which the receipt of one thing commits.
+    pub(super) fn receipt_scope(&self, wanted: Wanted) -> Result<String, Error> {
+        let tenant = wanted.tenant();
+        let tenant_name = || self.keys.tenant_name(tenant).ok_or(Error::Unknown { what: "tenant" });
+        Ok(match wanted {
+            Wanted::Recording(at, _) => {
+                let id = recording_id::issue(&self.tenant_holder(tenant)?.secret, at.subscriber, at.recording);
+                receipt::recording_scope(id)
+            }
+            Wanted::Subscriber(_, subscriber) => {
+                let name = self.keys.subscriber_name(tenant, subscriber).ok_or(Error::Erased)?;
+                receipt::subscriber_scope(&tenant_name()?, &name)
+            }
+            Wanted::Tenant(_) => receipt::tenant_scope(&tenant_name()?),
+        })
+    }
+
+    /// A receipt of one thing, by its commitment.
+    pub(super) fn receipt_over(&self, wanted: Wanted, commitment: Hash) -> Result<(ReceiptId, stored::Receipt), Error> {
+        let (about, parts) = match wanted {
+            Wanted::Recording(_, parts) => (receipt::About::Recording, named(parts)),
+            Wanted::Subscriber(..) => (receipt::About::Subscriber, receipt::Parts::Everything),
+            Wanted::Tenant(_) => (receipt::About::Tenant, receipt::Parts::Everything),
+        };
+        Ok(self.new_receipt(about, parts, &[commitment], self.sweep_deadline_ms(wanted.tenant())?))
     }
 
     /// The receipt of a batch: a commitment for each recording, under an opening for each tenant.
@@ -385,7 +393,7 @@ fn named(parts: Parts) -> receipt::Parts {
     }
 }
 
-fn done(action: Action, about: About, receipt: ReceiptId) -> Event {
+pub(super) fn done(action: Action, about: About, receipt: ReceiptId) -> Event {
     Event::new(action, about).referring_to(receipt.0)
 }
 

@@ -193,6 +193,11 @@ impl Holds {
         hold
     }
 
+    /// Lets go of the holds of a tenant that was erased.
+    pub fn forget(&self, tenant: TenantHandle) {
+        self.index.write().unwrap_or_else(PoisonError::into_inner).remove(&tenant);
+    }
+
     fn drop(&self, hold: &Placed) {
         let mut index = self.index.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(holds) = index.get_mut(&hold.tenant) {
@@ -433,12 +438,22 @@ impl Inner {
     }
 
     /// Goes on with holds that were lifted and still have something that waits: a floor or restriction came in between, or
-    /// the gateway stopped.
+    /// the gateway stopped. What fails keeps no other from its turn; the first failure is given back.
     pub(crate) async fn run_all_lifted(self: &Arc<Self>) -> Result<(), Error> {
-        for hold in self.holds.all().into_iter().filter(|hold| hold.lifted) {
-            self.finish_lifted(&hold).await?;
+        self.run_lifted(self.holds.all()).await
+    }
+
+    /// The same in one tenant.
+    pub(crate) async fn run_lifted_of(self: &Arc<Self>, tenant: TenantHandle) -> Result<(), Error> {
+        self.run_lifted(self.holds.of(tenant)).await
+    }
+
+    async fn run_lifted(self: &Arc<Self>, holds: Vec<Arc<Placed>>) -> Result<(), Error> {
+        let mut all = Ok(());
+        for hold in holds.into_iter().filter(|hold| hold.lifted) {
+            all = all.and(self.finish_lifted(&hold).await.map(drop));
         }
-        Ok(())
+        all
     }
 
     /// How many holds there are, and how many of them are past their review date.

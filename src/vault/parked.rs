@@ -26,7 +26,7 @@ use super::{
     Actor, ActorRole, Error, Inner, Part, Promised, Scope, Vault,
     audit::{About, Event},
     clearance::{Blocked, Settled, Standing, Wanted},
-    erasure::{Forgot, Order},
+    erasure::{Forgot, Order, done},
     holds::Placed,
     receipt::{MAX_LIST, Promise},
     values,
@@ -46,7 +46,9 @@ use crate::{
     keys::{Change, Keeping, Mutation, Owner, Parts, RecordingPath, ValueName},
     proto::stored,
 };
+use prost::Message as _;
 use std::sync::Arc;
+use tokio::task::JoinSet;
 
 /// Erasures of one lift that are under way together: they share rotations.
 const TOGETHER: usize = 32;
@@ -153,6 +155,26 @@ fn number(parts: Parts) -> u32 {
     u32::from(parts.audio) + 2 * u32::from(parts.facts)
 }
 
+/// Who asked for what waits in a row.
+fn asked_by(row: &stored::Parked) -> Actor {
+    Actor {
+        name: row.asked_by.clone(),
+        on_behalf_of: (!row.asked_for.is_empty()).then(|| row.asked_for.clone()),
+        role: ActorRole::Gateway,
+        scope: Scope::All,
+        subscriber: None,
+    }
+}
+
+/// Waits for all of them: one that fails must not end the others between their commit and their receipt.
+pub(crate) async fn all_of<T: 'static>(mut running: JoinSet<Result<T, Error>>) -> Vec<Result<T, Error>> {
+    let mut ended = Vec::new();
+    while let Some(done) = running.join_next().await {
+        ended.push(done.unwrap_or_else(|failed| Err(Error::Internal(failed.to_string()))));
+    }
+    ended
+}
+
 /// The receipt that a row promises, with what opens it.
 fn promised(row: &stored::Parked) -> Result<Promise, Error> {
     Promise::read(&row.receipt, &row.opening, row.opening_drawn).ok_or_else(corrupt)
@@ -195,13 +217,12 @@ impl Inner {
         };
         let promise = Promise::new(order.opening);
         let (opening, commitment) = match wanted {
-            Wanted::Subscriber(tenant, subscriber) => {
-                let scope = self.subscriber_scope(tenant, subscriber)?;
-                (Vec::new(), receipt::commitment(&promise.opening, &scope).to_vec())
+            Wanted::Subscriber(..) => {
+                (Vec::new(), receipt::commitment(&promise.opening, &self.receipt_scope(wanted)?).to_vec())
             }
             Wanted::Recording(..) | Wanted::Tenant(_) => (promise.opening.to_vec(), Vec::new()),
         };
-        let row = stored::Parked {
+        let mut row = stored::Parked {
             subscriber: subscriber.0.to_vec(),
             recording: recording.map_or_else(Vec::new, |recording| recording.0.to_vec()),
             parts,
@@ -217,7 +238,16 @@ impl Inner {
         };
         let mut changes = and;
         let waiting = self.waits_already(wanted, &row)?;
-        let hold = waiting.as_deref().unwrap_or(hold);
+        let hold: &Placed = match &waiting {
+            // What a floor left behind there waits here from now on, under the receipt that it was promised.
+            Some((lifted, name)) if lifted.lifted => {
+                row = self.parked_row(lifted, row)?.1;
+                changes.push(Change::DropValue { name: name.clone() });
+                hold
+            }
+            Some((other, _)) => other,
+            None => hold,
+        };
         let (change, row) = self.parked_row(hold, row)?;
         changes.push(change);
         changes.extend(self.audit_parked(&order.actor, wanted, hold).await?);
@@ -234,15 +264,18 @@ impl Inner {
         Ok((told, None))
     }
 
-    /// The hold under which an erasure of the same waits already: another one stands in its way too, and is met first now.
-    fn waits_already(&self, wanted: Wanted, row: &stored::Parked) -> Result<Option<Arc<Placed>>, Error> {
-        for hold in self.holds.standing(wanted.tenant()) {
-            let secret = self.hold_secret(&hold)?;
+    /// The hold under which an erasure of the same waits already, and its row: another one stands in its way too, and is met
+    /// first now; or it was lifted, and a floor or restriction kept what waited.
+    fn waits_already(&self, wanted: Wanted, row: &stored::Parked) -> Result<Option<(Arc<Placed>, ValueName)>, Error> {
+        for hold in self.holds.of(wanted.tenant()) {
+            // A lifted one may be done and forgotten at any moment.
+            let Some(holder) = self.keys.period(hold.tenant, hold.period)? else { continue };
+            let secret = holder.secret;
             let name = parked_name(&hold, &secret, &row.subscriber, &row.recording);
             let Some(bytes) = self.keys.value(&name)? else { continue };
             let waits: stored::Parked = values::open(&bytes, &secret, &name)?;
             if waits.parts != 0 {
-                return Ok(Some(hold));
+                return Ok(Some((hold, name)));
             }
         }
         Ok(None)
@@ -334,29 +367,33 @@ impl Inner {
     pub(crate) async fn run_parked(self: &Arc<Self>, hold: &Placed) -> Result<Ran, Error> {
         let mut ran = Ran::default();
         let secret = self.hold_secret(hold)?;
-        let mut rows = self.keys.values(hold.row, Kind::Parked)?.into_iter();
-        loop {
-            let together: Vec<_> = rows.by_ref().take(TOGETHER).collect();
-            if together.is_empty() {
-                return Ok(ran);
-            }
-            let mut running = tokio::task::JoinSet::new();
+        let rows = self.keys.values(hold.row, Kind::Parked)?;
+        for together in rows.chunks(TOGETHER) {
+            let mut read = Vec::new();
             for (suffix, _) in together {
-                let name = values::name_with(hold.row, Kind::Parked, &suffix);
+                let name = values::name_with(hold.row, Kind::Parked, suffix);
                 // As it is now: what was parked again behind another hold has moved there.
                 let Some(bytes) = self.keys.value(&name)? else { continue };
-                let row = values::open(&bytes, &secret, &name)?;
-                let (inner, wanted) = (self.clone(), place(hold, &row)?);
+                let row: stored::Parked = values::open(&bytes, &secret, &name)?;
+                read.push((place(hold, &row)?, row, name));
+            }
+            let mut running = JoinSet::new();
+            for (wanted, row, name) in read {
+                let inner = self.clone();
                 running.spawn(async move { inner.run_one(wanted, row, name).await });
             }
-            while let Some(done) = running.join_next().await {
-                ran.add(match done.map_err(|failed| Error::Internal(failed.to_string()))? {
+            let mut failed = Ok(());
+            for done in all_of(running).await {
+                match done {
+                    Ok(done) => ran.add(done),
                     // It went in another way since its row was read; the next look drops the row.
-                    Err(Error::Erased) => Ran { left: 1, ..Ran::default() },
-                    done => done?,
-                });
+                    Err(Error::Erased) => ran.left += 1,
+                    Err(error) => failed = failed.and(Err(error)),
+                }
             }
+            failed?;
         }
+        Ok(ran)
     }
 
     /// Runs one row: erases, or moves it, and gives back the due minutes of what stays.
@@ -382,22 +419,31 @@ impl Inner {
             false => Some(Hash::try_from(row.commitment.as_slice()).map_err(|_| corrupt())?),
         };
         let promised = commitment.is_none().then(|| promised(&row)).transpose()?;
-        let order = Order {
-            actor: Actor {
-                name: row.asked_by.clone(),
-                on_behalf_of: (!row.asked_for.is_empty()).then(|| row.asked_for.clone()),
-                role: ActorRole::Gateway,
-                scope: Scope::All,
-                subscriber: None,
-            },
-            opening: promised.map(|promised| promised.opening),
-            receipt: Some(receipt_id(&row)?),
-            commitment,
-        };
+        let id = receipt_id(&row)?;
+        let told = self.keys.receipt(id)?.is_some();
         let mut and = vec![drop_row()];
-        if let Some(promised) = promised.filter(|promised| promised.drawn) {
+        if let Some(promised) = promised.as_ref().filter(|promised| promised.drawn && !told) {
             and.extend(self.inbox_put(wanted.tenant(), promised.id, promised.opening).await?);
         }
+        if self.is_gone(wanted)? {
+            if told {
+                self.keys.commit(Mutation::new(and)).await?;
+                return Ok(Ran::default());
+            }
+            let commitment = match (commitment, &promised) {
+                (Some(commitment), _) => commitment,
+                (None, Some(promised)) => receipt::commitment(&promised.opening, &self.receipt_scope(wanted)?),
+                (None, None) => return Err(corrupt()),
+            };
+            return self.nothing_left(wanted, &row, (id, commitment), and).await;
+        }
+        // Where its receipt is there, more was asked for under it after it had run: that has a receipt of its own.
+        let order = Order {
+            actor: asked_by(&row),
+            opening: promised.map(|promised| promised.opening),
+            receipt: (!told).then_some(id),
+            commitment: commitment.filter(|_| !told),
+        };
         match self.forget(&order, wanted, and).await? {
             Forgot::Done(erasure) => Ok(Ran { erased: 1, receipts: vec![erasure.receipt], ..Ran::default() }),
             Forgot::Blocked(Blocked::Hold(other), standing) => {
@@ -408,6 +454,33 @@ impl Inner {
             }
             Forgot::Blocked(..) => Ok(Ran { left: 1, ..Ran::default() }),
         }
+    }
+
+    /// Whether what a row waits for went in another way: with its subscriber, in a purge, or because it was asked for again
+    /// when nothing stood in the way any more.
+    fn is_gone(&self, wanted: Wanted) -> Result<bool, Error> {
+        Ok(match wanted {
+            Wanted::Recording(at, _) => self.keys.entry(at)?.is_none(),
+            Wanted::Subscriber(tenant, subscriber) => self.keys.subscriber_name(tenant, subscriber).is_none(),
+            Wanted::Tenant(_) => false,
+        })
+    }
+
+    /// Drops the row of what is gone. Another receipt says that it was destroyed; the one that was promised says that nothing
+    /// was left, so that whoever waits for it finds it.
+    async fn nothing_left(
+        &self,
+        wanted: Wanted,
+        row: &stored::Parked,
+        (id, commitment): (ReceiptId, Hash),
+        mut and: Vec<Change>,
+    ) -> Result<Ran, Error> {
+        let (_, receipt) = self.receipt_over(wanted, commitment)?;
+        and.push(Change::PutReceipt { id, body: receipt.encode_to_vec() });
+        and.extend(self.audit(&asked_by(row), done(Action::EraseDone, About::Tenant(wanted.tenant()), id)).await?);
+        self.keys.commit(Mutation { changes: and, receipt: Some(id) }).await?;
+        self.state_destroyed(id, receipt, false, None).await?;
+        Ok(Ran { erased: 1, receipts: vec![id], ..Ran::default() })
     }
 
     /// The change that gives an entry back the due minutes that waited, but for what is being erased.

@@ -185,7 +185,7 @@ impl Vault {
         }
         inner.redue(tenant).await?;
         if !restricted {
-            inner.run_all_lifted().await?;
+            inner.run_lifted_of(tenant).await?;
             inner.go_on_with(tenant).await?;
         }
         Ok(())

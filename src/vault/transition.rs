@@ -31,6 +31,7 @@ use super::{
     clearance::{Blocked, Wanted},
     erasure::{Forgot, Order},
     holds::Held,
+    parked::all_of,
     permission::person,
     receipt::Promise,
     retention::Rules,
@@ -411,6 +412,8 @@ impl Inner {
             })
             .await?;
         }
+        // What waits under a lifted hold was promised a receipt, and what it would be made from goes with the tenant.
+        self.run_lifted_of(tenant).await?;
         if let Some(erasure) = self.forget_tenant(order, tenant).await? {
             return Ok(erasure);
         }
@@ -464,9 +467,7 @@ impl Inner {
                 if running.is_empty() {
                     break;
                 }
-                while let Some(done) = running.join_next().await {
-                    done.map_err(|failed| Error::Internal(failed.to_string()))??;
-                }
+                all_of(running).await.into_iter().collect::<Result<(), Error>>()?;
             }
         }
         Ok(())
