@@ -72,6 +72,13 @@ impl Playback {
     }
 }
 
+/// A listener who goes leaves at once: the task, which shares the queue, would else wait for it to be taken.
+impl Drop for Playback {
+    fn drop(&mut self) {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+}
+
 impl Stream for Playback {
     type Item = Result<Bytes, Error>;
 
