@@ -32,8 +32,6 @@ use tokio_stream::StreamExt as _;
 const DAY_MS: i64 = 86_400_000;
 const NOW: Timestamp = Timestamp(20_000 * DAY_MS);
 const REGIONS: [&str; 2] = ["eu-west-2", "eu-west-1"];
-/// Keeps longer than evidence lasts: no expiry adds entries of its own.
-const LASTING: &str =
     "name = \"lasting\"\nparties = \"owner\"\n[[keep]]\nwhat = \"both\"\nnot_after = \"20y after end\"\n";
 /// What is written about a playback, and nowhere else.
 const TRANSPORT: &str = "carrier-pigeon";
@@ -61,7 +59,7 @@ impl World {
                 name: name.into(),
                 home: REGIONS[0].into(),
                 residency: Residency::HomeOnly,
-                policy: LASTING.into(),
+                policy: "dev".into(),
             };
             world.vault().create_tenant(&admin(), new).await.expect("created");
         }
