@@ -32,7 +32,6 @@ use tokio_stream::StreamExt as _;
 const DAY_MS: i64 = 86_400_000;
 const NOW: Timestamp = Timestamp(20_000 * DAY_MS);
 const REGIONS: [&str; 2] = ["eu-west-2", "eu-west-1"];
-    "name = \"lasting\"\nparties = \"owner\"\n[[keep]]\nwhat = \"both\"\nnot_after = \"20y after end\"\n";
 /// What is written about a playback, and nowhere else.
 const TRANSPORT: &str = "carrier-pigeon";
 

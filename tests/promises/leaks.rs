@@ -69,7 +69,15 @@ fn through_one_preset(stage: &Stage, failures: &Failures, preset: &str, cast: &C
     failures.refused(stage, PROVIDER, &["tenant", "create", &word("other"), "--home", &word("region")]);
 
     let (label, purpose) = (format!("{}={}", word("label"), word("value")), word("purpose"));
-    let facts = ["--party", &cast.at_party, "--party", &cast.at_subscriber, "--label", &label, "--purpose", &purpose];
+    let proof =
+        |party: &str| format!("{{\"party\": \"{party}\", \"how\": \"dtmf\", \"at\": \"2026-06-15T12:00:00Z\"}}");
+    let evidence =
+        stage.file(&format!("evidence-{preset}"), &format!("[{}, {}]", proof(&cast.party), proof(&cast.subscriber)));
+    let facts = [
+        &["--party", &cast.at_party, "--party", &cast.at_subscriber, "--label", &label, "--purpose", &purpose][..],
+        &["--basis", "consent", "--evidence", &evidence],
+    ]
+    .concat();
     let take = Take::call(&cast.at_tenant, &cast.at_subscriber).more(&facts);
     let call = stage.record(&take);
     let live = stage.record(&take.clone().more(&[&facts[..], &["--live"]].concat()));
