@@ -145,7 +145,8 @@ impl Log {
 
 #[derive(Default)]
 struct Recent {
-    about: HashMap<Hash, About>,
+    /// None: it is gone. That tells no more than trying every secret that lives on the leaf would.
+    about: HashMap<Hash, Option<About>>,
     order: VecDeque<Hash>,
 }
 
@@ -583,7 +584,10 @@ impl Inner {
         let damaged = || Error::Corrupt("a leaf of the audit log".to_owned());
         let Leaf::Entry(entry) = Leaf::parse(&bytes).map_err(|_| damaged())? else { return Ok(None) };
         let Ok(said) = entry.evidence(evidence) else { return Ok(None) };
-        let subject = self.show_subject(&entry, tenant, about.or_else(|| self.log.about(&leaf::hash(&bytes))))?;
+        let subject = match about.map(Some).or_else(|| self.log.about(&leaf::hash(&bytes))) {
+            Some(None) => SubjectView::Erased,
+            known => self.show_subject(&entry, tenant, known.flatten())?,
+        };
         Ok(Some(AuditEntry {
             index,
             leaf: bytes,
@@ -622,7 +626,7 @@ impl Inner {
 impl Log {
     fn remember(&self, hash: Hash, about: About) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.about.insert(hash, about);
+        recent.about.insert(hash, Some(about));
         recent.order.push_back(hash);
         if recent.order.len() > RECENT
             && let Some(oldest) = recent.order.pop_front()
@@ -631,15 +635,15 @@ impl Log {
         }
     }
 
-    /// Drops what is known of leaves about what is gone.
+    /// Forgets what leaves about what is gone were about, but for its being gone.
     pub(super) fn drop_of(&self, gone: impl Fn(About) -> bool) {
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let Recent { about, order } = &mut *recent;
-        about.retain(|_, about| !gone(*about));
-        order.retain(|hash| about.contains_key(hash));
+        for about in recent.about.values_mut() {
+            about.take_if(|about| gone(*about));
+        }
     }
 
-    fn about(&self, hash: &Hash) -> Option<About> {
+    fn about(&self, hash: &Hash) -> Option<Option<About>> {
         self.recent.lock().unwrap_or_else(PoisonError::into_inner).about.get(hash).copied()
     }
 }
