@@ -6,7 +6,7 @@
 //! |---|---|
 //! | [`tenants`], [`states`], [`switches`], [`api_keys`] | who there is, what they are in, and their machines |
 //! | [`opening`], [`basis`], [`binding`], [`recording_id`] | Open: why it may be recorded, who is bound, its id |
-//! | [`ingest`], [`track`], [`timeline`], [`recover`], [`claims`] | front half, back half, pauses, what a stop left open |
+//! | [`ingest`], [`track`], [`timeline`], [`discard`], [`recover`], [`claims`] | front half, back half, pauses, thrown away, what a stop left open |
 //! | [`audio`], [`replicate`] | where the bytes lie; copies to the second region |
 //! | **who hears it, who sees it** | |
 //! | [`playback`], [`permission`], [`refused`], [`ticket`] | the gate and what passes it; who tried and may not |
@@ -22,7 +22,7 @@
 //! # The order of locks
 //!
 //! Whoever holds several took them in this order: `transitions` → `cell_lock` → `gate` → [`holds`] → `keeping` →
-//! `settings_lock`, `period_lock`, `inbox_lock`. The runner's own ([`runner`]) comes before all of them. Nobody waits for a session to
+//! the lock of parking → `settings_lock`, `period_lock`, `inbox_lock`. The runner's own ([`runner`]) comes before all of them. Nobody waits for a session to
 //! leave while holding `holds` or `keeping`: it may be waiting for them on its way out.
 //!
 //! # Who waits for whom
@@ -47,6 +47,7 @@ mod claims;
 mod clearance;
 mod consent;
 mod correction;
+mod discard;
 mod ended;
 mod erasure;
 mod explain;

@@ -381,6 +381,28 @@ async fn whoever_listens_is_cut_when_a_recording_is_discarded() {
     world.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn two_who_ask_at_one_moment_are_promised_one_receipt() {
+    let world = world().await;
+    for round in 0..40 {
+        let id = world.record("acme", "+441632960001").await;
+        let hold = place(&world, HoldScope::Recording(id)).await.expect("placed").hold.id;
+        let (anna, bob) = (admin("anna"), admin("bob"));
+        let ask = |who, opening| world.vault().erase(who, Target::Recording(id, Part::Both), Some([opening; 32]));
+        let (one, other) = tokio::join!(ask(&anna, 1), ask(&bob, 2));
+        let promised = |answer| match answer {
+            Err(Error::Parked { receipt: Some(receipt), .. }) => receipt.id,
+            Err(other) => panic!("round {round}: {other}"),
+            Ok(_) => panic!("round {round}: not held"),
+        };
+        let (one, other) = (promised(one), promised(other));
+        assert_eq!(one, other, "round {round}: one of two promises will not be kept");
+        world.vault().lift_hold(&anna, hold).await.expect("lifted");
+        assert!(world.vault().receipt(one).expect("as promised").stated, "round {round}");
+    }
+    world.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hold_past_its_review_date_holds_and_is_overdue() {
     let world = world().await;

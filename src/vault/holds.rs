@@ -152,6 +152,8 @@ pub(crate) struct Holds {
     lock: Arc<tokio::sync::RwLock<()>>,
     /// What waited for a lifted hold runs once: whoever has it runs it.
     finishing: tokio::sync::Mutex<()>,
+    /// Whoever reads what waits under a hold and writes it back: two who park the same thing would each promise a receipt.
+    parking: tokio::sync::Mutex<()>,
     index: RwLock<HashMap<TenantHandle, Vec<Arc<Placed>>>>,
 }
 
@@ -159,6 +161,11 @@ impl Holds {
     /// Until the guard goes, nothing is placed or lifted.
     pub async fn shared(&self) -> OwnedRwLockReadGuard<()> {
         self.lock.clone().read_owned().await
+    }
+
+    /// Until the guard goes, nothing else is parked.
+    pub async fn parking(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.parking.lock().await
     }
 
     /// Until the guard goes, nothing is erased.

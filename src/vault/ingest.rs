@@ -6,9 +6,10 @@
 
 use super::{
     Actor, Error, Finish, Finished, Inner, Mode, Opened, Paused, Progress,
+    discard::Discarding,
     tenants::invalid,
     timeline::{self, Command},
-    track::{Discarding, Ended, Job, Queues, Track, Written},
+    track::{Ended, Job, Queues, Track, Written},
 };
 use crate::{
     domain::{

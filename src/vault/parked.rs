@@ -236,6 +236,7 @@ impl Inner {
             receipt: promise.id.0.to_vec(),
             commitment: commitment.clone(),
         };
+        let _one = self.holds.parking().await;
         let mut changes = and;
         let waiting = self.waits_already(wanted, &row)?;
         let hold: &Placed = match &waiting {
@@ -289,6 +290,7 @@ impl Inner {
         at: RecordingPath,
         parts: Parts,
     ) -> Result<(), Error> {
+        let _one = self.holds.parking().await;
         let Some(entry) = self.keys.entry(at)? else { return Ok(()) };
         let mut keeping = entry.keeping;
         let take = |asked: bool, due: &mut Minute| match asked && *due != Minute::NEVER {
@@ -447,6 +449,7 @@ impl Inner {
         match self.forget(&order, wanted, and).await? {
             Forgot::Done(erasure) => Ok(Ran { erased: 1, receipts: vec![erasure.receipt], ..Ran::default() }),
             Forgot::Blocked(Blocked::Hold(other), standing) => {
+                let _one = self.holds.parking().await;
                 let changes = vec![self.parked_row(&other, row)?.0, drop_row()];
                 self.keys.commit(Mutation::new(changes)).await?;
                 drop(standing);

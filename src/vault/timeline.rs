@@ -35,8 +35,9 @@
 use super::{
     Actor, Error, Gap, Inner, Paused, Progress,
     audit::{About, Detail, Event},
+    discard::Discarding,
     tenants::invalid,
-    track::{Discarding, Ended},
+    track::Ended,
     values,
 };
 use crate::{

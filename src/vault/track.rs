@@ -17,13 +17,12 @@
 //! and leaves its guard last.
 
 use super::{
-    Actor, Error, Finished, Inner, Progress, Residency,
+    Error, Finished, Inner, Progress, Residency,
     audio::{self, Source},
-    audit::{About, Detail, Event},
-    clearance::{Blocked, Clearance, Wanted},
-    erasure::Order,
+    clearance::Blocked,
+    discard::Discarding,
     ingest::{Filling, SharedDesk},
-    sessions::{Cut, Guard, Role},
+    sessions::{Cut, Guard},
     tenants::Settings,
     timeline::{self, Command, Timekeeper},
     values,
@@ -31,13 +30,11 @@ use super::{
 use crate::{
     crypto::{envelope, random, secret::Secret},
     domain::{
-        audit::{Action, Outcome},
         id::{ObjectId, PeriodHandle, RowId},
-        pause::DiscardReason,
         time::Timestamp,
     },
     journal::Pending,
-    keys::{Change, CommitError, Mutation, Owner, Parts, Purpose, RecordingPath, ValueName},
+    keys::{Change, CommitError, Mutation, Owner, Purpose, RecordingPath, ValueName},
     object::StoreError,
     proto::stored::{self, FinishFrame},
     segment::{MAX_SLICE, SliceBuffer},
@@ -78,15 +75,6 @@ pub(crate) struct Queues {
     pub written: mpsc::Receiver<Written>,
     /// The same for what the sender orders.
     pub commands: mpsc::Receiver<Box<Command>>,
-}
-
-/// Why a recording that takes audio is forgotten.
-#[derive(Clone, Debug)]
-pub(crate) enum Discarding {
-    /// What arrived is refused, and its client id forgotten too, so that it can be sent again.
-    Refused,
-    /// Somebody wants it gone. A retry is told so.
-    Wanted(Actor, DiscardReason),
 }
 
 /// How a track ended.
@@ -621,91 +609,6 @@ impl Track {
             changes.push(Change::PutValue { owner: Owner::Facts(self.path), name, envelope });
         }
         Ok(changes)
-    }
-
-    /// Destroys the recording's keys: a refusal or a Discard is an erasure like any other. The client id goes in the same
-    /// command, so that a crash leaves both or neither. Gives what stands in the way.
-    ///
-    /// Whoever listens to what had come, and whoever feeds what is made from it, is cut before this returns; of the
-    /// recording itself nobody is left who feeds but this track, which has wiped its secrets.
-    async fn destroy(&self, how: &Discarding) -> Result<Option<Blocked>, Error> {
-        let mut changes = vec![Change::DropValue { name: self.open_row.0.clone() }];
-        let wanted = Wanted::Recording(self.path, Parts::BOTH);
-        let clearance = match how {
-            Discarding::Refused if self.stored == 0 => {
-                changes.push(Change::DropValue { name: self.client_row.clone() });
-                Clearance::of_a_refused_take(self.path)
-            }
-            // Some of it was acknowledged, maybe to an earlier stream, and is kept by whoever may keep it.
-            Discarding::Refused => {
-                let cleared = self.inner.clear(vec![wanted]).await?;
-                let stands = cleared.blocked.into_iter().next().map(|(_, stands)| stands);
-                let (about, outcome) = match &stands {
-                    Some(_) => (About::Audio(self.path), Outcome::Refused),
-                    None => (About::Subscriber(self.path.tenant, self.path.subscriber), Outcome::Done),
-                };
-                let detail = Detail { reason: Some("mismatch"), ..Detail::default() };
-                let event = Event { detail, ..Event::new(Action::RecordingDiscard, about).ended(outcome) };
-                let logged = self.inner.audit(&Actor::gateway(), event).await?;
-                changes.push(Change::DropValue { name: self.client_row.clone() });
-                match (cleared.clearance, stands) {
-                    (Some(clearance), None) => {
-                        changes.extend(logged);
-                        clearance
-                    }
-                    (_, Some(stands)) => {
-                        self.inner.keys.commit(Mutation::new(logged)).await?;
-                        return Ok(Some(stands));
-                    }
-                    (None, None) => return Err(Error::Internal("a refusal is neither free nor blocked".to_owned())),
-                }
-            }
-            Discarding::Wanted(actor, reason) => {
-                let cleared = self.inner.clear(vec![wanted]).await?;
-                let stands = cleared.blocked.into_iter().next().map(|(_, stands)| stands);
-                // What is kept has a subject still; of what goes only the subscriber is left.
-                let (about, outcome) = match &stands {
-                    Some(Blocked::Hold(_)) => (About::Audio(self.path), Outcome::Parked),
-                    Some(_) => (About::Audio(self.path), Outcome::Refused),
-                    None => (About::Subscriber(self.path.tenant, self.path.subscriber), Outcome::Done),
-                };
-                let detail = Detail { reason: Some(reason.word()), ..Detail::default() };
-                let event = Event { action: Action::RecordingDiscard, about, grant: None, outcome, detail };
-                let logged = self.inner.audit(actor, event).await?;
-                match (cleared.clearance, stands) {
-                    (Some(clearance), None) => {
-                        changes.extend(logged);
-                        clearance
-                    }
-                    (_, Some(Blocked::Hold(hold))) => {
-                        let order = Order::new(actor.clone(), None);
-                        self.inner.park(&cleared.standing, &hold, wanted, &order, logged).await?;
-                        return Ok(Some(Blocked::Hold(hold)));
-                    }
-                    (_, Some(stands)) => {
-                        self.inner.keys.commit(Mutation::new(logged)).await?;
-                        return Ok(Some(stands));
-                    }
-                    (None, None) => return Err(Error::Internal("a Discard is neither free nor blocked".to_owned())),
-                }
-            }
-        };
-        changes.extend(clearance.changes());
-        let children = self.inner.keys.entry(self.path)?.map_or_else(Vec::new, |entry| entry.children);
-        let mut fallen: HashSet<RecordingPath> =
-            children.into_iter().map(|recording| RecordingPath { recording, ..self.path }).collect();
-        self.inner.keys.commit(Mutation::new(changes)).await?;
-        self.inner.fell_meanwhile(wanted, &mut fallen)?;
-        drop(clearance);
-        self.inner.forget_in_memory(|at| *at == self.path || fallen.contains(at));
-        let heard_or_made =
-            |at: &RecordingPath, role| fallen.contains(at) || (*at == self.path && role == Role::Playback);
-        if !self.inner.sessions.cut(Cut::Erased, heard_or_made).await {
-            return Err(Error::Internal("a session did not end when it was cut".to_owned()));
-        }
-        self.inner.journal.forget(self.row);
-        self.inner.sweep_wake.notify_one();
-        Ok(None)
     }
 }
 
