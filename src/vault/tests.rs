@@ -6,38 +6,33 @@
 //! sees again, so the histories need only be wild enough: they resume one recording from two copies of one disk.
 
 mod basis;
+mod keeping;
 mod listening;
 
 use super::{
-    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, Open, Over, Page, PlayRange,
-    Proof, Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig, values,
+    Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, NewTenant, Open, Over, Page,
+    PlayRange, Proof, Residency, Scope, StatedBasis, StatedFacts, StatedTies, Target, Vault, VaultConfig,
 };
 use crate::{
-    crypto::{envelope::Kind as Sealed, epoch::ledger, secret::Secret},
+    crypto::epoch::ledger,
     domain::{
-        id::{ObjectId, RecordingHandle, RecordingId, RowId},
+        id::RecordingId,
         pause::PauseReason,
         permission::{Level, Terms},
         time::Clock,
     },
     journal::{Journal, Options},
-    keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Owner, RecordingPath},
+    keys::{FileSlot, KeyStore},
     object::{
         ObjectStore,
         embedded::{Certificate, Embedded},
     },
-    proto::stored,
-    vault::{NewTenant, Residency},
 };
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::Config};
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 use tokio_stream::StreamExt as _;
@@ -149,8 +144,16 @@ struct House {
     lost: HashSet<u8>,
     /// Client ids differ from house to house.
     nonce: [u8; 16],
-    /// Last: the stores write to it until they are dropped.
-    root: tempfile::TempDir,
+    root: PathBuf,
+}
+
+/// Runs a test in a house of its own. Its folder goes when nothing writes to it any more: what the vault does by itself
+/// may outlast the test, never the runtime, and a store that finds its folder gone ends the process.
+fn run(test: impl AsyncFnOnce(House)) {
+    let root = tempfile::tempdir().expect("folder");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
+    runtime.block_on(async { test(House::new(root.path()).await).await });
+    drop(runtime);
 }
 
 fn open_disk(disk: &Path, objects: ObjectStore) -> Vault {
@@ -190,10 +193,10 @@ fn copy_disk(from: &Path, to: &Path) {
 }
 
 impl House {
-    async fn new() -> Self {
-        // What a store says before it aborts the process is worth reading.
-        let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_test_writer().try_init();
-        let root = tempfile::tempdir().expect("folder");
+    async fn new(root: &Path) -> Self {
+        // What a store says before it aborts the process is worth reading, and what a test has captured is lost then.
+        let errors = tracing_subscriber::fmt().with_max_level(tracing::Level::ERROR).with_writer(std::io::stderr);
+        let _ = errors.try_init();
         let key = rcgen::KeyPair::generate().expect("key");
         let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
             .and_then(|params| params.self_signed(&key))
@@ -202,9 +205,9 @@ impl House {
         let key = key.serialize_pem();
         let pem =
             Certificate { chain_pem: certificate.as_bytes(), key_pem: key.as_bytes(), ca_pem: certificate.as_bytes() };
-        let embedded = Embedded::start(&root.path().join("s3"), &["eu-west-2", "eu-west-1"], pem).await.expect("s3");
+        let embedded = Embedded::start(&root.join("s3"), &["eu-west-2", "eu-west-1"], pem).await.expect("s3");
         let objects = ObjectStore::connect(embedded.region_configs()).await.expect("objects");
-        let disk = root.path().join("disk-0");
+        let disk = root.join("disk-0");
         let vault = open_disk(&disk, objects.clone());
         vault
             .create_tenant(
@@ -219,7 +222,7 @@ impl House {
             .await
             .expect("tenant");
         Self {
-            root,
+            root: root.to_owned(),
             disks: 0,
             disk,
             objects,
@@ -235,7 +238,7 @@ impl House {
 
     fn new_disk(&mut self) -> PathBuf {
         self.disks += 1;
-        self.root.path().join(format!("disk-{}", self.disks))
+        self.root.join(format!("disk-{}", self.disks))
     }
 
     /// The old process goes on for a moment on its own copy, as a put that was under way would.
@@ -428,10 +431,8 @@ proptest! {
 
     #[test]
     fn acknowledged_bytes_survive_and_no_nonce_meets_a_key_twice(steps in prop::collection::vec(step(), 10..60)) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-        runtime.block_on(async {
-            let before = ledger::pairs();
-            let mut house = House::new().await;
+        let before = ledger::pairs();
+        run(async |mut house| {
             for step in steps {
                 house.take(step).await;
             }
@@ -443,263 +444,4 @@ proptest! {
             assert!(ledger::pairs() > before, "nothing was sealed");
         });
     }
-}
-
-/// The objects that lie in the home region.
-fn objects_in(region: &Path) -> HashSet<ObjectId> {
-    let Ok(entries) = std::fs::read_dir(region) else { return HashSet::new() };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let bytes = names.filter_map(|name| data_encoding::HEXLOWER.decode(name.as_bytes()).ok());
-    bytes.filter_map(|bytes| ObjectId::from_slice(&bytes)).collect()
-}
-
-#[test]
-fn an_object_is_named_in_the_key_store_before_it_is_put() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let mut house = House::new().await;
-        house.open(0, true).await;
-        let id = house.streams[&0].opened().id;
-        let path = house.vault.0.locate(&Scope::All, id).expect("located").path;
-        let (keys, region) = (house.vault.0.keys.clone(), house.root.path().join("s3/eu-west-2"));
-        let done = Arc::new(AtomicBool::new(false));
-        // Looks at the bucket first and at the key store then: whatever is there by then must have been named before.
-        let watch = std::thread::spawn({
-            let done = done.clone();
-            move || {
-                let mut seen = HashSet::new();
-                while !done.load(Ordering::SeqCst) {
-                    let there = objects_in(&region);
-                    let named = keys.audio_leaf(path).expect("reads").expect("lives").objects;
-                    assert!(
-                        there.iter().all(|object| named.contains(object)),
-                        "an object lies there that nothing names"
-                    );
-                    seen.extend(there);
-                }
-                seen.len()
-            }
-        });
-        // A slice whenever audio has waited for 30 ms.
-        let mut progress = house.streams[&0].progress();
-        for _ in 0..40 {
-            house.take(Step::Data { client: 0, length: 2000 }).await;
-            let sent = house.streams[&0].received();
-            progress.wait_for(|now| now.stored == sent).await.expect("stored");
-        }
-        done.store(true, Ordering::SeqCst);
-        let seen = watch.join();
-        house.vault.drain().await;
-        assert!(seen.expect("no object without a name") >= 30, "the watch saw too little");
-    });
-}
-
-/// The permitted view: what staff may see, and what they must not touch for it.
-#[test]
-fn staff_see_facts_and_no_key_of_audio_is_opened() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let mut house = House::new().await;
-        house.open(0, false).await;
-        house.take(Step::Data { client: 0, length: 5000 }).await;
-        house.take(Step::Finish { client: 0 }).await;
-        let id = house.model[&0].id;
-        let (vault, keys) = (house.vault.clone(), house.vault.0.keys.clone());
-        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
-        // What runs by itself has settled.
-        while vault.status().recordings_open > 0 || vault.status().replications_pending > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let before = keys.audio_opened();
-        assert!(vault.recording(&staff, id, "T-1").await.expect("shown").facts.is_some());
-        let page =
-            || Page { tenant: "acme".into(), subscriber: None, size: 10, token: String::new(), ticket: "T-1".into() };
-        assert_eq!(vault.recordings(&staff, page()).await.expect("listed").0.len(), 1);
-        vault.explain(&staff, id, "T-1").await.expect("explained");
-        vault.subscriber(&staff, "acme", "subscriber-0", "T-1").await.expect("shown");
-        let all = PlayRange::Bytes { start: 0, end: None };
-        let refused =
-            vault.play(&staff, Proof::default(), id, all, Hearing { transport: "none", download: false }).await;
-        assert!(matches!(refused, Err(Error::NotPermitted { .. })));
-        assert_eq!(keys.audio_opened(), before, "not to look, and not to be refused");
-        // The control: whoever may hear it opens it.
-        house.play(0).await;
-        assert!(keys.audio_opened() > before);
-        house.vault.drain().await;
-    });
-}
-
-/// A policy that does not read any more, after an upgrade say: its tenant's promises wait, and nobody else's.
-#[test]
-fn a_tenant_in_which_something_fails_holds_up_no_other() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let house = House::new().await;
-        let (vault, inner) = (&house.vault, &house.vault.0);
-        let gateway = Actor::gateway();
-        let new = NewTenant {
-            name: "other".to_owned(),
-            home: "eu-west-2".to_owned(),
-            residency: Residency::HomeOnly,
-            policy: "name = \"short\"\nmargin = \"1h\"\nparties = \"owner\"\n\
-                     [[keep]]\nwhat = \"both\"\nnot_after = \"1h after end\"\n"
-                .into(),
-        };
-        vault.create_tenant(&gateway, new).await.expect("tenant");
-        // Over for so long that it is due.
-        let began = Clock::system().now().plus_ms(-3 * 3_600_000);
-        let open = |tenant: &str, client: u8| Open {
-            tenant: tenant.to_owned(),
-            subscriber: "subscriber".to_owned(),
-            kind: Kind::Call,
-            mode: Mode::Spooled,
-            media_type: "audio/PCMA".to_owned(),
-            client_id: [client; 16].to_vec(),
-            start: Some(began),
-            length_hint: None,
-            facts: StatedFacts::default(),
-            basis: StatedBasis::default(),
-            ties: StatedTies::default(),
-        };
-        let record = async |tenant: &str, client: u8| {
-            let mut ingest = vault.record(open(tenant, client)).await.expect("opened");
-            ingest.data(0, audio(client, 0, 100)).await.expect("taken");
-            ingest.finish(Finish { length: 100, sha256: None, end: Some(began) }).await.expect("finished");
-            let mut progress = ingest.progress();
-            progress.wait_for(|now| now.finished.is_some()).await.expect("stored");
-            ingest.opened().id
-        };
-        let (kept, due) = (record("acme", 1).await, record("other", 2).await);
-
-        let acme = inner.find_tenant("acme").expect("a tenant");
-        let holder = inner.tenant_holder(acme).expect("lives");
-        let name = values::name(holder.row, Sealed::TenantPolicy);
-        let unread = stored::TenantPolicy { text: "nonsense".to_owned(), keep: String::new() };
-        let envelope = values::seal(&unread, &holder.secret, &name);
-        let row = Change::PutValue { owner: Owner::Tenant(acme), name, envelope };
-        let broken = inner.change_settings(acme, |settings| {
-            settings.rules_changed();
-            Ok(vec![row])
-        });
-        broken.await.expect("written");
-
-        vault.expire().await.expect("runs");
-        assert!(matches!(vault.recording(&developer(), due, "").await, Err(Error::Erased)));
-        assert!(vault.recording(&developer(), kept, "").await.is_ok());
-        assert_eq!(vault.status().expiry.failing_tenants, 1);
-        vault.drain().await;
-    });
-}
-
-/// Both orders of the race that `vault::permission` argues about, each made to happen.
-#[test]
-fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let mut house = House::new().await;
-        house.open(0, false).await;
-        house.take(Step::Data { client: 0, length: 5000 }).await;
-        house.take(Step::Finish { client: 0 }).await;
-        let id = house.model[&0].id;
-        let vault = house.vault.clone();
-        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
-        let scope = Scope::Tenants(vec!["acme".into()]);
-        let customer = Actor { name: "admin/anna".into(), role: ActorRole::Admin, scope, ..Actor::gateway() };
-        let granted = async || {
-            let terms = Terms { level: Level::Listen, lasts_ms: 3_600_000, later_calls: false };
-            let over = Over::Recording(id);
-            let new = NewPermission { over, purpose: "p".into(), ticket: "t".into(), terms };
-            let asked = vault.request_permission(&staff, new).await.expect("asked").id;
-            vault.grant_permission(&customer, asked, Narrower::default()).await.expect("granted").id
-        };
-        let path = vault.0.locate(&Scope::All, id).expect("located").path;
-
-        // The cut looks before the session says what it rests on: the second look finds the revocation.
-        let grant = granted().await;
-        let guard = vault.0.sessions.enter_playback(path);
-        let revoked = || {
-            let revoke = async { vault.revoke_permission(&customer, grant).await.expect("revoked") };
-            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(revoke));
-        };
-        let admitted = vault.0.admit_after(&staff, &guard, revoked);
-        assert!(matches!(admitted, Err(Error::NotPermitted { .. })), "let in under what was revoked and answered");
-        drop(guard);
-
-        // The session says it first: it is cut, and the revocation waits until it has left.
-        let grant = granted().await;
-        let guard = vault.0.sessions.enter_playback(path);
-        let admitted = vault.0.admit(&staff, &guard);
-        assert_eq!(admitted.ok().and_then(|admitted| admitted.id()), Some(grant));
-        let revoking = tokio::spawn({
-            let (vault, customer) = (vault.clone(), customer.clone());
-            async move { vault.revoke_permission(&customer, grant).await }
-        });
-        guard.cut().await;
-        assert!(!revoking.is_finished(), "answered while somebody is inside");
-        drop(guard);
-        revoking.await.expect("ran").expect("revoked");
-        house.vault.drain().await;
-    });
-}
-
-/// A transcript says what was said in a call; its own facts need not name who spoke.
-#[test]
-fn a_hold_on_a_number_or_a_party_covers_what_was_made_from_a_call() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async {
-        let house = House::new().await;
-        let (vault, inner) = (house.vault.clone(), house.vault.0.clone());
-        let start = Clock::system().now();
-        let call = |parties: &[&str]| Open {
-            tenant: "acme".to_owned(),
-            subscriber: "subscriber-0".to_owned(),
-            kind: Kind::Call,
-            mode: Mode::Spooled,
-            media_type: "audio/PCMA".to_owned(),
-            client_id: crate::crypto::random::<16>().to_vec(),
-            start: Some(start),
-            length_hint: None,
-            facts: StatedFacts {
-                parties: parties.iter().map(|party| (*party).to_owned()).collect(),
-                ..StatedFacts::default()
-            },
-            basis: StatedBasis::default(),
-            ties: StatedTies::default(),
-        };
-        let tenant = inner.find_tenant("acme").expect("a tenant");
-        let secret = inner.tenant_holder(tenant).expect("lives").secret;
-        let mut transcripts = Vec::new();
-        for parties in [&["+441632960999"][..], &["+441632960998"]] {
-            let stream = vault.record(call(parties)).await.expect("opened");
-            let parent = inner.locate(&Scope::All, stream.opened().id).expect("found").path;
-            let at = RecordingPath { recording: RecordingHandle(crate::crypto::random()), ..parent };
-            let transcript = Change::AddRecording {
-                at,
-                row: RowId(crate::crypto::random()),
-                kind: Kind::Transcript as u8,
-                audio: Secret::random(),
-                facts: Secret::random(),
-                objects: Vec::new(),
-                keeping: Keeping::default(),
-                parent: Some(parent.recording),
-                parties: Vec::new(),
-                wrapped: false,
-            };
-            inner.keys.commit(Mutation::new(vec![transcript])).await.expect("made");
-            transcripts.push((stream, super::recording_id::issue(&secret, at.subscriber, at.recording)));
-        }
-        let hold = super::NewHold {
-            tenant: "acme".to_owned(),
-            scope: super::HoldScope::Number { number: "+44 1632 960999".to_owned(), from: None, to: None },
-            ground: "dispute".to_owned(),
-            authority: "counsel".to_owned(),
-            review: start.plus_ms(86_400_000),
-        };
-        let placed = vault.place_hold(&Actor::gateway(), hold).await.expect("placed");
-        assert_eq!(placed.found, 2, "the call and its transcript");
-        let erase = async |id| vault.erase(&Actor::gateway(), Target::Recording(id, super::Part::Both), None).await;
-        assert!(matches!(erase(transcripts[0].1).await, Err(Error::Parked { .. })), "what was made from it is held");
-        assert!(erase(transcripts[1].1).await.expect("the control: of another call").destroyed);
-        vault.drain().await;
-    });
 }

@@ -14,11 +14,6 @@ use crate::{
 const ANY: &str = "name = \"any\"\nsummary = \"for a test\"\nmargin = \"1h\"\nparties = \"any\"\nsweep_deadline = \"30d\"\n\
                    [[keep]]\nwhat = \"both\"\nnot_after = \"90d after end\"\n";
 
-pub(super) fn run(test: impl AsyncFnOnce(House)) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("runtime");
-    runtime.block_on(async { test(House::new().await).await });
-}
-
 pub(super) fn call(tenant: &str, basis: Option<Basis>, ties: StatedTies) -> Open {
     Open {
         tenant: tenant.to_owned(),
@@ -84,11 +79,11 @@ fn a_withdrawal_that_was_cut_off_is_finished_by_the_next_start() {
             };
             inner.change_subscriber_state(at.tenant, at.subscriber, withdrawn).await.expect("changed");
             assert_eq!(footing(&house.vault, at), Some(Footing::Stands(Basis::Consent)), "not marked yet");
-            let disk = house.root.path().join("after-the-stop");
+            let disk = house.root.join("after-the-stop");
             copy_disk(&house.disk, &disk);
         }
         drop(left_open);
-        house.restart_on(house.root.path().join("after-the-stop")).await;
+        house.restart_on(house.root.join("after-the-stop")).await;
         let vault = house.vault.clone();
         // What is marked is due at once, and the runner's: it erases to the minute.
         let marked = |at| match vault.0.keys.entry(at).expect("reads").filter(|entry| entry.lives()) {

@@ -1,11 +1,12 @@
 //! What cannot be seen from outside about listening: what memory keeps of it, and how its places are shared.
 
 use super::{
-    basis::{call, recorded, run, until},
+    basis::{call, recorded, until},
     *,
 };
 use crate::{
     domain::id::TenantHandle,
+    keys::RecordingPath,
     vault::{Part, audit::About, permission::At, playback::MAX_PLAYBACKS_OF_ONE},
 };
 use std::cell::Cell;
@@ -71,5 +72,87 @@ fn no_tenant_takes_more_than_a_quarter_of_the_playbacks() {
         drop((own, others));
         play().await.expect("there is room again");
         vault.drain().await;
+    });
+}
+
+/// The permitted view: what staff may see, and what they must not touch for it.
+#[test]
+fn staff_see_facts_and_no_key_of_audio_is_opened() {
+    run(async |mut house| {
+        house.open(0, false).await;
+        house.take(Step::Data { client: 0, length: 5000 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        let id = house.model[&0].id;
+        let (vault, keys) = (house.vault.clone(), house.vault.0.keys.clone());
+        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
+        // What runs by itself has settled.
+        while vault.status().recordings_open > 0 || vault.status().replications_pending > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let before = keys.audio_opened();
+        assert!(vault.recording(&staff, id, "T-1").await.expect("shown").facts.is_some());
+        let page =
+            || Page { tenant: "acme".into(), subscriber: None, size: 10, token: String::new(), ticket: "T-1".into() };
+        assert_eq!(vault.recordings(&staff, page()).await.expect("listed").0.len(), 1);
+        vault.explain(&staff, id, "T-1").await.expect("explained");
+        vault.subscriber(&staff, "acme", "subscriber-0", "T-1").await.expect("shown");
+        let all = PlayRange::Bytes { start: 0, end: None };
+        let refused =
+            vault.play(&staff, Proof::default(), id, all, Hearing { transport: "none", download: false }).await;
+        assert!(matches!(refused, Err(Error::NotPermitted { .. })));
+        assert_eq!(keys.audio_opened(), before, "not to look, and not to be refused");
+        // The control: whoever may hear it opens it.
+        house.play(0).await;
+        assert!(keys.audio_opened() > before);
+        house.vault.drain().await;
+    });
+}
+
+/// Both orders of the race that `vault::permission` argues about, each made to happen.
+#[test]
+fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
+    run(async |mut house| {
+        house.open(0, false).await;
+        house.take(Step::Data { client: 0, length: 5000 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        let id = house.model[&0].id;
+        let vault = house.vault.clone();
+        let staff = Actor { name: "staff/sam".into(), role: ActorRole::Staff, ..Actor::gateway() };
+        let scope = Scope::Tenants(vec!["acme".into()]);
+        let customer = Actor { name: "admin/anna".into(), role: ActorRole::Admin, scope, ..Actor::gateway() };
+        let granted = async || {
+            let terms = Terms { level: Level::Listen, lasts_ms: 3_600_000, later_calls: false };
+            let over = Over::Recording(id);
+            let new = NewPermission { over, purpose: "p".into(), ticket: "t".into(), terms };
+            let asked = vault.request_permission(&staff, new).await.expect("asked").id;
+            vault.grant_permission(&customer, asked, Narrower::default()).await.expect("granted").id
+        };
+        let path = vault.0.locate(&Scope::All, id).expect("located").path;
+
+        // The cut looks before the session says what it rests on: the second look finds the revocation.
+        let grant = granted().await;
+        let guard = vault.0.sessions.enter_playback(path);
+        let revoked = || {
+            let revoke = async { vault.revoke_permission(&customer, grant).await.expect("revoked") };
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(revoke));
+        };
+        let admitted = vault.0.admit_after(&staff, &guard, revoked);
+        assert!(matches!(admitted, Err(Error::NotPermitted { .. })), "let in under what was revoked and answered");
+        drop(guard);
+
+        // The session says it first: it is cut, and the revocation waits until it has left.
+        let grant = granted().await;
+        let guard = vault.0.sessions.enter_playback(path);
+        let admitted = vault.0.admit(&staff, &guard);
+        assert_eq!(admitted.ok().and_then(|admitted| admitted.id()), Some(grant));
+        let revoking = tokio::spawn({
+            let (vault, customer) = (vault.clone(), customer.clone());
+            async move { vault.revoke_permission(&customer, grant).await }
+        });
+        guard.cut().await;
+        assert!(!revoking.is_finished(), "answered while somebody is inside");
+        drop(guard);
+        revoking.await.expect("ran").expect("revoked");
+        house.vault.drain().await;
     });
 }
