@@ -116,7 +116,7 @@ async fn hundreds_that_are_due_together_go_in_few_rotations_and_creates_go_on() 
     let world = world(SHORT).await;
     let mut ids = Vec::new();
     for number in 0..300 {
-        ids.push(world.record("acme", &format!("+44163296{:04}", number % 40)).await);
+        ids.push(world.record("acme", &format!("+44163296{number:04}")).await);
     }
     world.clock.set_witness_ahead(None);
     world.clock.advance_ms(8 * DAY_MS);
@@ -147,8 +147,8 @@ async fn hundreds_that_are_due_together_go_in_few_rotations_and_creates_go_on() 
         assert!(matches!(world.play(*id).await, Err(Error::Erased)));
     }
     let rotations = world.vault().status().generation - before;
-    // Three batches of at most 128; days that close and windows that pass take a few of their own.
-    assert!((3..=12).contains(&rotations), "{rotations} rotations");
+    // Five batches of at most 64; days that close and windows that pass take a few of their own.
+    assert!((5..=14).contains(&rotations), "{rotations} rotations");
     world.close().await;
 }
 

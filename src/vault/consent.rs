@@ -34,6 +34,7 @@ use super::{
     basis::withdrawn,
     clearance::{Blocked, Tally, Wanted},
     erasure::{Batch, Order},
+    runner::BATCH,
     sessions::{Cut, Role},
     states::shown,
 };
@@ -47,8 +48,6 @@ use crate::{
 };
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-/// Recordings in one rotation, as the runner has it.
-const BATCH: usize = 128;
 /// How long a withdrawal waits for the runner before it stops what runs.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How often a batch is marked again because something in it was erased.

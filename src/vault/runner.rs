@@ -59,8 +59,9 @@ use std::{
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The same for a clock that somebody moves.
 const REHEARSAL: Duration = Duration::from_millis(250);
-/// Recordings in one rotation: at some 20 µs each, and a few pages, far below the 50 ms that a create may wait.
-const BATCH: usize = 128;
+/// Recordings in one rotation, so that a create beside it waits 50 ms at most: where each lies under a subscriber of its own,
+/// an unoptimised build on two cores takes some 25 ms for it.
+pub(super) const BATCH: usize = 64;
 /// What is taken up at one time.
 const ROUND: usize = 1024;
 /// How many that are late are looked at; more are as many.
