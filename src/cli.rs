@@ -7,10 +7,10 @@
 //! - [`output`]: lines for people, or JSON.
 //! - [`pauses`]: seconds that a recording leaves out.
 //! - [`record`], [`play`], [`recordings`], [`erase`], [`tenant`], [`permission`], [`inbox`], [`apikey`], [`switch`],
-//!   [`audit`], [`receipt`], [`status`]: a file per family of
+//!   [`audit`], [`receipt`], [`status`], [`slot`]: a file per family of
 //!   commands.
 //!
-//! Client commands speak to the gateway over the wire only. `dev`, `serve` and `config` hand over to `server`.
+//! Client commands speak to the gateway over the wire only. `dev`, `serve`, `config` and [`slot`] hand over to `server`.
 
 pub mod apikey;
 pub mod args;
@@ -30,6 +30,7 @@ pub mod policy;
 pub mod receipt;
 pub mod record;
 pub mod recordings;
+pub mod slot;
 pub mod stats;
 pub mod status;
 pub mod subscriber;
@@ -76,6 +77,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             read_config(&file)?;
             output.one(serde_json::json!({ "file": file, "good": true }), || format!("{}: good", file.display()))
         }
+        Command::Slot { command } => slot::run(&read_config(command.config())?, &command, output).await,
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
         Command::Policy { command } => policy::run(link()?, command, output).await,
         Command::Record(what) => record::run(link()?, *what, output).await,

@@ -1,6 +1,7 @@
 //! Secrets and what is done with them. One provider (`ring`), one suite: HKDF-SHA256 and AES-256-GCM.
 //!
 //! - [`secret`]: 32 random bytes that are wiped when dropped and cannot be printed, cloned or serialized.
+//! - [`share`]: a secret shared among several holders.
 //! - [`label`]: the one table of key-derivation labels.
 //! - [`epoch`]: a sealing epoch, the only way to a sealing key. Its salt is drawn in this process and never read back
 //!   for sealing, so that no restart, resume, clone or restore can make a key and a nonce meet twice.
@@ -10,6 +11,7 @@ pub mod envelope;
 pub mod epoch;
 pub mod label;
 pub mod secret;
+pub mod share;
 
 /// Fills a buffer from the system's generator.
 ///

@@ -49,8 +49,7 @@
 //! the caller was told had failed. A rotation leaves no such thing: its root is dropped from the slot.
 //!
 //! What this module does not do: it does not seal or open values (the vault does, under the secrets handed out here), it
-//! deletes no object, it keeps no clock. Shares over several slots and backups take their places at [`slot::Slot`] and
-//! between the batch and the slot's commit in `writer`.
+//! deletes no object. Backups take their place between the batch and the slots' commit in `writer`.
 
 pub mod backing;
 pub mod command;
@@ -73,9 +72,14 @@ mod writer;
 mod tests;
 
 pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
-pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
+pub use slot::{
+    Forgets, Record as SlotRecord, Slot, SlotError,
+    file::FileSlot,
+    shares::{Opener, Reshare, SlotReport, Slots, SlotsReport, Standing},
+    table::MAX_SLOTS,
+};
 pub use start::OpenError;
-pub use store::KeyStore;
+pub use store::{KeyStore, Settings};
 pub use sweep::DoomedBatch;
 
 use crate::{
@@ -527,12 +531,15 @@ impl Change {
     }
 }
 
-/// A mutation that is durable; where it erased, the root of before is destroyed.
+/// A mutation that is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// Whether anything was there to erase.
     pub erased: bool,
-    /// Generation of the root that was destroyed; equal to the other when nothing was erased.
+    /// Every root of before is destroyed. False: what was erased is *sealed, not yet destroyed*, and
+    /// [`KeyStore::destroyed_before`] says when it is.
+    pub destroyed: bool,
+    /// Generation of the root that was replaced; equal to the other when nothing was erased.
     pub generation_from: u64,
     /// Generation of the present root.
     pub generation_to: u64,

@@ -305,6 +305,7 @@ impl Vault {
         recover::take_up(&inner, recovered)?;
         let due = inner.receipts_at_start()?;
         inner.tasks.spawn(receipt::settle(inner.clone(), due));
+        inner.tasks.spawn(receipt::follow(inner.clone()));
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));

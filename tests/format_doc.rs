@@ -72,19 +72,22 @@ fn an_envelope_opens_by_its_table() {
 
 #[test]
 fn a_slot_file_is_its_table() {
-    use quietus::keys::{FileSlot, Slot as _};
+    use quietus::{
+        domain::id::RootId,
+        keys::{FileSlot, Slot as _, SlotRecord},
+    };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("slot");
-    let root = Secret::random();
+    let record = SlotRecord { generation: 5, id: RootId([8; 16]), number: 3, share: Secret::random() };
     let mut slot = FileSlot::open(&path).expect("a new slot");
-    slot.stage(5, &root).expect("staged");
+    slot.stage(&record).expect("staged");
     let bytes = std::fs::read(&path).expect("readable");
     assert_eq!(bytes.len(), 3 * 4096);
     let sector = bytes.chunks(4096).find(|sector| sector.iter().any(|byte| *byte != 0)).expect("one in use");
-    assert_eq!(&sector[..8], b"QTRS\x01\0\0\0");
+    assert_eq!(&sector[..8], b"QTRS\x01\x03\0\0");
     assert_eq!(sector[8..16], 5_u64.to_be_bytes());
-    assert_eq!(sector[16..32], derive_by_hand(root.expose(), "quietus/1 root id", b"")[..16]);
-    assert_eq!(&sector[32..64], root.expose());
+    assert_eq!(sector[16..32], [8; 16]);
+    assert_eq!(&sector[32..64], record.share.expose());
     assert_eq!(&sector[64..96], digest::digest(&digest::SHA256, &sector[..64]).as_ref());
     assert!(sector[96..].iter().all(|byte| *byte == 0));
 }

@@ -8,7 +8,10 @@ use super::{
 };
 use crate::domain::pause::{DiscardReason, PauseReason};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 /// A call-recording storage gateway that forgets on demand.
 #[derive(Parser)]
@@ -71,6 +74,12 @@ pub enum Command {
         /// What to do with one.
         #[command(subcommand)]
         command: ConfigCommand,
+    },
+    /// The slots that share the root, on the node's own files; the gateway must be stopped.
+    Slot {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: SlotCommand,
     },
     /// Make, show and purge tenants.
     Tenant {
@@ -363,6 +372,50 @@ pub enum Kind {
     Connection,
 }
 
+/// `quietus slot …`
+#[derive(Subcommand)]
+pub enum SlotCommand {
+    /// Make the key store and share its first root among the slots.
+    Init {
+        /// The gateway's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Say which slots are there, what they declare, how many more may be lost, and what is left of old roots.
+    Status {
+        /// The gateway's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Share a fresh root without one slot, and wipe that slot where it is there.
+    Retire {
+        /// The gateway's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// The slot's number, as `slot status` shows it.
+        number: u8,
+    },
+    /// Share a fresh root among the slots of the configuration: empty ones join, those that it does not list any more
+    /// are retired, and its threshold holds.
+    Migrate {
+        /// The gateway's configuration.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
+impl SlotCommand {
+    /// The gateway's configuration.
+    pub fn config(&self) -> &Path {
+        match self {
+            Self::Init { config }
+            | Self::Status { config }
+            | Self::Retire { config, .. }
+            | Self::Migrate { config } => config,
+        }
+    }
+}
+
 /// `quietus list …`
 #[derive(Args)]
 pub struct List {
@@ -476,6 +529,10 @@ mod tests {
             "quietus dev --data DIR",
             "quietus serve --config FILE",
             "quietus config check FILE",
+            "quietus slot init --config FILE",
+            "quietus slot status --config FILE --json",
+            "quietus slot retire --config FILE 2",
+            "quietus slot migrate --config FILE",
             "quietus tenant create acme --home eu-west-2 --residency home-only --policy uk-mifid",
             "quietus tenant create acme --home eu-west-2 --policy customer-notice --keep 90d",
             "quietus policy presets",

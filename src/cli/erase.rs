@@ -173,11 +173,17 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
     };
     if let Some(path) = receipt {
         receipt::write(&beside(path), &format!("{digits}\n"))?;
-        receipt::write(path, &answer.receipt)?;
+        if !answer.receipt.is_empty() {
+            receipt::write(path, &answer.receipt)?;
+        }
     }
-    let erased = answer.outcome() == Outcome::Erased;
+    let outcome = answer.outcome();
     let json = serde_json::json!({
-        "outcome": if erased { "erased" } else { "already-erased" },
+        "outcome": match outcome {
+            Outcome::Erased => "erased",
+            Outcome::Sealed => "sealed",
+            _ => "already-erased",
+        },
         "generation_from": answer.generation_from,
         "generation_to": answer.generation_to,
         "slot_forgets": answer.slot_forgets,
@@ -185,14 +191,20 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         "opening": receipt.is_none().then_some(&digits),
     });
     output.one(json, || {
-        let what = match erased {
-            true => format!(
+        let what = match outcome {
+            Outcome::Erased => format!(
                 "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
                 answer.generation_from, answer.generation_to, answer.slot_forgets
             ),
-            false => "nothing was left to erase".to_owned(),
+            Outcome::Sealed => format!(
+                "sealed, not yet destroyed: slots that are away or lost still hold enough of a root of before; the receipt \
+                 will state it (`quietus receipt get {}`)",
+                answer.receipt_id
+            ),
+            _ => "nothing was left to erase".to_owned(),
         };
         let opening = match receipt {
+            Some(path) if outcome == Outcome::Sealed => format!("its opening in {}", beside(path).display()),
             Some(path) => format!("in {}; its opening in {}", path.display(), beside(path).display()),
             None => format!("opening {digits}"),
         };

@@ -9,6 +9,7 @@ use tonic::Code;
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
+const REFUSED: u8 = 6;
 const OVERDUE: u8 = 7;
 const TRY_AGAIN: u8 = 75;
 
@@ -30,6 +31,11 @@ impl Failure {
     /// Something was typed wrong.
     pub fn usage(message: impl Into<String>) -> Self {
         Self { status: USAGE, message: message.into() }
+    }
+
+    /// A rule stands in the way.
+    pub fn refused(message: impl Into<String>) -> Self {
+        Self { status: REFUSED, message: message.into() }
     }
 
     /// What was asked for is shown, and something in it is overdue.

@@ -96,11 +96,13 @@ pub enum Kind {
     Block = 30,
     /// Where a tenant is told of its inbox, under its stable secret.
     Webhook = 31,
+    /// A share of a root for a slot that was away, under what follows from an older share of that slot.
+    WaitingShare = 32,
 }
 
 impl Kind {
     /// Every kind, in order.
-    pub const ALL: [Kind; 30] = [
+    pub const ALL: [Kind; 31] = [
         Kind::Top,
         Kind::Page,
         Kind::Append,
@@ -131,6 +133,7 @@ impl Kind {
         Kind::Wrapped,
         Kind::Block,
         Kind::Webhook,
+        Kind::WaitingShare,
     ];
 
     /// From the byte in a header.

@@ -27,11 +27,13 @@ pub enum Label {
     ParkedRow,
     /// What wraps the leaves of a recording that several subscribers are bound to; from the stable secrets of them all.
     Parties,
+    /// What opens a share that waits for a slot; from an older share of that slot.
+    WaitingShare,
 }
 
 impl Label {
     /// Every label, for the docs' table and its test.
-    pub const ALL: [Label; 12] = [
+    pub const ALL: [Label; 13] = [
         Label::Envelope,
         Label::SliceKey,
         Label::SliceCommitment,
@@ -44,6 +46,7 @@ impl Label {
         Label::BlockRow,
         Label::ParkedRow,
         Label::Parties,
+        Label::WaitingShare,
     ];
 
     /// The bytes that go into HKDF's `info`.
@@ -61,6 +64,7 @@ impl Label {
             Label::BlockRow => "quietus/1 block row",
             Label::ParkedRow => "quietus/1 parked row",
             Label::Parties => "quietus/1 parties",
+            Label::WaitingShare => "quietus/1 waiting share",
         }
     }
 }

@@ -1,7 +1,8 @@
 //! What opens what, to a fixpoint.
 //!
 //! Roots are whatever 32 bytes of a slot lead to the root id that some top names in clear, at any offset: a record that was
-//! overwritten badly, or a format of slot that this program does not know, is found too. From there keys lead to pages of
+//! overwritten badly, or a format of slot that this program does not know, is found too. Where a root is shared, every
+//! combination of its shares is tried, those included that wait in the key store and open with an older share. From there keys lead to pages of
 //! every version, pages to keys and secrets, secrets to values and journal frames. Where a leaf is wrapped for several
 //! subscribers, every combination of their secrets that was met is tried.
 
@@ -19,6 +20,7 @@ use crate::{
         epoch::OpeningKey,
         label::{Label, derive},
         secret::Secret,
+        share,
     },
     domain::id::{RecordingHandle, RecordingId},
     proto::stored,
@@ -33,6 +35,9 @@ use std::{
 
 /// No slot is larger; of a larger file the beginning is looked at.
 const MAX_SLOT: u64 = 1 << 20;
+
+/// Shares of one root that are tried together, in every combination.
+const MOST_SHARES: usize = 12;
 
 /// The page id of tops, and of what was appended to one.
 const TOP: Id = [0; 16];
@@ -114,7 +119,8 @@ impl Closure {
     /// Follows everything that the slots lead to.
     pub fn of(carved: &Carved, slots: &[PathBuf], exhaustive: bool, needles: &mut Needles) -> Result<Self, Error> {
         let mut closure = Self::default();
-        closure.pages(carved, &roots(carved, slots)?, exhaustive, needles)?;
+        let roots = roots(carved, slots, &mut closure.opened)?;
+        closure.pages(carved, &roots, exhaustive, needles)?;
         closure.unwrap_all();
         closure.values(carved, exhaustive, needles)?;
         closure.journal(carved, exhaustive, needles)?;
@@ -371,6 +377,7 @@ pub fn what(kind: Kind) -> &'static str {
         Kind::Wrapped => "wrapped secret",
         Kind::Block => "blocked name",
         Kind::Webhook => "webhook",
+        Kind::WaitingShare => "waiting share",
     }
 }
 
@@ -379,27 +386,92 @@ fn opened(bytes: &[u8], key: &Key) -> Option<Vec<u8>> {
     Some(plain.to_vec())
 }
 
-/// Every 32 bytes in the slots that a top names as its root.
-fn roots(carved: &Carved, slots: &[PathBuf]) -> Result<Vec<Key>, Error> {
+/// Every 32 bytes in the slots that a top names as its root, and what shares in the slots give.
+fn roots(carved: &Carved, slots: &[PathBuf], opened: &mut HashSet<[u8; 32]>) -> Result<Vec<Key>, Error> {
     let named: HashSet<Id> = carved.sealed.iter().filter_map(|sealed| sealed.root).collect();
-    let mut roots = Vec::new();
+    let (mut roots, mut shares) = (Vec::new(), Shares::default());
+    let is_root = |root: &Key| *root != [0; 32] && named.contains(&*derive::<16>(root, Label::RootId, &[]));
     for path in slots {
         for file in files_below(path)? {
             let mut bytes = Vec::new();
-            let opened = File::open(&file).map_err(Error::read(&file))?;
-            opened.take(MAX_SLOT).read_to_end(&mut bytes).map_err(Error::read(&file))?;
+            let slot = File::open(&file).map_err(Error::read(&file))?;
+            slot.take(MAX_SLOT).read_to_end(&mut bytes).map_err(Error::read(&file))?;
             for window in bytes.windows(32) {
                 let root: Key = window.try_into().unwrap_or_default();
-                if root != [0; 32]
-                    && named.contains(&*derive::<16>(&root, Label::RootId, &[]))
-                    && !roots.contains(&root)
-                {
+                if is_root(&root) && !roots.contains(&root) {
                     roots.push(root);
                 }
             }
+            shares.read(&bytes);
+        }
+    }
+    shares.follow(carved, opened)?;
+    for root in shares.combined() {
+        if is_root(&root) && !roots.contains(&root) {
+            roots.push(root);
         }
     }
     Ok(roots)
+}
+
+/// Shares of roots, by root id and number.
+#[derive(Default)]
+struct Shares(BTreeMap<Id, BTreeMap<u8, Key>>);
+
+impl Shares {
+    /// Takes what looks like a record of a slot, at any offset.
+    fn read(&mut self, bytes: &[u8]) {
+        for record in bytes.windows(64).filter(|record| record[..5] == *b"QTRS\x01") {
+            if let (Some(id), Ok(share)) = (record.get(16..32), record[32..64].try_into()) {
+                self.add(id.try_into().unwrap_or_default(), record[5], share);
+            }
+        }
+    }
+
+    fn add(&mut self, id: Id, number: u8, share: Key) -> bool {
+        self.0.entry(id).or_default().insert(number, share) != Some(share)
+    }
+
+    /// Opens shares that wait in the key store for a slot, until nothing new comes.
+    fn follow(&mut self, carved: &Carved, opened: &mut HashSet<[u8; 32]>) -> Result<(), Error> {
+        let waiting: Vec<_> = carved.sealed.iter().filter(|sealed| sealed.kind == Kind::WaitingShare).collect();
+        loop {
+            let mut more = false;
+            for sealed in &waiting {
+                let bytes = carved.envelope(sealed)?;
+                let Ok(envelope) = Envelope::parse(&bytes) else { continue };
+                // `waiting`, the number, the root whose share opens it, the root whose share it is.
+                let Some([number, ids @ ..]) = envelope.clear.strip_prefix(b"waiting") else { continue };
+                let Some((from, to)) = ids.split_at_checked(16) else { continue };
+                let (Ok(from), Ok(to)) = (Id::try_from(from), Id::try_from(to)) else { continue };
+                let Some(share) = self.0.get(&from).and_then(|shares| shares.get(number)) else { continue };
+                let key = derive(share, Label::WaitingShare, &[&[*number], &from]);
+                let Ok(plain) = envelope.open(&Secret::from_bytes(&key)) else { continue };
+                if let Ok(share) = plain.as_slice().try_into() {
+                    opened.insert(sealed.salt);
+                    more |= self.add(to, *number, share);
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// What every set of shares of one root gives: how many are needed is not known here.
+    fn combined(&self) -> Vec<Key> {
+        let mut roots = Vec::new();
+        for numbers in self.0.values() {
+            let numbers = numbers.iter().take(MOST_SHARES);
+            let shares: Vec<_> = numbers.map(|(number, share)| (*number, Secret::from_bytes(share))).collect();
+            for mask in 1_u32..1 << shares.len() {
+                let some = shares.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
+                let some: Vec<_> = some.map(|(_, (number, share))| (*number, share)).collect();
+                roots.extend(share::combine(&some).map(|root| *root.expose()));
+            }
+        }
+        roots
+    }
 }
 
 /// The id that clients hold, as `docs/format.md` section 7 makes it.

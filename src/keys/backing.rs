@@ -75,6 +75,13 @@ impl Row {
 #[error("{0}")]
 pub struct BackingError(pub String);
 
+impl BackingError {
+    /// Whether another process holds the medium: RocksDB has no code for it, only these words.
+    pub fn is_lock(&self) -> bool {
+        self.0.contains("lock file") || self.0.contains("lock hold")
+    }
+}
+
 /// A row's name and content.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 

@@ -174,6 +174,21 @@ impl<'a, S: Store> Planner<'a, S> {
         self.erased
     }
 
+    /// Has the top sealed under a new root though nothing is erased: for another set of slots.
+    pub fn renew_root(&mut self) -> Result<(), ReadError> {
+        let top = Step { link: self.top.clone(), under: Under::Top };
+        self.expect(std::slice::from_ref(&top))?;
+        if !self.overlay.nodes.contains_key(&TOP) {
+            let page = self.overlay.store.page(&top.link, Under::Top)?;
+            self.overlay.nodes.insert(TOP, Node::of(page, top.link));
+        }
+        if let Some(node) = self.overlay.nodes.get_mut(&TOP) {
+            node.erased = true;
+        }
+        self.erased = true;
+        Ok(())
+    }
+
     /// Takes a mutation into the batch, or refuses it and leaves the batch as it was.
     pub fn mutate(&mut self, mutation: Mutation) -> Result<Taken, CommitError> {
         let mark = Mark {

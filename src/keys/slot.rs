@@ -1,11 +1,13 @@
-//! The root slot: the only place that must be able to forget.
+//! The slots: the only places that must be able to forget.
 //!
-//! A slot holds separate records, up to three: the root that the newest backup needs, the root that seals the top, the one
-//! staged for the next rotation. It never overwrites a valid record before the successor is safe. What a slot can promise
-//! about forgetting it declares ([`Forgets`]); receipts repeat it. Shares over several slots (k of n) will be a slot made
-//! of slots.
+//! The root is shared among several slots ([`shares`]), or lies in one. A slot holds separate records of such shares, up to
+//! three: the one that the newest backup needs, that of the root that seals the top, the one staged for the next rotation. It
+//! never overwrites a valid record before the successor is safe. What a slot can promise about forgetting it declares
+//! ([`Forgets`]); receipts repeat it. [`table`] is what the key store knows of its slots, and counts what is left.
 
 pub mod file;
+pub mod shares;
+pub mod table;
 
 use crate::{
     crypto::{
@@ -16,21 +18,16 @@ use crate::{
 };
 use std::fmt;
 
-/// One root in a slot.
+/// A share of one root in a slot.
 pub struct Record {
     /// Counts rotations; the first root has 1.
     pub generation: u64,
     /// Names the root without telling it.
     pub id: RootId,
-    /// The root.
-    pub root: Secret,
-}
-
-impl Record {
-    /// A record of this root.
-    pub fn new(generation: u64, root: Secret) -> Self {
-        Self { generation, id: root_id(&root), root }
-    }
+    /// The slot's number among those of its key store: 1 to 255, never given to another.
+    pub number: u8,
+    /// The share with this number; the root itself where one share is enough.
+    pub share: Secret,
 }
 
 /// The id of a root: `derive(root, "quietus/1 root id", "", 16)`.
@@ -75,22 +72,25 @@ pub enum SlotError {
     #[error("another process holds the root slot")]
     Held,
     /// All records are taken.
-    #[error("the slot has no room for another root")]
+    #[error("the slot has no room for another record")]
     Full,
     /// The record to keep is not there: nothing was changed.
     #[error("the slot does not hold this root")]
     Missing,
+    /// The slots cannot share a root like this: nothing was changed.
+    #[error("the slots cannot share the root like this: {0}")]
+    Sharing(&'static str),
 }
 
-/// Keeps roots. Every call is durable when it returns; a failed call leaves valid what was valid before.
+/// One place for records. Every call is durable when it returns; a failed call leaves valid what was valid before.
 pub trait Slot: Send {
     /// The valid records.
     fn records(&mut self) -> Result<Vec<Record>, SlotError>;
-    /// Adds a root beside those that are there.
-    fn stage(&mut self, generation: u64, root: &Secret) -> Result<(), SlotError>;
-    /// Destroys every other record, those that do not parse included. Refused when the root to keep is not there.
+    /// Adds a record beside those that are there.
+    fn stage(&mut self, record: &Record) -> Result<(), SlotError>;
+    /// Destroys every other record, those that do not parse included. Refused when the one to keep is not there.
     fn commit(&mut self, keep: RootId) -> Result<(), SlotError>;
-    /// Destroys one record; no error when it is not there.
+    /// Destroys the record of one root; no error when it is not there.
     fn discard(&mut self, root: RootId) -> Result<(), SlotError>;
     /// What this kind of slot declares.
     fn forgets(&self) -> Forgets;

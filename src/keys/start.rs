@@ -12,12 +12,15 @@
 //! from one whose key store is lost.
 
 use super::{
-    ReadError, Slot, SlotError,
-    backing::{Backing, BackingError, Family, Row},
+    ReadError, SlotError, Slots,
+    backing::{Backing, BackingError, Family, KeyValue, Row},
     command::{ApplyError, Command, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
-    slot::Record,
+    slot::{
+        root_id, shares,
+        table::{self, Table},
+    },
 };
 use crate::{
     crypto::{
@@ -37,6 +40,9 @@ pub enum OpenError {
     /// RocksDB or the file system failed.
     #[error("the key store cannot be opened: {0}")]
     Backing(String),
+    /// Another process holds it.
+    #[error("another process holds the key store")]
+    InUse,
     /// The slot failed.
     #[error("the root slot cannot be used: {0}")]
     Slot(#[from] SlotError),
@@ -49,6 +55,16 @@ pub enum OpenError {
     /// The top is sealed under a root that the slot does not hold.
     #[error("the slot does not hold the root that opens this key store; nothing was changed")]
     ForeignRoot,
+    /// Too few slots match.
+    #[error("{needed} slots are needed to open this key store and {found} match: {detail}; nothing was changed")]
+    TooFewSlots {
+        /// How many shares give the root.
+        needed: u8,
+        /// How many slots have one.
+        found: usize,
+        /// Each slot, and what is the matter with it.
+        detail: String,
+    },
     /// Commands are missing that nothing fills.
     #[error("commands {from} to {to} are missing from the key store: restore it; nothing was changed")]
     Gap {
@@ -99,25 +115,23 @@ pub struct Settled {
 }
 
 /// Steps 1 to 4.
-pub fn settle(backing: &dyn Backing, slot: &mut dyn Slot) -> Result<Settled, OpenError> {
-    let records = slot.records()?;
+pub fn settle(backing: &dyn Backing, slots: &mut Slots) -> Result<Settled, OpenError> {
     match StoredState::read(backing)? {
-        Some(_) if records.is_empty() => Err(OpenError::SlotIsEmpty),
-        Some(state) => resume(backing, &state, records),
-        None => first_start(backing, slot, &records),
+        Some(state) => resume(backing, &state, slots),
+        None => first_start(backing, slots),
     }
 }
 
 impl Settled {
     /// Step 6, once what the root opens has been seen.
-    pub fn commit(&self, backing: &dyn Backing, slot: &mut dyn Slot) -> Result<(), OpenError> {
-        slot.commit(self.root.id)?;
+    pub fn commit(&self, backing: &dyn Backing, slots: &mut Slots) -> Result<(), OpenError> {
+        slots.settle(&self.root)?;
         Ok(backing.drop_pending(&self.done)?)
     }
 }
 
-fn resume(backing: &dyn Backing, state: &StoredState<'_>, records: Vec<Record>) -> Result<Settled, OpenError> {
-    let (mut last_number, mut root) = (state.last_number(), state.root());
+fn resume(backing: &dyn Backing, state: &StoredState<'_>, slots: &mut Slots) -> Result<Settled, OpenError> {
+    let (mut last_number, mut root, mut generation) = (state.last_number(), state.root(), None);
     let (mut done, mut torn, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     for (number, bytes) in backing.pending()? {
         if number > last_number + 1 {
@@ -133,45 +147,76 @@ fn resume(backing: &dyn Backing, state: &StoredState<'_>, records: Vec<Record>) 
                 let Some(rotation) = command.rotation.filter(|rotation| rotation.from == root) else {
                     return Err(OpenError::Damaged("a pending command was planned on another state"));
                 };
-                (last_number, root) = (number, rotation.to);
+                (last_number, root, generation) = (number, rotation.to, Some(rotation.generation));
                 missing.push(command);
                 done.push(number);
             }
         }
     }
-    let record = records.into_iter().find(|record| record.id == root).ok_or(OpenError::ForeignRoot)?;
+    let (found, key) = look(backing, &missing, slots, root)?;
+    let generation = generation.unwrap_or(found);
     for command in missing {
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
         command.apply(backing, &state)?;
     }
     backing.drop_pending(&torn)?;
     backing.flush()?;
-    Ok(Settled { root: root_key(record), last_number, done })
+    Ok(Settled { root: RootKey { generation, id: root, key: Arc::new(key) }, last_number, done })
+}
+
+/// Finds the root, by what the rows say of the slots once the missing commands are applied.
+fn look(
+    backing: &dyn Backing,
+    missing: &[Command],
+    slots: &mut Slots,
+    root: RootId,
+) -> Result<(u64, Secret), OpenError> {
+    let mut known = slot_rows(backing)?;
+    for row in missing.iter().flat_map(|command| &command.rows).filter(|row| row.family == Family::Meta) {
+        known.retain(|(key, _)| *key != row.key);
+        known.extend(row.value.iter().map(|value| (row.key.clone(), value.clone())));
+    }
+    let damaged = || OpenError::Damaged("the table of slots");
+    let table = known.iter().find(|(key, _)| key == table::NAME).ok_or_else(damaged)?;
+    let table = Table::decode(&table.1).ok_or_else(damaged)?;
+    known.retain(|(key, _)| key.starts_with(shares::WAITING));
+    let single = table.k() == 1;
+    slots.find(table, &known, root).map_err(|short| match short {
+        short if short.all_empty => OpenError::SlotIsEmpty,
+        _ if single => OpenError::ForeignRoot,
+        short => OpenError::TooFewSlots { needed: short.needed, found: short.found, detail: short.detail },
+    })
+}
+
+/// The rows that are about slots.
+fn slot_rows(backing: &dyn Backing) -> Result<Vec<KeyValue>, BackingError> {
+    let mut rows = backing.scan(Family::Meta, shares::WAITING, None, usize::MAX)?;
+    let table = backing.get(Family::Meta, table::NAME)?;
+    rows.extend(table.map(|table| (table::NAME.to_vec(), table)));
+    Ok(rows)
 }
 
 /// Nothing was ever written but, perhaps, the mark of a first start that did not get to its end.
-fn first_start(backing: &dyn Backing, slot: &mut dyn Slot, records: &[Record]) -> Result<Settled, OpenError> {
+fn first_start(backing: &dyn Backing, slots: &mut Slots) -> Result<Settled, OpenError> {
     let birth = backing.get(Family::Meta, BIRTH)?;
-    if records.iter().any(|record| birth.as_deref() != Some(&record.id.0)) {
+    let held = slots.records()?;
+    if held.iter().any(|record| birth.as_deref() != Some(&record.id.0)) {
         return Err(OpenError::StoreIsMissing);
     }
-    for record in records {
-        slot.discard(record.id)?;
+    for record in held {
+        slots.discard(record.id)?;
     }
-    let root = root_key(Record::new(1, Secret::random()));
+    let key = Arc::new(Secret::random());
+    let root = RootKey { generation: 1, id: root_id(&key), key };
     backing.write(&[&[Row::put(Family::Meta, BIRTH, root.id.0.to_vec())]])?;
-    slot.stage(root.generation, &root.key)?;
+    let table = slots.begin(&root)?;
     let (body, items) = encode_body(Level::Tenants, &[]).map_err(|_| OpenError::Damaged("an empty page"))?;
     let clear = Clear { page: TOP, version: 1, root: Some(root.id), items }.encode();
     let top = Row::put(Family::Pages, TOP.0, seal(Kind::Top, &root.key, &clear, &body));
-    let rows = vec![top, Row::delete(Family::Meta, BIRTH)];
+    let rows = vec![top, table, Row::delete(Family::Meta, BIRTH)];
     Command { number: 1, rotation: None, expects: Vec::new(), rows }.apply(backing, &Nothing)?;
     backing.flush()?;
     Ok(Settled { root, last_number: 1, done: Vec::new() })
-}
-
-fn root_key(record: Record) -> RootKey {
-    RootKey { generation: record.generation, id: record.id, key: Arc::new(record.root) }
 }
 
 /// The state before the first command.

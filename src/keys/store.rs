@@ -9,7 +9,8 @@ mod entries;
 mod log;
 
 use super::{
-    CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Slot, ValueName,
+    CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
+    SlotsReport, ValueName,
     backing::{Backing, Family, KeyValue, Row},
     command::{self, Command, State},
     index::{Index, NameChange},
@@ -27,7 +28,10 @@ use crate::{
         envelope::{self, Envelope, Kind},
         secret::Secret,
     },
-    domain::id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
+    domain::{
+        id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
+        time::Clock,
+    },
 };
 use quick_cache::{Weighter, sync::Cache};
 use std::{
@@ -35,10 +39,12 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
+use tokio::sync::watch;
 
 /// Most entries in the cache, over all pages: about 100 MB.
 const CACHED_ENTRIES: u64 = 400_000;
@@ -50,7 +56,6 @@ pub struct KeyStore(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     writer: Writer,
-    forgets: Forgets,
 }
 
 /// What readers and the writer share.
@@ -61,11 +66,21 @@ pub(super) struct Shared {
     present: RwLock<Present>,
     doomed: AtomicU64,
     copies: AtomicU64,
+    /// What the slots hold, as of their last commit.
+    pub(super) slots: Mutex<Told>,
+    /// Every root below this generation is destroyed.
+    pub(super) destroyed_before: watch::Sender<u64>,
     /// The doomed row that a step was last drawn up from.
     sweeps_behind: Mutex<Vec<u8>>,
     /// How often an audio secret was handed out.
     #[cfg(test)]
     pub(super) audio_opened: AtomicU64,
+}
+
+/// What is told of the slots.
+pub(super) struct Told {
+    pub(super) report: SlotsReport,
+    pub(super) forgets: Forgets,
 }
 
 /// The state that readers see.
@@ -87,30 +102,45 @@ impl Weighter<PageId, Arc<Page>> for ByEntries {
 }
 
 /// How a store runs; tests change it.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Settings {
+#[derive(Clone, Default)]
+pub struct Settings {
     pub(super) limits: Limits,
     pub(super) on_failure: OnFailure,
+    /// At least so long between two rotations: erasures that come meanwhile share the next.
+    pub min_rotation_interval: Duration,
+    /// What that is measured by.
+    pub clock: Clock,
 }
 
 impl KeyStore {
     /// Opens the key store in a folder, or creates it when both it and the slot are empty.
     ///
     /// The slot must lie outside of every snapshot and backup of the folder.
-    pub fn open(dir: &Path, mut slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
+    pub fn open(dir: &Path, slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
+        Self::open_with(dir, Slots::one(slot), Settings::default())
+    }
+
+    /// Whether a key store is in this folder.
+    pub fn exists(dir: &Path) -> bool {
+        Rocks::exists(dir)
+    }
+
+    /// The same with several slots.
+    pub fn open_with(dir: &Path, mut slots: Slots, settings: Settings) -> Result<KeyStore, OpenError> {
         // Before RocksDB creates anything.
-        if !Rocks::exists(dir) && !slot.records()?.is_empty() {
+        if !Rocks::exists(dir) && !slots.records()?.is_empty() {
             return Err(OpenError::StoreIsMissing);
         }
-        Self::open_on(Box::new(Rocks::open(dir)?), slot, Settings::default())
+        let rocks = Rocks::open(dir).map_err(|error| if error.is_lock() { OpenError::InUse } else { error.into() })?;
+        Self::open_on(Box::new(rocks), slots, settings)
     }
 
     pub(super) fn open_on(
         backing: Box<dyn Backing>,
-        mut slot: Box<dyn Slot>,
+        mut slots: Slots,
         settings: Settings,
     ) -> Result<KeyStore, OpenError> {
-        let settled = start::settle(&*backing, &mut *slot)?;
+        let settled = start::settle(&*backing, &mut slots)?;
         let log_size = super::log::size(&*backing)?;
         let (root, last_number) = (settled.root.clone(), settled.last_number);
         let present = Present { root, last_number, log_size, index: Index::default() };
@@ -123,16 +153,19 @@ impl KeyStore {
             backing,
             doomed,
             copies,
+            slots: Mutex::new(Told { report: slots.report(), forgets: slots.forgets() }),
+            destroyed_before: watch::Sender::new(0),
             sweeps_behind: Mutex::new(Vec::new()),
             #[cfg(test)]
             audio_opened: AtomicU64::new(0),
         };
         shared.rebuild_index()?;
-        settled.commit(&*shared.backing, &mut *slot)?;
-        let (shared, forgets) = (Arc::new(shared), slot.forgets());
-        let writer = Writer::start(shared.clone(), slot, settings.on_failure)
-            .map_err(|error| OpenError::Backing(error.to_string()))?;
-        Ok(KeyStore(Arc::new(Inner { shared, writer, forgets })))
+        settled.commit(&*shared.backing, &mut slots)?;
+        shared.tell(&slots);
+        let shared = Arc::new(shared);
+        let writer =
+            Writer::start(shared.clone(), slots, settings).map_err(|error| OpenError::Backing(error.to_string()))?;
+        Ok(KeyStore(Arc::new(Inner { shared, writer })))
     }
 
     fn read(&self) -> Reading<'_> {
@@ -242,9 +275,24 @@ impl KeyStore {
         self.read().present.last_number
     }
 
-    /// What the slot declares about forgetting.
+    /// What the slots declare about forgetting, all together.
     pub fn forgets(&self) -> Forgets {
-        self.0.forgets
+        self.0.shared.told().forgets
+    }
+
+    /// The slots, as of their last commit.
+    pub fn slots(&self) -> SlotsReport {
+        self.0.shared.told().report.clone()
+    }
+
+    /// Every root below this generation is destroyed. Equal to the present generation where all old ones are.
+    pub fn destroyed_before(&self) -> watch::Receiver<u64> {
+        self.0.shared.destroyed_before.subscribe()
+    }
+
+    /// Shares a fresh root among another set of slots. Erases nothing.
+    pub async fn reshare(&self, change: Reshare) -> Result<Committed, CommitError> {
+        self.0.writer.submit(Work::Reshare(change)).await
     }
 
     /// How many erased things the sweeper has not done with.
@@ -414,6 +462,16 @@ impl Shared {
     pub(super) fn read(&self) -> Reading<'_> {
         // A panic elsewhere cannot leave the state half-changed: it is changed after everything that can fail.
         Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
+    }
+
+    pub(super) fn told(&self) -> MutexGuard<'_, Told> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the slots hold now.
+    pub(super) fn tell(&self, slots: &Slots) {
+        *self.told() = Told { report: slots.report(), forgets: slots.forgets() };
+        self.destroyed_before.send_replace(slots.destroyed_before());
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Present> {

@@ -10,13 +10,13 @@ mod medium;
 mod model;
 mod musts;
 mod rocks;
+mod shares;
 
 use super::*;
 use crate::crypto::random;
 use medium::Disk;
 use plan::Limits;
 use std::sync::Arc;
-use store::Settings;
 use writer::OnFailure;
 
 fn block_on<F: Future>(future: F) -> F::Output {
@@ -26,10 +26,14 @@ fn block_on<F: Future>(future: F) -> F::Output {
 /// Pages so small that everything splits, folds and merges.
 const TINY: Limits = Limits { entries: 4, bytes: 4096, appends: 3 };
 
+fn settings(limits: Limits) -> Settings {
+    Settings { limits, on_failure: OnFailure::Stop, ..Settings::default() }
+}
+
 fn open_with(disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
     disk.revive();
-    let settings = Settings { limits, on_failure: OnFailure::Stop };
-    KeyStore::open_on(Box::new(medium::Memory(disk.clone())), Box::new(medium::MemorySlot(disk.clone())), settings)
+    let slots = Slots::one(Box::new(medium::MemorySlot(disk.clone())));
+    KeyStore::open_on(Box::new(medium::Memory(disk.clone())), slots, settings(limits))
 }
 
 fn open(disk: &Arc<Disk>) -> KeyStore {

@@ -5,24 +5,33 @@
 //! applied the writer goes on with creates under the new generation, while the finisher has the slot destroy the root of
 //! before and then answers. Meanwhile everything that erases waits, and
 //! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
-//! when nothing was left to erase.
+//! when nothing was left to erase. Where rotations must keep an interval (a token wears), whatever erases waits in the same
+//! way until it is over; a store that closes waits for nothing.
 //!
 //! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
 //! slot's commit) → nobody knows what is on the disk; the process aborts and the next start finds out.
 
 use super::{
-    CommitError, Committed, DoomedBatch, Mutation, ReadError, Slot,
+    CommitError, Committed, DoomedBatch, Mutation, ReadError, Reshare, Slots,
+    backing::Row,
     command::{ApplyError, Command},
     plan::{Planner, RootKey, Taken},
-    slot::root_id,
-    store::Shared,
+    slot::{root_id, shares::NotStaged},
+    store::{Settings, Shared},
 };
-use crate::{crypto::secret::Secret, domain::id::RootId};
+use crate::{
+    crypto::secret::Secret,
+    domain::{
+        id::RootId,
+        time::{Clock, Timestamp},
+    },
+};
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -32,6 +41,8 @@ const BATCH: usize = 512;
 const QUEUED: usize = 4096;
 /// Files of rotations that pile up before the column families are flushed for them.
 const UNFLUSHED: usize = 64;
+/// How often the clock is looked at while something waits for it: it may be set.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What to do when nobody knows what is on the disk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -48,6 +59,7 @@ pub(super) enum OnFailure {
 pub(super) enum Work {
     Mutate(Mutation),
     Swept(DoomedBatch),
+    Reshare(Reshare),
 }
 
 impl Work {
@@ -55,6 +67,7 @@ impl Work {
         match self {
             Work::Mutate(mutation) => mutation.changes.iter().any(super::Change::erases),
             Work::Swept(_) => false,
+            Work::Reshare(_) => true,
         }
     }
 }
@@ -72,6 +85,7 @@ struct Inbox {
     state: Mutex<Queue>,
     wake: Condvar,
     permits: Arc<Semaphore>,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -79,6 +93,8 @@ struct Queue {
     requests: VecDeque<Request>,
     /// A rotation waits for its slot.
     finishing: bool,
+    /// No rotation before.
+    rests_until: Option<Timestamp>,
     closed: bool,
     /// The writer or the finisher stopped on a failure.
     failed: bool,
@@ -102,21 +118,26 @@ impl Inbox {
                 queue.requests.clear();
                 return None;
             }
-            let batch = queue.eligible();
+            let rests = !queue.closed && queue.rests_until.is_some_and(|until| self.clock.now() < until);
+            let batch = queue.eligible(rests);
             if !batch.is_empty() {
                 return Some(batch);
             }
             if queue.closed && queue.requests.is_empty() && !queue.finishing {
                 return None;
             }
-            queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            if rests && !queue.requests.is_empty() {
+                queue = self.wake.wait_timeout(queue, LOOK).unwrap_or_else(PoisonError::into_inner).0;
+            } else {
+                queue = self.wake.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
         }
     }
 }
 
 impl Queue {
-    fn eligible(&mut self) -> Vec<Request> {
-        if !self.finishing {
+    fn eligible(&mut self, rests: bool) -> Vec<Request> {
+        if !self.finishing && !rests {
             // Erasures in batches of their own: a slot that refuses fails them, and nobody else.
             let erases = self.requests.front().is_some_and(|first| first.work.erases());
             let alike = self.requests.iter().take(BATCH).take_while(|request| request.work.erases() == erases).count();
@@ -142,22 +163,24 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn start(shared: Arc<Shared>, slot: Box<dyn Slot>, on_failure: OnFailure) -> std::io::Result<Self> {
+    pub(super) fn start(shared: Arc<Shared>, slots: Slots, settings: Settings) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox {
             state: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             permits: Arc::new(Semaphore::new(QUEUED)),
+            clock: settings.clock,
         });
-        let slot = Arc::new(Mutex::new(slot));
+        let (slots, on_failure) = (Arc::new(Mutex::new(slots)), settings.on_failure);
+        let interval_ms = settings.min_rotation_interval.as_millis() as i64;
         let (finish, rotations) = mpsc::channel();
         let finisher = Finisher {
             shared: shared.clone(),
-            slot: slot.clone(),
+            slots: slots.clone(),
             inbox: inbox.clone(),
             on_failure,
             unflushed: vec![],
         };
-        let thread = Thread { shared, slot, inbox: inbox.clone(), on_failure, finish };
+        let thread = Thread { shared, slots, inbox: inbox.clone(), on_failure, finish, interval_ms };
         let threads = vec![
             std::thread::Builder::new().name("keys-writer".to_owned()).spawn(move || thread.run())?,
             std::thread::Builder::new().name("keys-finisher".to_owned()).spawn(move || finisher.run(&rotations))?,
@@ -202,10 +225,11 @@ fn fail(on_failure: OnFailure, inbox: &Inbox, what: &str) {
 
 struct Thread {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slots: Arc<Mutex<Slots>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     finish: mpsc::Sender<Finish>,
+    interval_ms: i64,
 }
 
 /// A rotation whose batch is applied.
@@ -254,8 +278,16 @@ impl Thread {
         let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
         let log_size = reading.present.log_size;
         let mut planner = Planner::new(&reading, &reading.present.index, root.clone(), log_size, self.shared.limits);
+        let mut reshare = None;
         for Request { work, reply, .. } in requests {
             let taken = match work {
+                Work::Reshare(_) if reshare.is_some() => {
+                    Err(CommitError::Malformed("one change of the slots at a time"))
+                }
+                Work::Reshare(change) => {
+                    reshare = Some(change);
+                    planner.renew_root().map(|()| Taken { erased: false, log: 0..0 }).map_err(CommitError::from)
+                }
                 Work::Mutate(mutation) => planner.mutate(mutation),
                 Work::Swept(step) => {
                     planner.sweep(&step).map(|()| Taken { erased: false, log: 0..0 }).map_err(CommitError::from)
@@ -270,11 +302,11 @@ impl Thread {
             let key = Arc::new(Secret::random());
             RootKey { generation: root.generation + 1, id: root_id(&key), key }
         });
-        let (command, published) = planner.finish(number, next.as_ref())?;
+        let (mut command, published) = planner.finish(number, next.as_ref())?;
         drop(reading);
 
         if let Some(next) = &next {
-            self.stage(next)?;
+            command.rows.extend(self.stage(next, reshare.as_ref())?);
             self.shared.backing.put_pending(number, &command.encode()).map_err(fatal)?;
         }
         if !command.rows.is_empty() {
@@ -284,11 +316,16 @@ impl Thread {
         let to = next.as_ref().map_or(root.generation, |next| next.generation);
         let replies = accepted.drain(..).map(|(reply, Taken { erased, log })| {
             let from = if erased { root.generation } else { to };
-            (reply, Committed { erased, generation_from: from, generation_to: to, log })
+            let destroyed = *self.shared.destroyed_before.borrow() >= to;
+            (reply, Committed { erased, destroyed, generation_from: from, generation_to: to, log })
         });
         match next {
             Some(next) => {
-                self.inbox.lock().finishing = true;
+                {
+                    let mut queue = self.inbox.lock();
+                    queue.finishing = true;
+                    queue.rests_until = Some(self.inbox.clock.now().plus_ms(self.interval_ms));
+                }
                 let rotation = Finish { keep: next.id, number, replies: replies.collect() };
                 self.finish.send(rotation).map_err(|_| fatal("the finisher is gone"))?;
             }
@@ -311,15 +348,12 @@ impl Thread {
         }
     }
 
-    fn stage(&self, next: &RootKey) -> Result<(), Refused> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.stage(next.generation, &next.key) {
-            Ok(()) => Ok(()),
-            Err(refusal) => match slot.discard(next.id) {
-                Ok(()) => Err(Refused::Told(CommitError::Slot(refusal))),
-                Err(error) => Err(fatal(error)),
-            },
-        }
+    fn stage(&self, next: &RootKey, reshare: Option<&Reshare>) -> Result<Vec<Row>, Refused> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.stage(next, reshare).map_err(|refusal| match refusal {
+            NotStaged::Refused(error) => Refused::Told(CommitError::Slot(error)),
+            NotStaged::Unknown(error) => fatal(error),
+        })
     }
 }
 
@@ -334,7 +368,7 @@ fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
 
 struct Finisher {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slots: Arc<Mutex<Slots>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     /// Rotations whose files still lie there.
@@ -344,12 +378,17 @@ struct Finisher {
 impl Finisher {
     fn run(mut self, rotations: &mpsc::Receiver<Finish>) {
         while let Ok(Finish { keep, number, replies }) = rotations.recv() {
-            let committed = self.slot.lock().unwrap_or_else(PoisonError::into_inner).commit(keep);
-            if let Err(error) = committed {
-                return fail(self.on_failure, &self.inbox, &error.to_string());
+            {
+                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Err(error) = slots.commit(keep) {
+                    return fail(self.on_failure, &self.inbox, &error.to_string());
+                }
+                self.shared.tell(&slots);
             }
+            let destroyed_before = *self.shared.destroyed_before.borrow();
             for (reply, committed) in replies {
-                answer(reply, Ok(committed));
+                let destroyed = destroyed_before >= committed.generation_to;
+                answer(reply, Ok(Committed { destroyed, ..committed }));
             }
             self.inbox.change(|queue| queue.finishing = false);
             self.unflushed.push(number);

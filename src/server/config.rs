@@ -10,7 +10,7 @@ mod oidc;
 pub use oidc::IssuerFile;
 
 use crate::{
-    journal,
+    journal, keys,
     object::is_loopback,
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
@@ -27,8 +27,8 @@ pub struct Config {
     pub keys: PathBuf,
     /// The journal's folder.
     pub journal: PathBuf,
-    /// The root slot's file.
-    pub slot: PathBuf,
+    /// The slots.
+    pub slots: SlotFiles,
     /// The file of the key that signs checkpoints and receipts; made where it is missing.
     pub signing_key: PathBuf,
     /// Where to listen: TCP for HTTP/2 and HTTP/1.1, and UDP for HTTP/3.
@@ -55,6 +55,24 @@ pub struct Config {
     pub limits: Limits,
     /// Whether the slot may lie on the key store's file system.
     pub allow_same_filesystem: bool,
+}
+
+/// The slots' files.
+#[derive(Clone)]
+pub struct SlotFiles {
+    /// How many of them give the root.
+    pub threshold: u8,
+    /// Where they are.
+    pub paths: Vec<PathBuf>,
+    /// At least so long between two rotations.
+    pub min_rotation_interval: Duration,
+}
+
+impl SlotFiles {
+    /// One file that holds the root.
+    pub fn single(path: PathBuf) -> Self {
+        Self { threshold: 1, paths: vec![path], min_rotation_interval: Duration::ZERO }
+    }
 }
 
 /// Certificates of the listener.
@@ -181,11 +199,21 @@ struct RawTls {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSlot {
-    path: PathBuf,
+    path: Option<PathBuf>,
+    #[serde(default)]
+    member: Vec<RawMember>,
+    threshold: Option<Spanned<u64>>,
+    min_rotation_interval_seconds: Option<Spanned<u64>>,
     #[serde(default)]
     allow_same_filesystem: bool,
     #[serde(default)]
     accept_total_loss: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMember {
+    path: Spanned<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -254,12 +282,15 @@ impl Config {
         let check = Check { text };
         check.that(is_plain(raw.group.get_ref()), &raw.group, "group", "letters, digits, `-`, `_`, `.` and `+`")?;
         let slot = raw.slot.get_ref();
-        check.that(
-            slot.accept_total_loss,
-            &raw.slot,
-            "slot.accept_total_loss",
-            "there is one slot; whoever loses it loses every recording: say `accept_total_loss = true` to accept that",
-        )?;
+        let slots = check.slots(&raw.slot)?;
+        let signing_key = match (raw.audit.signing_key, slots.paths.as_slice()) {
+            (Some(path), _) => path,
+            (None, [only]) => only.with_file_name("audit.key"),
+            (None, _) => {
+                let remedy = "with several slots, say where the key that signs the audit log lies";
+                return Err(check.refuse(&raw.slot, "audit.signing_key", remedy));
+            }
+        };
         let vault = VaultConfig::default();
         let limits = Limits::default();
         let options = journal::Options::default();
@@ -271,8 +302,8 @@ impl Config {
         Ok(Self {
             keys: raw.data.join("keys"),
             journal: raw.data.join("journal"),
-            slot: slot.path.clone(),
-            signing_key: raw.audit.signing_key.unwrap_or_else(|| slot.path.with_file_name("audit.key")),
+            slots,
+            signing_key,
             allow_same_filesystem: slot.allow_same_filesystem,
             listen: raw.listen.address,
             http3: raw.listen.http3,
@@ -392,6 +423,44 @@ impl Check<'_> {
         Ok(*value.get_ref())
     }
 
+    fn slots(&self, at: &Spanned<RawSlot>) -> Result<SlotFiles, ConfigError> {
+        let raw = at.get_ref();
+        let several = !raw.member.is_empty();
+        let remedy = "either `path`, or `[[slot.member]]` sections with a path each";
+        self.that(raw.path.is_some() != several, at, "slot.path", remedy)?;
+        self.that(
+            several == raw.threshold.is_some(),
+            at,
+            "slot.threshold",
+            "how many members give the root; only with members",
+        )?;
+        let mut paths: Vec<PathBuf> = raw.path.iter().cloned().collect();
+        for member in &raw.member {
+            let path = member.path.get_ref();
+            self.that(!paths.contains(path), &member.path, "slot.member.path", "this path is listed twice")?;
+            paths.push(path.clone());
+        }
+        let count = paths.len() as u64;
+        let few = count <= keys::MAX_SLOTS as u64;
+        self.that(few, at, "slot.member", &format!("at most {} slots", keys::MAX_SLOTS))?;
+        let remedy =
+            "more than half of the members must be needed, else two halves could each go their way: 2 of 3, 3 of 5";
+        let threshold =
+            self.number("slot.threshold", &raw.threshold, count / 2 + 1..=count, 1).map_err(|error| match error {
+                ConfigError::Value { line, field, .. } => ConfigError::Value { line, field, remedy: remedy.to_owned() },
+                other => other,
+            })?;
+        self.that(
+            threshold < count || raw.accept_total_loss,
+            at,
+            "slot.accept_total_loss",
+            "whoever loses one slot loses every recording: say `accept_total_loss = true` to accept that, or take 2 of 3",
+        )?;
+        let interval =
+            self.number("slot.min_rotation_interval_seconds", &raw.min_rotation_interval_seconds, 0..=86_400, 0)?;
+        Ok(SlotFiles { threshold: threshold as u8, paths, min_rotation_interval: Duration::from_secs(interval) })
+    }
+
     fn regions(
         &self,
         raw: Spanned<Vec<RawRegion>>,
@@ -493,6 +562,45 @@ mod tests {
     #[test]
     fn a_single_slot_must_be_accepted() {
         assert!(refusal("accept_total_loss = true", "").contains("slot.accept_total_loss"));
+    }
+
+    const MEMBERS: &str = "threshold = 2\n[[slot.member]]\npath = \"/a\"\n[[slot.member]]\npath = \"/b\"\n[[slot.member]]\npath = \"/c\"\n[audit]\nsigning_key = \"/k\"";
+
+    fn with_slots(section: &str) -> Result<Config, ConfigError> {
+        let (before, rest) = EXAMPLE.split_once("[slot]").expect("there");
+        let (_, after) = rest.split_once("\n[").expect("another section");
+        parse(&format!("{before}[slot]\n{section}\n[{after}"))
+    }
+
+    #[test]
+    fn several_slots_need_no_total_loss_accepted() {
+        let config = with_slots(&format!("min_rotation_interval_seconds = 60\n{MEMBERS}")).expect("good");
+        assert_eq!((config.slots.threshold, config.slots.paths.len()), (2, 3));
+        assert_eq!(config.slots.min_rotation_interval.as_secs(), 60);
+    }
+
+    #[test]
+    fn slots_that_cannot_be_are_named() {
+        for (from, to, field) in [
+            ("threshold = 2", "threshold = 1", "slot.threshold"),
+            ("threshold = 2", "threshold = 4", "slot.threshold"),
+            ("threshold = 2", "", "slot.threshold"),
+            ("threshold = 2", "threshold = 3", "slot.accept_total_loss"),
+            ("threshold = 2", "threshold = 2\npath = \"/d\"", "slot.path"),
+            ("path = \"/b\"", "path = \"/a\"", "slot.member.path"),
+            (
+                "threshold = 2",
+                "threshold = 2\nmin_rotation_interval_seconds = 86401",
+                "slot.min_rotation_interval_seconds",
+            ),
+            ("signing_key = \"/k\"", "", "audit.signing_key"),
+            ("path = \"/b\"", "pathname = \"/b\"", "pathname"),
+        ] {
+            assert!(MEMBERS.contains(from), "{from}");
+            let refused = with_slots(&MEMBERS.replace(from, to)).err().expect("refused").to_string();
+            assert!(refused.contains(field) && refused.contains("line "), "{to}: {refused}");
+        }
+        assert!(with_slots("accept_total_loss = true").is_err());
     }
 
     #[test]

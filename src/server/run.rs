@@ -11,14 +11,14 @@
 //! that was acknowledged depends on a clean stop.
 
 use super::{
-    config::{Config, Credentials},
-    signing_key,
+    config::{Config, Credentials, SlotFiles},
+    signing_key, slots,
     who::{self, Who},
 };
 use crate::{
     domain::time::Clock,
     journal::{self, Journal},
-    keys::{FileSlot, KeyStore},
+    keys::{KeyStore, Settings},
     object::{self, ObjectStore, RegionConfig},
     transport::{
         self, Gateway, Limits, quic, serve,
@@ -49,8 +49,8 @@ pub struct Parts {
     pub keys: PathBuf,
     /// The journal's folder.
     pub journal: PathBuf,
-    /// The root slot's file.
-    pub slot: PathBuf,
+    /// The slots.
+    pub slots: SlotFiles,
     /// Bounds of the journal.
     pub journal_options: journal::Options,
     /// Object storage.
@@ -102,7 +102,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
     let who = Who::new(&config.group, &config.identities, config.access_policies.as_deref(), config.issuers, false)?;
     if !config.allow_same_filesystem {
-        refuse_same_filesystem(&config.slot, &config.keys)?;
+        config.slots.paths.iter().try_for_each(|slot| refuse_same_filesystem(slot, &config.keys))?;
     }
     let key = signing_key::find_or_make(&config.signing_key, &config.group)?;
     let sockets = Sockets::bind(config.listen, config.http3)?;
@@ -113,7 +113,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     let parts = Parts {
         keys: config.keys,
         journal: config.journal,
-        slot: config.slot,
+        slots: config.slots,
         journal_options: config.journal_options,
         regions,
         vault: VaultConfig { signing_key: Some(Arc::new(key)), webhook, ..config.vault },
@@ -171,10 +171,13 @@ fn device(path: &Path) -> anyhow::Result<u64> {
 
 /// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
 pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
-    parts.vault.slot_beside_store = device(&parts.slot)? == device(&parts.keys)?;
+    let beside = |slot: &PathBuf| anyhow::Ok(device(slot)? == device(&parts.keys)?);
+    let beside: Vec<bool> = parts.slots.paths.iter().map(beside).collect::<Result<_, _>>()?;
+    parts.vault.slot_beside_store = beside.contains(&true);
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
-    let stores = open_stores(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions).await?;
+    let stores =
+        open_stores(parts.slots, parts.keys, parts.journal, parts.journal_options, parts.regions, &parts.clock).await?;
     let vault = Vault::open(parts.vault, stores.keys, stores.journal, stores.objects, parts.clock)?;
 
     let (serving, is_serving) = watch::channel(false);
@@ -222,18 +225,20 @@ struct Stores {
 }
 
 async fn open_stores(
-    slot: PathBuf,
+    slots: SlotFiles,
     keys: PathBuf,
     journal: PathBuf,
     options: journal::Options,
     regions: Vec<RegionConfig>,
+    clock: &Clock,
 ) -> anyhow::Result<Stores> {
+    let min_rotation_interval = slots.min_rotation_interval;
+    let settings = Settings { min_rotation_interval, clock: clock.clone(), ..Settings::default() };
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
-        let slot = FileSlot::open(&slot).with_context(|| format!("the root slot {}", slot.display()))?;
-        let keys =
-            KeyStore::open(&keys, Box::new(slot)).with_context(|| format!("the key store {}", keys.display()))?;
+        let keys = KeyStore::open_with(&keys, slots::slots(&slots), settings)
+            .with_context(|| format!("the key store {}", keys.display()))?;
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))
     });

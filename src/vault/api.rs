@@ -460,10 +460,12 @@ pub enum Target {
     },
 }
 
-/// An erasure that is done: the root of before has been destroyed.
+/// An erasure that is done.
 pub struct Erasure {
-    /// False where nothing was left to erase.
+    /// The root of before has been destroyed. False where nothing was left to erase, or it is sealed.
     pub destroyed: bool,
+    /// Durable, and a root of before is not destroyed yet: the receipt states it when it is.
+    pub sealed: bool,
     /// Generation of the root that was destroyed.
     pub generation_from: u64,
     /// Generation of the root that took its place.
@@ -472,7 +474,7 @@ pub struct Erasure {
     pub slot_forgets: String,
     /// Names the receipt.
     pub receipt: ReceiptId,
-    /// The receipt file.
+    /// The receipt file; empty while it is sealed.
     pub receipt_file: String,
     /// Opens the receipt's commitment. Nobody keeps it but who gets this.
     pub opening: [u8; 32],

@@ -3,7 +3,8 @@
 //! First it is asked whether anything stands in the way, so that nobody is cut off for an erasure that is refused. Then
 //! sessions of the scope are cut, so that nobody is heard or recorded while the key goes. Then it is asked again, under
 //! the lock that gives the proof ([`super::clearance`]). The key tree's commit is the erasure; it returns after the slot has
-//! destroyed the root of before. Sessions that entered between the two are cut after it: whoever read a secret had
+//! destroyed the root of before (or, with several slots, when it is known that it cannot yet: then the answer says *sealed*, and
+//! the receipt is stated later). Sessions that entered between the two are cut after it: whoever read a secret had
 //! entered before the commit. Then no copy of the secret is left in this process, the receipt is stated in the log
 //! ([`super::receipt`]), and the answer goes out. Ciphertext is the sweeper's.
 //!
@@ -259,12 +260,13 @@ impl Inner {
         let generations = Some((committed.generation_from, committed.generation_to));
         let receipt_file = self.state_destroyed(id, row, committed.erased, generations).await?;
         Ok(Erasure {
-            destroyed: committed.erased,
+            destroyed: committed.erased && receipt_file.is_some(),
+            sealed: receipt_file.is_none(),
             generation_from: committed.generation_from,
             generation_to: committed.generation_to,
             slot_forgets: self.keys.forgets().to_string(),
             receipt: id,
-            receipt_file,
+            receipt_file: receipt_file.unwrap_or_default(),
             opening,
             scope,
         })

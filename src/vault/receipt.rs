@@ -8,6 +8,8 @@
 //! - *Killed behind it, before the second*: the start completes the erasure (`keys::start`), finds the row, and states it.
 //!   The generation is read anew: what was asked for lay under the one that the row names and lies under none of the
 //!   present ones, and every root between is destroyed. So the statement is true, if wider.
+//! - *Too many shares of a root of before are left* (a slot was away while another was lost for good): the row stays sealed,
+//!   and the statement follows when the key store says that the root is destroyed ([`follow`]), in this run or a later one.
 //! - *A session did not end when it was cut*: the key is destroyed and a copy may be in memory. The row stays sealed, and
 //!   the next start states it, when that memory is gone.
 //! - *The sweeper is done before the first statement is*: the second waits for the first (`swept_early`); a kill
@@ -35,7 +37,7 @@ use crate::{
         id::{ReceiptId, RowId, TenantHandle},
         time::Timestamp,
     },
-    keys::{Change, Forgets, Mutation},
+    keys::{Change, Forgets, Mutation, Standing},
     proto::stored,
 };
 use prost::Message as _;
@@ -61,6 +63,17 @@ struct Open {
     unswept: HashMap<ReceiptId, Timestamp>,
     /// The ciphertext went before the first statement was made.
     swept_early: HashSet<ReceiptId>,
+    /// Not yet destroyed.
+    sealed: HashMap<ReceiptId, Sealed>,
+}
+
+/// An erasure that is durable, while too many shares of a root of before are left.
+#[derive(Clone, Copy)]
+struct Sealed {
+    erased: bool,
+    generations: Option<(u64, u64)>,
+    /// Every root below this generation must be destroyed first.
+    below: u64,
 }
 
 impl Receipts {
@@ -71,6 +84,27 @@ impl Receipts {
     /// How many should be swept by now.
     pub fn overdue(&self, now: Timestamp) -> u64 {
         self.open().unswept.values().filter(|gone_by| **gone_by < now).count() as u64
+    }
+}
+
+/// States what was sealed, once it is destroyed.
+pub(crate) async fn follow(inner: Arc<Inner>) {
+    let mut destroyed = inner.keys.destroyed_before();
+    loop {
+        let below = *destroyed.borrow_and_update();
+        let due: Vec<(ReceiptId, Sealed)> = {
+            let mut open = inner.receipts.open();
+            open.sealed.extract_if(|_, sealed| sealed.below <= below).collect()
+        };
+        for (id, Sealed { erased, generations, .. }) in due {
+            if let Err(error) = inner.state_sealed(id, erased, generations).await {
+                tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+            }
+        }
+        tokio::select! {
+            () = inner.stopping.cancelled() => return,
+            changed = destroyed.changed() => if changed.is_err() { return },
+        }
     }
 }
 
@@ -253,15 +287,25 @@ impl Inner {
         Change::PutReceipt { id: pending.id, body: pending.row.encode_to_vec() }
     }
 
-    /// States an erasure that is done, in the log; gives the receipt file. `generations` are those of the commit; none at a
-    /// start, which does not know them.
+    /// States an erasure that is done, in the log; gives the receipt file, or none while a root of before is not destroyed:
+    /// the statement then follows by itself. `generations` are those of the commit; none at a start, which does not know
+    /// them.
     pub(crate) async fn state_destroyed(
         &self,
         id: ReceiptId,
         mut row: stored::Receipt,
         erased: bool,
         generations: Option<(u64, u64)>,
-    ) -> Result<String, Error> {
+    ) -> Result<Option<String>, Error> {
+        let below = generations.map_or_else(|| self.keys.generation(), |(_, to)| to);
+        {
+            // Whoever is told that more is destroyed looks behind this lock.
+            let mut open = self.receipts.open();
+            if *self.keys.destroyed_before().borrow() < below {
+                open.sealed.insert(id, Sealed { erased, generations, below });
+                return Ok(None);
+            }
+        }
         let state = match (erased, self.keys.forgets()) {
             (false, _) => State::NothingLeft,
             (true, Forgets::At(when)) => State::DestroyedBy(when),
@@ -284,7 +328,14 @@ impl Inner {
         if early {
             self.state_removed(id).await?;
         }
-        self.receipt_file(id, &text)
+        self.receipt_file(id, &text).map(Some)
+    }
+
+    async fn state_sealed(&self, id: ReceiptId, erased: bool, generations: Option<(u64, u64)>) -> Result<(), Error> {
+        match self.receipt_row(id)?.filter(|row| row.state == SEALED) {
+            Some(row) => self.state_destroyed(id, row, erased, generations).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The sweeper has removed the last of what fell under a receipt: the second one says so.
@@ -385,7 +436,7 @@ impl Inner {
             requested: Timestamp(row.requested_ms),
             stated: self.clock.now(),
             generations: (row.generation_seen, row.generation_seen),
-            slots: vec![Slot { forgets: self.keys.forgets().to_string(), beside_store: self.config.slot_beside_store }],
+            slots: self.declared(),
             // Where nothing was left, an earlier receipt speaks of the ciphertext.
             ciphertext: if left {
                 self.objects.regions().into_iter().map(|region| (region, false)).collect()
@@ -395,6 +446,16 @@ impl Inner {
             gone_by: left.then_some(Timestamp(row.gone_by_ms)),
             follows: None,
         })
+    }
+
+    /// What each slot declares that takes part.
+    fn declared(&self) -> Vec<Slot> {
+        let beside_store = self.config.slot_beside_store;
+        let slots = self.keys.slots().slots.into_iter();
+        slots
+            .filter(|slot| slot.standing == Standing::Present)
+            .filter_map(|slot| Some(Slot { forgets: slot.forgets?.to_string(), beside_store }))
+            .collect()
     }
 
     /// The file of a receipt, with a proof to the present head of the log.

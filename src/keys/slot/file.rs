@@ -4,10 +4,11 @@
 //! offset  bytes  field (of a sector; a sector of zeros is free)
 //!      0      4  magic "QTRS"
 //!      4      1  version, 1
-//!      5      3  zero
+//!      5      1  number of the slot
+//!      6      2  zero
 //!      8      8  generation
 //!     16     16  root id
-//!     32     32  root
+//!     32     32  share of that root
 //!     64     32  SHA-256 of bytes 0..64
 //!     96         zero
 //! ```
@@ -40,23 +41,26 @@ pub const MAGIC: [u8; 4] = *b"QTRS";
 pub fn parse_sector(sector: &[u8]) -> Option<Record> {
     let (fields, rest) = sector.split_at_checked(64)?;
     let checksum = rest.get(..32)?;
-    if fields[..4] != MAGIC || fields[4..8] != [1, 0, 0, 0] || checksum != digest(fields).as_ref() {
+    let [m0, m1, m2, m3, 1, number, 0, 0] = *fields.first_chunk::<8>()? else { return None };
+    if [m0, m1, m2, m3] != MAGIC || number == 0 || checksum != digest(fields).as_ref() {
         return None;
     }
-    let record = Record::new(
-        u64::from_be_bytes(fields[8..16].try_into().ok()?),
-        Secret::from_bytes(fields[32..64].try_into().ok()?),
-    );
-    (record.id.0 == fields[16..32]).then_some(record)
+    Some(Record {
+        generation: u64::from_be_bytes(fields[8..16].try_into().ok()?),
+        id: RootId(fields[16..32].try_into().ok()?),
+        number,
+        share: Secret::from_bytes(fields[32..64].try_into().ok()?),
+    })
 }
 
-fn sector_of(generation: u64, root: &Secret) -> Zeroizing<Vec<u8>> {
+fn sector_of(record: &Record) -> Zeroizing<Vec<u8>> {
     let mut sector = Zeroizing::new(vec![0; SECTOR]);
     sector[..4].copy_from_slice(&MAGIC);
     sector[4] = 1;
-    sector[8..16].copy_from_slice(&generation.to_be_bytes());
-    sector[16..32].copy_from_slice(&super::root_id(root).0);
-    sector[32..64].copy_from_slice(root.expose());
+    sector[5] = record.number;
+    sector[8..16].copy_from_slice(&record.generation.to_be_bytes());
+    sector[16..32].copy_from_slice(&record.id.0);
+    sector[32..64].copy_from_slice(record.share.expose());
     let checksum = digest(&sector[..64]);
     sector[64..96].copy_from_slice(checksum.as_ref());
     sector
@@ -137,12 +141,12 @@ impl Slot for FileSlot {
         Ok(self.sectors()?.chunks_exact(SECTOR).filter_map(parse_sector).collect())
     }
 
-    fn stage(&mut self, generation: u64, root: &Secret) -> Result<(), SlotError> {
+    fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
         let sectors = self.sectors()?;
         let free =
             sectors.chunks_exact(SECTOR).position(|sector| parse_sector(sector).is_none()).ok_or(SlotError::Full)?;
         let file = self.created()?;
-        file.write_all_at(&sector_of(generation, root), (free * SECTOR) as u64).map_err(io)?;
+        file.write_all_at(&sector_of(record), (free * SECTOR) as u64).map_err(io)?;
         file.sync_data().map_err(io)
     }
 
@@ -184,6 +188,10 @@ mod tests {
         (dir, path)
     }
 
+    fn record(generation: u64, share: &Secret) -> Record {
+        Record { generation, id: super::super::root_id(share), number: 3, share: share.duplicate() }
+    }
+
     fn ids(slot: &mut FileSlot) -> Vec<(u64, RootId)> {
         slot.records().expect("reads").iter().map(|record| (record.generation, record.id)).collect()
     }
@@ -200,8 +208,8 @@ mod tests {
         let (_dir, path) = slot();
         let (old, new) = (Secret::random(), Secret::random());
         let mut slot = FileSlot::open(&path).expect("opens");
-        slot.stage(1, &old).expect("stages");
-        slot.stage(2, &new).expect("stages");
+        slot.stage(&record(1, &old)).expect("stages");
+        slot.stage(&record(2, &new)).expect("stages");
         slot.commit(super::super::root_id(&new)).expect("commits");
         drop(slot);
         let bytes = std::fs::read(&path).expect("reads");
@@ -214,7 +222,7 @@ mod tests {
     fn commit_to_a_root_that_is_not_there_changes_nothing() {
         let (_dir, path) = slot();
         let mut slot = FileSlot::open(&path).expect("opens");
-        slot.stage(1, &Secret::random()).expect("stages");
+        slot.stage(&record(1, &Secret::random())).expect("stages");
         let before = std::fs::read(&path).expect("reads");
         assert!(matches!(slot.commit(RootId([9; 16])), Err(SlotError::Missing)));
         assert_eq!(before, std::fs::read(&path).expect("reads"));
@@ -225,8 +233,8 @@ mod tests {
         let (_dir, path) = slot();
         let kept = Secret::random();
         let mut slot = FileSlot::open(&path).expect("opens");
-        slot.stage(1, &kept).expect("stages");
-        slot.stage(2, &Secret::random()).expect("stages");
+        slot.stage(&record(1, &kept)).expect("stages");
+        slot.stage(&record(2, &Secret::random())).expect("stages");
         drop(slot);
         let mut bytes = std::fs::read(&path).expect("reads");
         bytes[SECTOR + 40] ^= 1;
@@ -242,9 +250,9 @@ mod tests {
         let (_dir, path) = slot();
         let mut slot = FileSlot::open(&path).expect("opens");
         for generation in 1..=3 {
-            slot.stage(generation, &Secret::random()).expect("stages");
+            slot.stage(&record(generation, &Secret::random())).expect("stages");
         }
-        assert!(matches!(slot.stage(4, &Secret::random()), Err(SlotError::Full)));
+        assert!(matches!(slot.stage(&record(4, &Secret::random())), Err(SlotError::Full)));
         assert_eq!(ids(&mut slot).len(), 3);
     }
 
@@ -252,7 +260,45 @@ mod tests {
     fn a_slot_has_one_holder() {
         let (_dir, path) = slot();
         let mut first = FileSlot::open(&path).expect("opens");
-        first.stage(1, &Secret::random()).expect("stages");
+        first.stage(&record(1, &Secret::random())).expect("stages");
         assert!(matches!(FileSlot::open(&path), Err(SlotError::Held)));
+    }
+
+    #[test]
+    fn every_flipped_bit_of_a_record_is_noticed() {
+        let sector = sector_of(&record(7, &Secret::random()));
+        assert_eq!(parse_sector(&sector).map(|record| (record.generation, record.number)), Some((7, 3)));
+        for bit in 0..96 * 8 {
+            let mut changed = sector.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            assert!(parse_sector(&changed).is_none(), "{bit}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_sectors_never_panic(content: Vec<u8>) {
+            let _ = parse_sector(&content);
+            let mut framed = [&MAGIC[..], &[1, 1, 0, 0], &content].concat();
+            framed.resize(64, 0);
+            let checksum = digest(&framed);
+            framed.extend_from_slice(checksum.as_ref());
+            proptest::prop_assert!(parse_sector(&framed).is_some());
+        }
+
+        #[test]
+        fn a_hostile_file_is_no_slot_or_holds_no_record(content: Vec<u8>, whole: bool) {
+            let (_dir, path) = slot();
+            std::fs::create_dir_all(path.parent().expect("it has one")).expect("creates");
+            let mut content = content;
+            if whole {
+                content.resize(SECTOR * SECTORS, 0x5a);
+            }
+            std::fs::write(&path, &content).expect("writes");
+            match FileSlot::open(&path) {
+                Ok(mut slot) => proptest::prop_assert!(ids(&mut slot).is_empty()),
+                Err(error) => proptest::prop_assert!(matches!(error, SlotError::NotASlot)),
+            }
+        }
     }
 }

@@ -295,13 +295,20 @@ fn slot_failed<T>() -> Result<T, SlotError> {
     Err(SlotError::Io("the power is gone".to_owned()))
 }
 
+/// The only slot holds the roots themselves.
+fn of_ours(generation: u64, root: &[u8; 32]) -> Record {
+    let share = Secret::from_bytes(root);
+    Record { generation, id: root_id(&share), number: 1, share }
+}
+
 impl Slot for MemorySlot {
     fn records(&mut self) -> Result<Vec<Record>, SlotError> {
         let state = self.0.lock();
-        Ok(state.slot.iter().map(|(generation, _, root)| Record::new(*generation, Secret::from_bytes(root))).collect())
+        Ok(state.slot.iter().map(|(generation, _, root)| of_ours(*generation, root)).collect())
     }
 
-    fn stage(&mut self, generation: u64, root: &Secret) -> Result<(), SlotError> {
+    fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
+        let (generation, root) = (record.generation, &record.share);
         let mut state = self.0.lock();
         if state.refuse_stage {
             return Err(SlotError::Full);

@@ -339,10 +339,10 @@ fn erasures_that_arrive_together_share_one_rotation_and_creates_do_not_wait_for_
         disk.open_gate();
         assert_eq!(
             first.await.unwrap().unwrap(),
-            Committed { erased: true, generation_from: 1, generation_to: 2, log: 0..0 }
+            Committed { erased: true, destroyed: true, generation_from: 1, generation_to: 2, log: 0..0 }
         );
         assert!(!again.await.unwrap().unwrap().erased);
-        let together = Committed { erased: true, generation_from: 2, generation_to: 3, log: 0..0 };
+        let together = Committed { erased: true, destroyed: true, generation_from: 2, generation_to: 3, log: 0..0 };
         assert_eq!((second.await.unwrap().unwrap(), third.await.unwrap().unwrap()), (together.clone(), together));
     });
     assert!(keys.audio_leaf(paths[3]).expect("reads").is_some());

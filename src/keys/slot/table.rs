@@ -1,0 +1,256 @@
+//! What a key store knows of its slots, and what is left of old roots. Pure.
+//!
+//! The table lies in clear in the key store and travels in the command of every rotation. For every slot that ever received a
+//! share it says from which generation to which one (`joined`, `left`), and the generation below which it is known to
+//! hold nothing any more (`confirmed`): a slot that has committed to generation g has destroyed every older share, and with
+//! them whatever opens older shares that wait for it in copies of the key store (see [`super::shares`]).
+//!
+//! So a share of root g is *left* with every slot that was in g's sharing and is not confirmed beyond g, be it lost, retired
+//! or away; and root g is *destroyed* when fewer than k of them are. What the table says may lag behind (it is written with
+//! the next rotation): then it counts too many as left, never too few.
+
+use crate::domain::id::RootId;
+
+/// Row of the table.
+pub const NAME: &[u8] = b"slots";
+/// Most slots that share one root.
+pub const MAX_SLOTS: usize = 9;
+const MEMBER: usize = 1 + 8 + 8 + 8 + 16;
+
+/// A slot that received a share at some time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// Its number.
+    pub number: u8,
+    /// First generation of which it received a share.
+    pub joined: u64,
+    /// First generation of which it did not; none while it is one of those that share the root.
+    pub left: Option<u64>,
+    /// It holds no share of an older generation than this.
+    pub confirmed: u64,
+    /// The root whose share it held when that was confirmed.
+    pub holds: RootId,
+}
+
+/// All of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// How many shares give the root, from which generation on; ascending, never empty.
+    thresholds: Vec<(u64, u8)>,
+    members: Vec<Member>,
+    /// The highest number that was ever given out.
+    highest: u8,
+}
+
+impl Table {
+    /// Of a first start: slots 1 to `count`, of which any `k` give the root.
+    pub fn first(k: u8, count: u8, holds: RootId) -> Self {
+        let member = |number| Member { number, joined: 1, left: None, confirmed: 1, holds };
+        Self { thresholds: vec![(1, k)], members: (1..=count).map(member).collect(), highest: count }
+    }
+
+    /// How many shares give the present root.
+    pub fn k(&self) -> u8 {
+        self.thresholds.last().map_or(1, |(_, k)| *k)
+    }
+
+    /// Those that share the present root.
+    pub fn present(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.left.is_none())
+    }
+
+    /// One that has, or may have, a share.
+    pub fn member(&self, number: u8) -> Option<&Member> {
+        self.members.iter().find(|member| member.number == number)
+    }
+
+    /// All of which something may be left.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// A slot committed to a root, and holds nothing else.
+    pub fn confirm(&mut self, number: u8, generation: u64, holds: RootId) {
+        for member in self.members.iter_mut().filter(|member| member.number == number) {
+            (member.confirmed, member.holds) = (generation, holds);
+        }
+    }
+
+    /// A slot that was retired is empty.
+    pub fn wiped(&mut self, number: u8) {
+        self.members.retain(|member| member.number != number || member.left.is_none());
+    }
+
+    /// From this generation on another set shares the root: without `leave`, with so many new ones. Gives the new numbers;
+    /// none when there are no numbers left.
+    pub fn reshare(&mut self, generation: u64, k: u8, leave: &[u8], join: usize) -> Option<Vec<u8>> {
+        for member in self.members.iter_mut().filter(|member| leave.contains(&member.number)) {
+            member.left = Some(generation);
+        }
+        let mut new = Vec::new();
+        for _ in 0..join {
+            self.highest = self.highest.checked_add(1)?;
+            new.push(self.highest);
+            let holds = RootId([0; 16]);
+            self.members.push(Member {
+                number: self.highest,
+                joined: generation,
+                left: None,
+                confirmed: generation,
+                holds,
+            });
+        }
+        if self.k() != k {
+            self.thresholds.push((generation, k));
+        }
+        Some(new)
+    }
+
+    /// How many shares of a root of before are left.
+    pub fn shares_left(&self, generation: u64) -> usize {
+        let holds = |member: &&Member| {
+            member.joined <= generation
+                && member.left.is_none_or(|left| generation < left)
+                && member.confirmed <= generation
+        };
+        self.members.iter().filter(holds).count()
+    }
+
+    fn k_of(&self, generation: u64) -> u8 {
+        self.thresholds.iter().rev().find(|(from, _)| *from <= generation).map_or(1, |(_, k)| *k)
+    }
+
+    /// Every root below this generation is destroyed; `present` where all are. What is left, and how many are needed, only
+    /// changes at the generations that the table names: no other has to be looked at.
+    pub fn destroyed_before(&self, present: u64) -> u64 {
+        let named = self.members.iter().flat_map(|member| [member.joined, member.confirmed]);
+        named
+            .chain(self.thresholds.iter().map(|(from, _)| *from))
+            .filter(|at| *at < present && self.shares_left(*at) >= usize::from(self.k_of(*at)))
+            .min()
+            .unwrap_or(present)
+    }
+
+    /// Forgets what nothing is left of.
+    pub fn tidy(&mut self, present: u64) {
+        self.members.retain(|member| member.left.is_none_or(|left| member.confirmed < left));
+        let settled = self.destroyed_before(present);
+        while self.thresholds.get(1).is_some_and(|(from, _)| *from <= settled) {
+            self.thresholds.remove(0);
+        }
+    }
+
+    /// The row's content.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![1, self.highest, self.thresholds.len() as u8, self.members.len() as u8];
+        for (from, k) in &self.thresholds {
+            out.extend_from_slice(&from.to_be_bytes());
+            out.push(*k);
+        }
+        for member in &self.members {
+            out.push(member.number);
+            out.extend_from_slice(&member.joined.to_be_bytes());
+            out.extend_from_slice(&member.left.unwrap_or(0).to_be_bytes());
+            out.extend_from_slice(&member.confirmed.to_be_bytes());
+            out.extend_from_slice(&member.holds.0);
+        }
+        out
+    }
+
+    /// Reads it; none when it is not a table.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let ([1, highest, thresholds, members], rest) = bytes.split_first_chunk()? else { return None };
+        let (first, second) = rest.split_at_checked(usize::from(*thresholds) * 9)?;
+        if *thresholds == 0 || second.len() != usize::from(*members) * MEMBER {
+            return None;
+        }
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_be_bytes);
+        let thresholds = first.chunks_exact(9).map(|row| Some((number(&row[..8])?, row[8])));
+        let members = second.chunks_exact(MEMBER).map(|row| {
+            Some(Member {
+                number: row[0],
+                joined: number(&row[1..9])?,
+                left: Some(number(&row[9..17])?).filter(|left| *left != 0),
+                confirmed: number(&row[17..25])?,
+                holds: RootId(row[25..].try_into().ok()?),
+            })
+        });
+        let table = Self {
+            thresholds: thresholds.collect::<Option<_>>()?,
+            members: members.collect::<Option<_>>()?,
+            highest: *highest,
+        };
+        let numbered = table.members.iter().all(|member| (1..=table.highest).contains(&member.number));
+        let shared = (1..=table.present().count()).contains(&usize::from(table.k()));
+        (numbered && shared).then_some(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: RootId = RootId([7; 16]);
+
+    #[test]
+    fn a_root_is_destroyed_when_fewer_than_k_shares_are_left() {
+        let mut table = Table::first(2, 3, ID);
+        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (3, 1));
+        table.confirm(1, 2, ID);
+        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (2, 1), "two that still hold it are enough");
+        table.confirm(2, 2, ID);
+        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (1, 2));
+    }
+
+    #[test]
+    fn lost_and_retired_slots_count_until_they_are_wiped() {
+        let mut table = Table::first(2, 3, ID);
+        // Slot 1 is lost at generation 1; the others go on, and a fourth takes its place.
+        assert_eq!(table.reshare(2, 2, &[1], 1), Some(vec![4]));
+        // Slot 2 goes away in the middle of it: with the lost one it still has what gives the first root.
+        table.confirm(3, 2, ID);
+        table.confirm(4, 2, ID);
+        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (2, 1));
+        table.tidy(2);
+        assert_eq!(table.destroyed_before(9), 1, "and it stays so however many generations pass");
+        table.confirm(2, 5, ID);
+        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (1, 2));
+        table.wiped(1);
+        assert_eq!(table.shares_left(1), 0);
+    }
+
+    #[test]
+    fn a_threshold_holds_for_the_generations_that_it_was_set_for() {
+        let mut table = Table::first(1, 1, ID);
+        assert_eq!(table.reshare(2, 2, &[], 2), Some(vec![2, 3]));
+        table.confirm(2, 2, ID);
+        table.confirm(3, 2, ID);
+        assert_eq!(table.destroyed_before(2), 1, "one share was the whole root");
+        table.confirm(1, 2, ID);
+        assert_eq!(table.destroyed_before(2), 2);
+    }
+
+    #[test]
+    fn a_table_reads_back_as_it_was_written() {
+        let mut table = Table::first(2, 3, ID);
+        table.reshare(4, 3, &[2], 3);
+        table.confirm(3, 4, RootId([1; 16]));
+        assert_eq!(Table::decode(&table.encode()), Some(table));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_tables_never_panic(content: Vec<u8>, present: u64) {
+            let mut framed = content.clone();
+            if let [version, ..] = framed.as_mut_slice() {
+                *version = 1;
+            }
+            for bytes in [content, framed] {
+                if let Some(mut table) = Table::decode(&bytes) {
+                    table.destroyed_before(present);
+                    table.tidy(present);
+                }
+            }
+        }
+    }
+}
