@@ -11,6 +11,8 @@
 //! A first start writes a mark with the id of the root before it stages the root, so that a slot that was just begun is told
 //! from one whose key store is lost.
 
+pub(super) mod decide;
+
 use super::{
     ReadError, Slot, SlotError,
     backing::{Backing, BackingError, Family, Row},
@@ -26,7 +28,8 @@ use crate::{
     },
     domain::id::{PageId, RootId},
 };
-use std::sync::Arc;
+use decide::{Content, Decision, decide};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Row of the mark of a first start.
 const BIRTH: &[u8] = b"birth";
@@ -102,7 +105,6 @@ pub struct Settled {
 pub fn settle(backing: &dyn Backing, slot: &mut dyn Slot) -> Result<Settled, OpenError> {
     let records = slot.records()?;
     match StoredState::read(backing)? {
-        Some(_) if records.is_empty() => Err(OpenError::SlotIsEmpty),
         Some(state) => resume(backing, &state, records),
         None => first_start(backing, slot, &records),
     }
@@ -117,30 +119,22 @@ impl Settled {
 }
 
 fn resume(backing: &dyn Backing, state: &StoredState<'_>, records: Vec<Record>) -> Result<Settled, OpenError> {
-    let (mut last_number, mut root) = (state.last_number(), state.root());
-    let (mut done, mut torn, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut files, mut commands) = (Vec::new(), BTreeMap::new());
     for (number, bytes) in backing.pending()? {
-        if number > last_number + 1 {
-            return Err(OpenError::Gap { from: last_number + 1, to: number - 1 });
-        }
-        match Command::decode(&bytes) {
-            Err(_) => torn.push(number),
-            Ok(command) if command.number != number => {
-                return Err(OpenError::Damaged("a pending command bears another number than its file"));
-            }
-            Ok(_) if number <= last_number => done.push(number),
+        let content = match Command::decode(&bytes) {
+            Err(_) => Content::Torn,
             Ok(command) => {
-                let Some(rotation) = command.rotation.filter(|rotation| rotation.from == root) else {
-                    return Err(OpenError::Damaged("a pending command was planned on another state"));
-                };
-                (last_number, root) = (number, rotation.to);
-                missing.push(command);
-                done.push(number);
+                let content = Content::Whole { number: command.number, rotation: command.rotation };
+                commands.insert(number, command);
+                content
             }
-        }
+        };
+        files.push((number, content));
     }
+    let held: Vec<RootId> = records.iter().map(|record| record.id).collect();
+    let Decision { root, last_number, fill, torn, done } = decide(state.last_number(), state.root(), &files, &held)?;
     let record = records.into_iter().find(|record| record.id == root).ok_or(OpenError::ForeignRoot)?;
-    for command in missing {
+    for command in fill.iter().filter_map(|number| commands.get(number)) {
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
         command.apply(backing, &state)?;
     }

@@ -9,6 +9,7 @@ mod log;
 mod medium;
 mod model;
 mod musts;
+mod protocol;
 mod rocks;
 
 use super::*;
