@@ -151,9 +151,14 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
     needles.audio(&spoken);
     let planted = Image::planted(&needles).search(&needles);
     assert_eq!(planted.count(), needles.count(), "the search is blind to some");
-    let in_use = [Kind::Root, Kind::PageKey, Kind::Stable, Kind::Audio, Kind::SliceKey, Kind::Schedule, Kind::Sound, Kind::Name];
-    let control =
-        until(gateway, &needles, |found| in_use.iter().all(|kind| found.kinds().any(|found| found == *kind)), "control");
+    let in_use =
+        [Kind::Root, Kind::PageKey, Kind::Stable, Kind::Audio, Kind::SliceKey, Kind::Schedule, Kind::Sound, Kind::Name];
+    let control = until(
+        gateway,
+        &needles,
+        |found| in_use.iter().all(|kind| found.kinds().any(|found| found == *kind)),
+        "control",
+    );
     println!("before: {control}");
 
     // The erasure.

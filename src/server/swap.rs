@@ -19,7 +19,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const REMEDY: &str = "turn swap off, or lock memory (LimitMEMLOCK=infinity) or forbid swap to the unit (MemorySwapMax=0)";
+const REMEDY: &str =
+    "turn swap off, or lock memory (LimitMEMLOCK=infinity) or forbid swap to the unit (MemorySwapMax=0)";
 
 /// Ends the start where memory could be swapped out and nobody accepted that.
 ///
@@ -27,7 +28,9 @@ const REMEDY: &str = "turn swap off, or lock memory (LimitMEMLOCK=infinity) or f
 /// What could take it, and what to do.
 pub fn refuse(accepted: bool) -> anyhow::Result<()> {
     match exposed() {
-        Some(_) if accepted => tracing::warn!("keys and audio could be written to swap; memory.accept_swap accepts that"),
+        Some(_) if accepted => {
+            tracing::warn!("keys and audio could be written to swap; memory.accept_swap accepts that")
+        }
         Some(where_to) => {
             bail!("keys and audio could be written to swap ({where_to}): {REMEDY}, or say `memory.accept_swap = true`")
         }
@@ -96,7 +99,10 @@ mod tests {
     fn swap_that_could_take_memory_is_named() {
         let areas = format!("{HEADING}/dev/sda2 partition 1048572 0 -2\n/dev/zram0 partition 1 0 100\n");
         assert_eq!(judged(false, &areas, &["max\n", "max\n"]), Some("/dev/sda2".to_owned()));
-        assert_eq!(judged(false, &format!("{HEADING}/dev/zram0 partition 1 0 5\n"), &[]), Some("/dev/zram0".to_owned()));
+        assert_eq!(
+            judged(false, &format!("{HEADING}/dev/zram0 partition 1 0 5\n"), &[]),
+            Some("/dev/zram0".to_owned())
+        );
         assert!(judge(false, Err("permission denied"), std::iter::empty()).is_some());
     }
 

@@ -42,8 +42,11 @@ impl Keys {
     /// What copies of the stores give to somebody who has a slot.
     pub fn reached(copies: &[&Path], slot: &Path) -> Self {
         let below = |folder: &str| copies.iter().map(|copy| copy.join(folder)).collect::<Vec<PathBuf>>();
-        let options =
-            Options { keys: [below("keys"), below("journal")].concat(), slots: vec![slot.to_owned()], ..Options::default() };
+        let options = Options {
+            keys: [below("keys"), below("journal")].concat(),
+            slots: vec![slot.to_owned()],
+            ..Options::default()
+        };
         let findings = investigate(&options).expect("everything is understood");
         assert!(findings.closure.roots > 0, "the slot opens nothing");
         let mut keys = Self::default();
