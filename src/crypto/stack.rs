@@ -16,7 +16,8 @@
 
 use std::hint::black_box;
 
-/// Bytes that are overwritten. What runs inside goes deeper only where it calls into storage, which sees sealed bytes alone.
+/// Bytes that are overwritten, which takes a fraction of a microsecond. What runs inside goes deeper only where it calls into
+/// storage, which sees sealed bytes alone.
 const DEPTH: usize = 16 << 10;
 
 /// Runs `work`, then overwrites what it left on the stack.

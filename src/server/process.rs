@@ -34,8 +34,9 @@ pub fn is_locked() -> bool {
     LOCKED.load(Ordering::Relaxed)
 }
 
-/// Turns core dumps off, locks the memory, and raises the number of files that may be open to what is allowed at all: connections that eat
-/// up file descriptors would otherwise take them from the key store. What the kernel refuses is reported, and stops nobody.
+/// Turns core dumps off, locks the memory, and raises the number of files that may be open to what is allowed at all:
+/// connections that eat up file descriptors would otherwise take them from the key store. What the kernel refuses is
+/// reported, and stops nobody here.
 pub fn harden() {
     let files = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }) {
@@ -60,8 +61,10 @@ pub fn harden() {
 /// Locks what is in memory and what will be.
 fn lock() -> Result<(), String> {
     let limit = getrlimit(Resource::Memlock);
-    let lifted = Rlimit { current: limit.maximum, maximum: limit.maximum };
-    let unlimited = limit.maximum.is_none() && setrlimit(Resource::Memlock, lifted).is_ok();
+    // Only what is lower is lifted: a filter of system calls may refuse even what would change nothing.
+    let lifted = Rlimit { current: None, maximum: None };
+    let unlimited =
+        limit.current.is_none() || (limit.maximum.is_none() && setrlimit(Resource::Memlock, lifted).is_ok());
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     if !unlimited && !is_capable(&status, CAP_IPC_LOCK) {
         return Err("RLIMIT_MEMLOCK is limited".to_owned());
