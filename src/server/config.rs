@@ -508,6 +508,14 @@ mod tests {
     }
 
     #[test]
+    fn swap_is_accepted_in_words_only() {
+        let with = |value: &str| parse(&format!("{EXAMPLE}\n[memory]\naccept_swap = {value}\n"));
+        assert!(with("true").is_ok_and(|config| config.accept_swap));
+        assert!(with("false").is_ok_and(|config| !config.accept_swap));
+        assert!(with("1").is_err());
+    }
+
+    #[test]
     fn a_plaintext_endpoint_and_a_region_listed_twice_are_refused() {
         let with = |line: &str| {
             let text = EXAMPLE.replace("name = \"eu-west-1\"", line);
