@@ -233,6 +233,13 @@ async fn over(transport: Transport) {
     for whole in [false, true] {
         round(&gateway, transport, whole, &kept).await;
     }
+    // The tenant, with all that is left.
+    let mut words = Needles::default();
+    kept.0.facts().into_iter().chain([kept.0.name.as_str(), TENANT]).for_each(|word| words.word(Kind::Name, word));
+    until(&gateway, &words, |found| found.count() >= 2, "the control: both names").await;
+    let done = wire::erase(gateway.link("developer", transport), wire::whole_tenant(TENANT)).await.expect("erased");
+    assert_eq!(done.outcome(), Outcome::Erased);
+    until(&gateway, &words, |found| found.count() == 0, "nothing of the tenant").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -32,7 +32,7 @@ pub enum Kind {
     Audio,
     /// The secret of a recording's facts.
     Facts,
-    /// HMAC's key on the way from a secret to a key.
+    /// What HKDF makes of a secret on the way to a key, and as good as the secret.
     Extracted,
     EnvelopeKey,
     SliceKey,

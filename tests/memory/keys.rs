@@ -8,7 +8,7 @@ use quietus::{
     },
     forensics::{Findings, Options, closure::Role, investigate},
 };
-use ring::hmac;
+use ring::{digest, hmac};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs,
@@ -133,7 +133,6 @@ impl Keys {
 
     /// The keys, what HKDF extracts from those that others are derived from, and the schedules of those that seal.
     pub fn into_needles(self, needles: &mut Needles) {
-        let none = hmac::Key::new(hmac::HMAC_SHA256, &[]);
         for (key, kind) in &self.0 {
             needles.key(*kind, key);
             match kind {
@@ -141,7 +140,7 @@ impl Keys {
                     // The first two round keys are the key.
                     schedule(key)[2..].iter().for_each(|round| needles.key(Kind::Schedule, round));
                 }
-                _ => needles.key(Kind::Extracted, hmac::sign(&none, key).as_ref()),
+                _ => extracted(key).iter().for_each(|form| needles.key(Kind::Extracted, form)),
             }
         }
     }
@@ -156,6 +155,58 @@ impl fmt::Display for Keys {
         }
         Ok(())
     }
+}
+
+/// What of HKDF is as good as the secret: the inner hash of the extraction, the key it extracts, and the two states of SHA-256
+/// that HMAC makes of that one, in the order of bytes of a processor that is little-endian.
+pub fn extracted(secret: &[u8; 32]) -> [[u8; 32]; 4] {
+    let none = hmac::Key::new(hmac::HMAC_SHA256, &[]);
+    let key = hmac::sign(&none, secret);
+    let inner = digest::digest(&digest::SHA256, &[&[0x36; 64][..], secret].concat());
+    let state = |pad: u8| {
+        let mut block = [pad; 64];
+        block.iter_mut().zip(key.as_ref()).for_each(|(byte, key)| *byte ^= key);
+        let mut bytes = [0; 32];
+        bytes.chunks_exact_mut(4).zip(compressed(&block)).for_each(|(bytes, word)| {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        });
+        bytes
+    };
+    let whole = |bytes: &[u8]| bytes.try_into().expect("32 bytes");
+    [whole(inner.as_ref()), whole(key.as_ref()), state(0x36), state(0x5c)]
+}
+
+/// The state of SHA-256 behind its first block (FIPS 180-4, section 6.2.2).
+fn compressed(block: &[u8; 64]) -> [u32; 8] {
+    let primes: Vec<u128> = (2..312_u128).filter(|n| (2..*n).all(|by| n % by != 0)).collect();
+    // The first 32 bits behind the point of a root.
+    let root = |of: u128, power: u32| {
+        let (mut low, mut high) = (0_u128, 1 << 36);
+        while high - low > 1 {
+            let middle = (low + high) / 2;
+            *(if middle.pow(power) <= of << (32 * power) { &mut low } else { &mut high }) = middle;
+        }
+        low as u32
+    };
+    let mut words: Vec<u32> =
+        block.chunks_exact(4).map(|word| u32::from_be_bytes(word.try_into().expect("four bytes"))).collect();
+    for at in 16..64 {
+        let (a, b) = (words[at - 15], words[at - 2]);
+        let a = a.rotate_right(7) ^ a.rotate_right(18) ^ a >> 3;
+        let b = b.rotate_right(17) ^ b.rotate_right(19) ^ b >> 10;
+        words.push(words[at - 16].wrapping_add(a).wrapping_add(words[at - 7]).wrapping_add(b));
+    }
+    let begin: [u32; 8] = std::array::from_fn(|at| root(primes[at], 2));
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = begin;
+    for (word, prime) in words.iter().zip(&primes) {
+        let high = e.rotate_right(6) ^ e.rotate_right(11) ^ e.rotate_right(25);
+        let low = a.rotate_right(2) ^ a.rotate_right(13) ^ a.rotate_right(22);
+        let first = [high, e & f ^ !e & g, root(*prime, 3), *word].into_iter().fold(h, u32::wrapping_add);
+        let second = low.wrapping_add(a & b ^ a & c ^ b & c);
+        (h, g, f, e, d, c, b, a) = (g, f, e, d.wrapping_add(first), c, b, a, first.wrapping_add(second));
+    }
+    let end = [a, b, c, d, e, f, g, h];
+    std::array::from_fn(|at| begin[at].wrapping_add(end[at]))
 }
 
 /// The key schedule of AES-256 (FIPS 197, section 5.2), in the order in which processors with instructions for it take it.
@@ -220,4 +271,14 @@ fn the_schedule_is_that_of_the_standard() {
     let rounds = schedule(&key.try_into().expect("32 bytes"));
     assert_eq!(data_encoding::HEXLOWER.encode(&rounds[2]), "9ba354118e6925afa51a8b5f2067fcde");
     assert_eq!(data_encoding::HEXLOWER.encode(&rounds[14]), "fe4890d1e6188d0b046df344706c631e");
+}
+
+#[test]
+fn the_state_is_that_of_the_standard() {
+    // FIPS 180-4's example of one block: "abc".
+    let mut block = [0; 64];
+    block[..4].copy_from_slice(b"abc\x80");
+    block[63] = 24;
+    let state: Vec<u8> = compressed(&block).iter().flat_map(|word| word.to_be_bytes()).collect();
+    assert_eq!(state, digest::digest(&digest::SHA256, b"abc").as_ref());
 }
