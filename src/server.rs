@@ -7,7 +7,8 @@
 //! - [`run`]: composes the vault and the listeners, serves, drains.
 //! - [`dev`]: `quietus dev`, everything in one process on one folder; [`dev_files`] makes its CA and certificates.
 //! - [`rehearsal`]: a clock that is read from a file, for `quietus dev`.
-//! - [`process`]: what the process does to itself first: no core dumps; the log.
+//! - [`process`]: what the process does to itself first: no core dumps, locked memory; the log.
+//! - [`swap`]: whether what is in memory could be written to a swap area.
 //!
 //! Nothing here sees audio, facts or keys, and nothing here may log a name of a tenant, a subscriber or a caller.
 
@@ -19,4 +20,5 @@ pub mod process;
 pub mod rehearsal;
 pub mod run;
 pub mod signing_key;
+pub mod swap;
 pub mod who;

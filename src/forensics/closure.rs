@@ -68,6 +68,8 @@ pub struct Known {
 pub struct Closure {
     /// Roots that a top was sealed under.
     pub roots: usize,
+    /// Page keys, by the page that they open; roots are the keys of the top.
+    pub page_keys: HashSet<(Id, Key)>,
     /// Salts of the envelopes that opened.
     pub opened: HashSet<[u8; 32]>,
     /// Salts and numbers of the journal frames that opened.
@@ -138,7 +140,6 @@ impl Closure {
             by_page.entry(sealed.id).or_default().push(sealed);
         }
         let mut keys: Vec<PageKey> = Vec::new();
-        let mut seen: HashSet<(Id, Key)> = HashSet::new();
         let mut queue: VecDeque<PageKey> = VecDeque::new();
         for root in roots {
             let mut opens = false;
@@ -151,7 +152,7 @@ impl Closure {
         }
         loop {
             while let Some(next) = queue.pop_front() {
-                if !seen.insert((next.page, next.key)) {
+                if !self.page_keys.insert((next.page, next.key)) {
                     continue;
                 }
                 for sealed in by_page.get(&next.page).into_iter().flatten() {
@@ -169,7 +170,7 @@ impl Closure {
                     self.page(carved, sealed, key, *context, &mut queue, needles)?;
                 }
             }
-            if queue.iter().all(|next| seen.contains(&(next.page, next.key))) {
+            if queue.iter().all(|next| self.page_keys.contains(&(next.page, next.key))) {
                 return Ok(());
             }
         }

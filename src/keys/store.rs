@@ -26,6 +26,7 @@ use crate::{
     crypto::{
         envelope::{self, Envelope, Kind},
         secret::Secret,
+        stack,
     },
     domain::id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
 };
@@ -357,7 +358,7 @@ impl Store for Reading<'_> {
             Under::Subscriber(tenant, subscriber) => self.present.index.veil(tenant, subscriber),
             Under::Top | Under::Tenant(_) => None,
         };
-        let page = Arc::new(open_page(&*self.shared.backing, link, under, veil)?);
+        let page = Arc::new(stack::wiped(|| open_page(&*self.shared.backing, link, under, veil))?);
         self.shared.cache.insert(link.id, page.clone());
         Ok(page)
     }

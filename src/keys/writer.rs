@@ -281,9 +281,12 @@ impl Thread {
             self.apply(&command, published, next.clone())?;
         }
         // The backup's delta will go out here, before the slot commits.
-        let to = next.as_ref().map_or(root.generation, |next| next.generation);
+        let before = root.generation;
+        let to = next.as_ref().map_or(before, |next| next.generation);
+        // Before the finisher can answer: its answer says that the root of before is nowhere.
+        drop(root);
         let replies = accepted.drain(..).map(|(reply, Taken { erased, log })| {
-            let from = if erased { root.generation } else { to };
+            let from = if erased { before } else { to };
             (reply, Committed { erased, generation_from: from, generation_to: to, log })
         });
         match next {

@@ -55,6 +55,8 @@ pub struct Config {
     pub limits: Limits,
     /// Whether the slot may lie on the key store's file system.
     pub allow_same_filesystem: bool,
+    /// Whether memory may be written to a swap area.
+    pub accept_swap: bool,
 }
 
 /// Certificates of the listener.
@@ -144,6 +146,8 @@ struct Raw {
     #[serde(default)]
     journal: RawJournal,
     #[serde(default)]
+    memory: RawMemory,
+    #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
     webhook: RawWebhook,
@@ -194,6 +198,13 @@ struct RawJournal {
     limit_mib: Option<Spanned<u64>>,
     segment_mib: Option<Spanned<u64>>,
     max_unstored_seconds: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMemory {
+    #[serde(default)]
+    accept_swap: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -274,6 +285,7 @@ impl Config {
             slot: slot.path.clone(),
             signing_key: raw.audit.signing_key.unwrap_or_else(|| slot.path.with_file_name("audit.key")),
             allow_same_filesystem: slot.allow_same_filesystem,
+            accept_swap: raw.memory.accept_swap,
             listen: raw.listen.address,
             http3: raw.listen.http3,
             tls: TlsFiles { certificate: raw.tls.certificate, key: raw.tls.key, client_ca: raw.tls.client_ca },
@@ -473,7 +485,7 @@ mod tests {
             ["eu-west-2", "eu-west-1"]
         );
         assert_eq!(config.vault.group, "uk+eu");
-        assert!(!config.allow_same_filesystem && config.http3);
+        assert!(!config.allow_same_filesystem && !config.accept_swap && config.http3);
     }
 
     #[test]
@@ -493,6 +505,14 @@ mod tests {
     #[test]
     fn a_single_slot_must_be_accepted() {
         assert!(refusal("accept_total_loss = true", "").contains("slot.accept_total_loss"));
+    }
+
+    #[test]
+    fn swap_is_accepted_in_words_only() {
+        let with = |value: &str| parse(&format!("{EXAMPLE}\n[memory]\naccept_swap = {value}\n"));
+        assert!(with("true").is_ok_and(|config| config.accept_swap));
+        assert!(with("false").is_ok_and(|config| !config.accept_swap));
+        assert!(with("1").is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::{
     dev_files::{DevFiles, GROUP},
     rehearsal,
     run::{self, Parts, Sockets},
-    signing_key,
+    signing_key, swap,
     who::Who,
 };
 use crate::{
@@ -39,6 +39,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
         .create(dir)
         .with_context(|| format!("cannot make {}", dir.display()))?;
     let _lock = lock(dir)?;
+    swap::warn();
     let sockets = Sockets::bind(listen, true)?;
     let files = DevFiles::prepare(dir)?;
     let who = Who::new(GROUP, &dir.join("tls").join("identities.toml"), None, Vec::new(), true)?;

@@ -12,7 +12,7 @@
 
 use super::{
     config::{Config, Credentials},
-    signing_key,
+    signing_key, swap,
     who::{self, Who},
 };
 use crate::{
@@ -99,6 +99,7 @@ impl Sockets {
 
 /// `quietus serve`.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    swap::refuse(config.accept_swap)?;
     let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
     let who = Who::new(&config.group, &config.identities, config.access_policies.as_deref(), config.issuers, false)?;
     if !config.allow_same_filesystem {

@@ -241,6 +241,7 @@ impl Inner {
                 self.api_keys.forget(*tenant);
                 self.switches.forget(*tenant);
                 self.holds.forget(*tenant);
+                self.policies.forget(*tenant);
             }
         }
         let mut fallen = HashSet::new();

@@ -32,6 +32,7 @@ use crate::{
         label::{Label, derive},
         random,
         secret::Secret,
+        stack,
     },
     domain::{
         id::{ObjectId, PeriodHandle, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
@@ -428,7 +429,7 @@ impl Inner {
 /// Name and secret of a client id's row. Only somebody who presents the client id finds or opens it.
 fn client_row(period_row: RowId, period: &Secret, client_id: &[u8]) -> (ValueName, Secret) {
     let suffix = derive::<16>(period.expose(), Label::ClientRow, &[client_id]);
-    let secret = Secret::from_bytes(&derive(period.expose(), Label::ClientSecret, &[client_id]));
+    let secret = stack::wiped(|| Secret::from_bytes(&derive(period.expose(), Label::ClientSecret, &[client_id])));
     (values::name_with(period_row, envelope::Kind::Client, suffix.as_slice()), secret)
 }
 

@@ -77,7 +77,7 @@ impl World {
         let mut text = format!(
             "group = \"{GROUP}\"\ndata = \"{}\"\nidentities = \"{}\"\n[listen]\naddress = \"127.0.0.1:0\"\n[tls]\n\
              certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\n[slot]\npath = \"{}\"\n\
-             allow_same_filesystem = true\naccept_total_loss = true\n{settings}\n",
+             allow_same_filesystem = true\naccept_total_loss = true\n[memory]\naccept_swap = true\n{settings}\n",
             data.display(),
             at("identities.toml"),
             at("tls/server.pem"),

@@ -20,7 +20,10 @@
 //! on a medium that is in no snapshot and no backup.
 
 use super::{Forgets, Record, Slot, SlotError};
-use crate::{crypto::secret::Secret, domain::id::RootId};
+use crate::{
+    crypto::{secret::Secret, stack},
+    domain::id::RootId,
+};
 use std::{
     fs::{File, OpenOptions},
     io::ErrorKind,
@@ -63,7 +66,8 @@ fn sector_of(generation: u64, root: &Secret) -> Zeroizing<Vec<u8>> {
 }
 
 fn digest(bytes: &[u8]) -> ring::digest::Digest {
-    ring::digest::digest(&ring::digest::SHA256, bytes)
+    // The root is among them.
+    stack::wiped(|| ring::digest::digest(&ring::digest::SHA256, bytes))
 }
 
 /// The slot in a file.
