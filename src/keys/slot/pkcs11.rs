@@ -69,8 +69,7 @@ impl Pkcs11Slot {
     }
 
     fn open_blob(&mut self, slot: SlotId, blob: &Blob) -> Result<Secret, SlotError> {
-        let associated = Blob::associated(blob.generation, blob.root, blob.key, &blob.nonce);
-        Ok(self.token.open(slot, blob.key, &blob.nonce, &associated, &blob.sealed)?)
+        Ok(self.token.open(slot, blob.key, &blob.nonce, &blob.associated(), &blob.sealed)?)
     }
 }
 
@@ -97,11 +96,14 @@ impl Slot for Pkcs11Slot {
             None => 0,
         };
         let slot = self.file.made()?;
-        let (id, key, nonce) = (root_id(root), KeyId(random()), random());
-        let associated = Blob::associated(generation, id, key, &nonce);
-        let sealed = self.token.seal(slot, key, &nonce, &associated, root)?;
+        let (root_id, key, nonce) = (root_id(root), KeyId(random()), random());
+        let mut blob = Blob { generation, root: root_id, key, nonce, sealed: [0; blob::SEALED] };
+        let sealed = self.token.seal(slot, key, &nonce, &blob.associated(), root)?;
         let written = match sealed.try_into() {
-            Ok(sealed) => self.file.write(free, &Blob { generation, root: id, key, nonce, sealed }),
+            Ok(sealed) => {
+                blob.sealed = sealed;
+                self.file.write(free, &blob)
+            }
             Err(_) => Err(TokenError::Failed("it sealed to another length".to_owned()).into()),
         };
         if written.is_err() {

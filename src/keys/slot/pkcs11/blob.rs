@@ -91,21 +91,21 @@ impl Blob {
         })
     }
 
-    /// What the seal holds together with the root.
-    pub fn associated(generation: u64, root: RootId, key: KeyId, nonce: &[u8; NONCE]) -> [u8; 60] {
+    /// What the seal holds together with the root: everything before it.
+    pub fn associated(&self) -> [u8; 60] {
         let mut fields = [0; 60];
         fields[..4].copy_from_slice(&RECORD_MAGIC);
         fields[4] = 1;
-        fields[8..16].copy_from_slice(&generation.to_be_bytes());
-        fields[16..32].copy_from_slice(&root.0);
-        fields[32..48].copy_from_slice(&key.0);
-        fields[48..].copy_from_slice(nonce);
+        fields[8..16].copy_from_slice(&self.generation.to_be_bytes());
+        fields[16..32].copy_from_slice(&self.root.0);
+        fields[32..48].copy_from_slice(&self.key.0);
+        fields[48..].copy_from_slice(&self.nonce);
         fields
     }
 
     fn sector(&self) -> Vec<u8> {
         let mut sector = vec![0; SECTOR];
-        sector[..60].copy_from_slice(&Self::associated(self.generation, self.root, self.key, &self.nonce));
+        sector[..60].copy_from_slice(&self.associated());
         sector[60..108].copy_from_slice(&self.sealed);
         let checksum = digest(&sector[..108]);
         sector[108..140].copy_from_slice(checksum.as_ref());
@@ -234,5 +234,81 @@ impl BlobFile {
             file.write_all_at(bytes, ((1 + sector) * SECTOR) as u64).map_err(io)?;
         }
         file.sync_data().map_err(io)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob() -> Blob {
+        Blob { generation: 7, root: RootId([1; 16]), key: KeyId([2; 16]), nonce: [3; NONCE], sealed: [4; SEALED] }
+    }
+
+    fn file(blobs: &[Blob]) -> Vec<u8> {
+        let mut bytes = head_sector(SlotId([9; 16]));
+        bytes.extend(blobs.iter().flat_map(Blob::sector));
+        bytes.resize(LENGTH, 0);
+        bytes
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let content = Content::parse(&file(&[blob()])).expect("a slot").expect("made");
+        assert_eq!(content.slot, SlotId([9; 16]));
+        assert_eq!(content.blobs, [Some(blob()), None, None]);
+        assert_eq!(content.used, [true, false, false]);
+    }
+
+    #[test]
+    fn a_byte_that_changed_makes_no_record() {
+        let good = blob().sector();
+        for at in 0..140 {
+            let mut sector = good.clone();
+            sector[at] ^= 1;
+            assert!(Blob::parse(&sector).is_none(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn making_that_was_cut_off_begins_again_and_no_other_file_is_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("slot");
+        for length in [0, 1, SECTOR, LENGTH] {
+            std::fs::write(&path, vec![0; length]).expect("written");
+            let mut file = BlobFile::open(&path).expect("opens");
+            assert!(file.read().expect("reads").is_none());
+            let slot = file.made().expect("made");
+            assert_eq!(file.read().expect("reads").expect("made").slot, slot);
+            assert_eq!(file.made().expect("was made"), slot);
+        }
+        let full = file(&[blob()]);
+        let mut broken = full.clone();
+        broken[30] ^= 1;
+        let longer = [full.as_slice(), &[0]].concat();
+        let zeros = vec![0; LENGTH + 1];
+        for other in [b"somebody's letter".as_slice(), &full[..LENGTH - 1], &broken, &longer, &zeros] {
+            std::fs::write(&path, other).expect("written");
+            assert!(matches!(BlobFile::open(&path), Err(SlotError::NotASlot)));
+            assert_eq!(std::fs::read(&path).expect("reads"), other);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn hostile_slot_files_never_panic(
+            noise: Vec<u8>,
+            at in 0..LENGTH,
+            length in 0..LENGTH + SECTOR,
+        ) {
+            let _ = Content::parse(&noise);
+            let _ = Blob::parse(&noise);
+            let mut bytes = file(&[blob(), blob()]);
+            for (byte, noise) in bytes[at..].iter_mut().zip(&noise) {
+                *byte ^= noise;
+            }
+            bytes.resize(length, 0);
+            let _ = Content::parse(&bytes);
+        }
     }
 }
