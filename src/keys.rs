@@ -73,7 +73,11 @@ mod writer;
 mod tests;
 
 pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
-pub use slot::{Forgets, Slot, SlotError, file::FileSlot};
+pub use slot::{
+    Forgets, Slot, SlotError,
+    file::FileSlot,
+    pkcs11::{ModuleToken, Pkcs11Slot},
+};
 pub use start::OpenError;
 pub use store::KeyStore;
 pub use sweep::DoomedBatch;

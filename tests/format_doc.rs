@@ -2,10 +2,16 @@
 //! (`slice_vectors.rs`); pages, rows and frames as the real stores write them are read in `forensics_store.rs` by a parser
 //! that was written from the document.
 
-use quietus::crypto::{
-    envelope::{self, Kind},
-    label::{Label, derive},
-    secret::Secret,
+use quietus::{
+    crypto::{
+        envelope::{self, Kind},
+        label::{Label, derive},
+        secret::Secret,
+    },
+    keys::{
+        FileSlot, Forgets, Pkcs11Slot, Slot as _,
+        slot::pkcs11::{KeyId, SlotId, Token, TokenError},
+    },
 };
 use ring::{aead, digest, hmac};
 
@@ -72,7 +78,6 @@ fn an_envelope_opens_by_its_table() {
 
 #[test]
 fn a_slot_file_is_its_table() {
-    use quietus::keys::{FileSlot, Slot as _};
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("slot");
     let root = Secret::random();
@@ -87,4 +92,67 @@ fn a_slot_file_is_its_table() {
     assert_eq!(&sector[32..64], root.expose());
     assert_eq!(&sector[64..96], digest::digest(&digest::SHA256, &sector[..64]).as_ref());
     assert!(sector[96..].iter().all(|byte| *byte == 0));
+}
+
+/// A token with one key, so that what it sealed can be opened by hand.
+struct OneKey([u8; 32]);
+
+impl OneKey {
+    fn key(&self) -> aead::LessSafeKey {
+        aead::LessSafeKey::new(aead::UnboundKey::new(&aead::AES_256_GCM, &self.0).expect("32 bytes"))
+    }
+}
+
+impl Token for OneKey {
+    fn keys(&mut self, _: SlotId) -> Result<Vec<KeyId>, TokenError> {
+        Ok(Vec::new())
+    }
+
+    fn seal(
+        &mut self,
+        _: SlotId,
+        _: KeyId,
+        nonce: &[u8; 12],
+        associated: &[u8],
+        root: &Secret,
+    ) -> Result<Vec<u8>, TokenError> {
+        let mut sealed = root.expose().to_vec();
+        let nonce = aead::Nonce::assume_unique_for_key(*nonce);
+        self.key().seal_in_place_append_tag(nonce, aead::Aad::from(associated), &mut sealed).expect("seals");
+        Ok(sealed)
+    }
+
+    fn open(&mut self, _: SlotId, _: KeyId, _: &[u8; 12], _: &[u8], _: &[u8]) -> Result<Secret, TokenError> {
+        Err(TokenError::NoKey)
+    }
+
+    fn destroy(&mut self, _: SlotId, _: KeyId) -> Result<(), TokenError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn the_file_beside_a_token_is_its_table() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("slot");
+    let (root, key) = (Secret::random(), [7; 32]);
+    let mut slot = Pkcs11Slot::open(&path, Box::new(OneKey(key)), Forgets::AtOnce).expect("a new slot");
+    slot.stage(5, &root).expect("staged");
+    let bytes = std::fs::read(&path).expect("readable");
+    assert_eq!(bytes.len(), 4 * 4096);
+    assert_eq!(&bytes[..8], b"QTPH\x01\0\0\0");
+    assert_eq!(&bytes[24..56], digest::digest(&digest::SHA256, &bytes[..24]).as_ref());
+    assert!(bytes[56..4096].iter().all(|byte| *byte == 0));
+    let sector = &bytes[4096..8192];
+    assert_eq!(&sector[..8], b"QTPR\x01\0\0\0");
+    assert_eq!(sector[8..16], 5_u64.to_be_bytes());
+    assert_eq!(sector[16..32], derive_by_hand(root.expose(), "quietus/1 root id", b"")[..16]);
+    assert!(sector[32..48].iter().any(|byte| *byte != 0));
+    let nonce = aead::Nonce::assume_unique_for_key(sector[48..60].try_into().expect("twelve"));
+    let mut sealed = sector[60..108].to_vec();
+    let opened =
+        OneKey(key).key().open_in_place(nonce, aead::Aad::from(&sector[..60]), &mut sealed).expect("opens").to_vec();
+    assert_eq!(opened, root.expose());
+    assert_eq!(&sector[108..140], digest::digest(&digest::SHA256, &sector[..108]).as_ref());
+    assert!(sector[140..].iter().all(|byte| *byte == 0) && bytes[8192..].iter().all(|byte| *byte == 0));
 }

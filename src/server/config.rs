@@ -6,8 +6,10 @@
 //! them, or they come from the environment.
 
 mod oidc;
+mod slot;
 
 pub use oidc::IssuerFile;
+pub use slot::{Pin, SlotConfig};
 
 use crate::{
     journal,
@@ -27,8 +29,8 @@ pub struct Config {
     pub keys: PathBuf,
     /// The journal's folder.
     pub journal: PathBuf,
-    /// The root slot's file.
-    pub slot: PathBuf,
+    /// The root slot.
+    pub slot: SlotConfig,
     /// The file of the key that signs checkpoints and receipts; made where it is missing.
     pub signing_key: PathBuf,
     /// Where to listen: TCP for HTTP/2 and HTTP/1.1, and UDP for HTTP/3.
@@ -142,7 +144,7 @@ struct Raw {
     identities: PathBuf,
     listen: RawListen,
     tls: RawTls,
-    slot: Spanned<RawSlot>,
+    slot: Spanned<slot::RawSlot>,
     #[serde(default)]
     journal: RawJournal,
     #[serde(default)]
@@ -180,16 +182,6 @@ struct RawTls {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawSlot {
-    path: PathBuf,
-    #[serde(default)]
-    allow_same_filesystem: bool,
-    #[serde(default)]
-    accept_total_loss: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -282,10 +274,10 @@ impl Config {
         Ok(Self {
             keys: raw.data.join("keys"),
             journal: raw.data.join("journal"),
-            slot: slot.path.clone(),
             signing_key: raw.audit.signing_key.unwrap_or_else(|| slot.path.with_file_name("audit.key")),
             allow_same_filesystem: slot.allow_same_filesystem,
             accept_swap: raw.memory.accept_swap,
+            slot: check.slot(raw.slot, &environment)?,
             listen: raw.listen.address,
             http3: raw.listen.http3,
             tls: TlsFiles { certificate: raw.tls.certificate, key: raw.tls.key, client_ca: raw.tls.client_ca },
@@ -465,7 +457,7 @@ fn is_plain(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../../infra/quietus.example.toml");
+    pub(super) const EXAMPLE: &str = include_str!("../../infra/quietus.example.toml");
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(text, |_| None)

@@ -5,6 +5,7 @@
 //! store: fine for trying, and the reason why a dev folder guarantees nothing once it has been copied.
 
 use super::{
+    config::SlotConfig,
     dev_files::{DevFiles, GROUP},
     rehearsal,
     run::{self, Parts, Sockets},
@@ -52,7 +53,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
     let parts = Parts {
         keys: dir.join("keys"),
         journal: dir.join("journal"),
-        slot: dir.join("slot").join("root"),
+        slot: SlotConfig::File(dir.join("slot").join("root")),
         journal_options: journal::Options::default(),
         regions: embedded.region_configs(),
         vault: VaultConfig {

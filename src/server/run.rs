@@ -11,14 +11,14 @@
 //! that was acknowledged depends on a clean stop.
 
 use super::{
-    config::{Config, Credentials},
+    config::{Config, Credentials, Pin, SlotConfig},
     signing_key, swap,
     who::{self, Who},
 };
 use crate::{
     domain::time::Clock,
     journal::{self, Journal},
-    keys::{FileSlot, KeyStore},
+    keys::{FileSlot, KeyStore, ModuleToken, Pkcs11Slot, Slot},
     object::{self, ObjectStore, RegionConfig},
     transport::{
         self, Gateway, Limits, quic, serve,
@@ -49,8 +49,8 @@ pub struct Parts {
     pub keys: PathBuf,
     /// The journal's folder.
     pub journal: PathBuf,
-    /// The root slot's file.
-    pub slot: PathBuf,
+    /// The root slot.
+    pub slot: SlotConfig,
     /// Bounds of the journal.
     pub journal_options: journal::Options,
     /// Object storage.
@@ -102,8 +102,8 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     swap::refuse(config.accept_swap)?;
     let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
     let who = Who::new(&config.group, &config.identities, config.access_policies.as_deref(), config.issuers, false)?;
-    if !config.allow_same_filesystem {
-        refuse_same_filesystem(&config.slot, &config.keys)?;
+    if let Some(slot) = config.slot.bare_file().filter(|_| !config.allow_same_filesystem) {
+        refuse_same_filesystem(slot, &config.keys)?;
     }
     let key = signing_key::find_or_make(&config.signing_key, &config.group)?;
     let sockets = Sockets::bind(config.listen, config.http3)?;
@@ -172,7 +172,10 @@ fn device(path: &Path) -> anyhow::Result<u64> {
 
 /// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
 pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
-    parts.vault.slot_beside_store = device(&parts.slot)? == device(&parts.keys)?;
+    parts.vault.slot_beside_store = match parts.slot.bare_file() {
+        Some(slot) => device(slot)? == device(&parts.keys)?,
+        None => false,
+    };
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
     let stores = open_stores(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions).await?;
@@ -223,7 +226,7 @@ struct Stores {
 }
 
 async fn open_stores(
-    slot: PathBuf,
+    slot: SlotConfig,
     keys: PathBuf,
     journal: PathBuf,
     options: journal::Options,
@@ -232,14 +235,32 @@ async fn open_stores(
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
-        let slot = FileSlot::open(&slot).with_context(|| format!("the root slot {}", slot.display()))?;
-        let keys =
-            KeyStore::open(&keys, Box::new(slot)).with_context(|| format!("the key store {}", keys.display()))?;
+        let slot = open_slot(slot)?;
+        let keys = KeyStore::open(&keys, slot).with_context(|| format!("the key store {}", keys.display()))?;
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))
     });
     let (keys, journal) = stores.await??;
     Ok(Stores { keys, journal, objects })
+}
+
+fn open_slot(slot: SlotConfig) -> anyhow::Result<Box<dyn Slot>> {
+    let at = |path: &Path| format!("the root slot {}", path.display());
+    match slot {
+        SlotConfig::File(path) => Ok(Box::new(FileSlot::open(&path).with_context(|| at(&path))?)),
+        SlotConfig::Pkcs11 { path, module, token, pin, forgets } => {
+            let pin = match pin {
+                Pin::Given(pin) => pin,
+                Pin::File(file) => {
+                    let text = std::fs::read_to_string(&file).map(Zeroizing::new);
+                    let text = text.with_context(|| format!("cannot read `slot.pin_file` {}", file.display()))?;
+                    Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
+                }
+            };
+            let token = ModuleToken::load(&module, &token, pin)?;
+            Ok(Box::new(Pkcs11Slot::open(&path, Box::new(token), forgets).with_context(|| at(&path))?))
+        }
+    }
 }
 
 /// A line on standard output, for whoever waits for it. Nobody may be listening.

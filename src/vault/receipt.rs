@@ -35,7 +35,7 @@ use crate::{
         id::{ReceiptId, RowId, TenantHandle},
         time::Timestamp,
     },
-    keys::{Change, Forgets, Mutation},
+    keys::{Change, Mutation},
     proto::stored,
 };
 use prost::Message as _;
@@ -262,10 +262,11 @@ impl Inner {
         erased: bool,
         generations: Option<(u64, u64)>,
     ) -> Result<String, Error> {
-        let state = match (erased, self.keys.forgets()) {
+        // Read behind the commit, so that the time is no earlier than the last copy's.
+        let state = match (erased, self.keys.forgets().last_copy(self.clock.now())) {
             (false, _) => State::NothingLeft,
-            (true, Forgets::At(when)) => State::DestroyedBy(when),
-            (true, Forgets::AtOnce | Forgets::BestEffort) => State::Destroyed,
+            (true, Some(when)) => State::DestroyedBy(when),
+            (true, None) => State::Destroyed,
         };
         let generations = generations.unwrap_or((row.generation_seen, self.keys.generation()));
         if !erased {

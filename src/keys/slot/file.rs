@@ -65,7 +65,7 @@ fn sector_of(generation: u64, root: &Secret) -> Zeroizing<Vec<u8>> {
     sector
 }
 
-fn digest(bytes: &[u8]) -> ring::digest::Digest {
+pub(super) fn digest(bytes: &[u8]) -> ring::digest::Digest {
     // The root is among them.
     stack::wiped(|| ring::digest::digest(&ring::digest::SHA256, bytes))
 }
@@ -166,7 +166,7 @@ impl Slot for FileSlot {
     }
 }
 
-fn lock(file: &File) -> Result<(), SlotError> {
+pub(super) fn lock(file: &File) -> Result<(), SlotError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(std::fs::TryLockError::WouldBlock) => Err(SlotError::Held),
@@ -174,7 +174,7 @@ fn lock(file: &File) -> Result<(), SlotError> {
     }
 }
 
-fn io(error: std::io::Error) -> SlotError {
+pub(super) fn io(error: std::io::Error) -> SlotError {
     SlotError::Io(error.to_string())
 }
 
