@@ -49,6 +49,8 @@ type Key = [u8; 32];
 
 /// Where the recorded process works.
 const FOLDER: &str = "QUIETUS_CRASH_FOLDER";
+/// How much it does in one life.
+const GROUPS: &str = "QUIETUS_CRASH_GROUPS";
 /// Lives that one recording may take.
 const LIVES: usize = 400;
 
@@ -63,12 +65,14 @@ fn new_folder() -> TempDir {
 #[ignore = "started by the others"]
 fn the_recorded_process() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        workload::run(Path::new(&folder));
+        let groups = std::env::var(GROUPS).expect("a number").parse().expect("a number");
+        workload::run(Path::new(&folder), groups);
     }
 }
 
-/// One disk over as many lives as it takes to do everything. `act` says for each life where it ends.
-fn record(act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
+/// One disk over as many lives as it takes to do everything, so many groups of steps at most in each. `act` says for each life
+/// where it ends.
+fn record(groups: usize, act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
     let place = new_folder();
     let (folder, trace) = (place.path().join("root"), place.path().join("trace"));
     std::fs::create_dir(&folder).expect("a folder");
@@ -81,25 +85,33 @@ fn record(act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
             .env("QUIETUS_RECORD_ROOT", &folder)
             .env("QUIETUS_RECORD_TRACE", &trace)
             .env(FOLDER, &folder)
+            .env(GROUPS, groups.to_string())
             .stdin(Stdio::null());
         let act = act(life);
         if let Some(act) = &act {
             process.env("QUIETUS_RECORD_ACT", act);
         }
         let output = process.output().expect("it starts");
-        ended = output.status.success();
+        let did = output.status.success();
+        ended = did && workload::told(&folder).is_over();
         if ended {
             break;
         }
         // Killed, aborted, or a start that was refused a call and said so.
-        assert!(act.is_some(), "{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            did || act.is_some(),
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
     assert!(ended, "it never came to its end");
     let events = disk::read_trace(&trace);
     let mut rebuilt = Disk::default();
     events.iter().for_each(|event| rebuilt.take(event));
     let (rebuilt, found) = (rebuilt.image(Survives::Written), disk::pick_up(&folder));
-    let odd: Vec<_> = found.keys().chain(rebuilt.keys()).filter(|name| found.get(*name) != rebuilt.get(*name)).collect();
+    let odd: Vec<_> =
+        found.keys().chain(rebuilt.keys()).filter(|name| found.get(*name) != rebuilt.get(*name)).collect();
     assert!(odd.is_empty(), "the trace does not tell all about {odd:?}");
     events
 }
@@ -167,8 +179,7 @@ impl Attacker {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), slot).expect("written");
         let carved = self.carved.lock().expect("a lock");
-        let closure =
-            Closure::of(&carved, &[file.path().to_owned()], false, &mut Needles::new(&[])).expect("follows");
+        let closure = Closure::of(&carved, &[file.path().to_owned()], false, &mut Needles::new(&[])).expect("follows");
         assert_eq!(closure.not_understood, 0);
         let secrets: Arc<HashSet<Key>> = Arc::new(closure.secrets().map(|known| known.secret).collect());
         self.opened.lock().expect("a lock").insert(slot.to_vec(), secrets.clone());
@@ -198,6 +209,8 @@ struct Extent {
     stride: usize,
     /// Random parts at each.
     torn: u64,
+    /// The first life whose syncs are tried.
+    from: usize,
 }
 
 /// Tries images of a recording; gives what failed, and stops at the first.
@@ -207,7 +220,7 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
     let failed = Mutex::new(Vec::new());
     let (send, tasks) = sync_channel::<Task>(8);
     let tasks = Mutex::new(tasks);
-    let mut syncs = 0;
+    let (mut syncs, mut lives) = (0, 0);
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, usize::from).min(8) {
             scope.spawn(|| {
@@ -225,10 +238,12 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
                 String::from_utf8_lossy(&event.data).lines().for_each(|line| told.line(line));
             }
             last.take(event);
+            lives += usize::from(event.call == b'P');
             let is_slot = event.name.contains("slot/");
             let is_sync = event.call == b'E' && event.name != "acks";
             let is_near = is_slot || event.name.contains("pending");
             let is_tried = is_sync
+                && lives > extent.from
                 && (is_near || syncs % extent.stride == 0)
                 && failed.lock().expect("a lock").is_empty();
             let hand_out = |survives: &str, image: Image| {
@@ -237,7 +252,7 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
             };
             if is_tried {
                 let parts = (0..extent.torn).map(|part| Survives::Torn(((syncs as u64) << 8) + part));
-                for survives in parts.chain([Survives::Written]) {
+                for survives in parts.chain((extent.torn != 1 || syncs % 2 == 0).then_some(Survives::Written)) {
                     hand_out(&format!("{survives:?}"), disk.image(survives));
                 }
             }
@@ -297,22 +312,22 @@ fn try_image(task: &Task, attacker: &Attacker, tried: &Tried) {
 }
 
 fn extent() -> Extent {
-    if is_full() { Extent { stride: 1, torn: 8 } } else { Extent { stride: 8, torn: 1 } }
+    if is_full() { Extent { stride: 1, torn: 8, from: 0 } } else { Extent { stride: 12, torn: 1, from: 0 } }
 }
 
 #[test]
 fn power_may_fail_at_every_sync() {
-    let failed = try_images("one life", &record(|_| None), extent());
+    let failed = try_images("one life", &record(usize::MAX, |_| None), extent());
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
-/// Ends at the steps in turn, later in each round, and then wherever the dice say.
-fn ends(act: &'static str, lives: usize, seed: u64) -> impl Fn(usize) -> Option<String> {
+/// In every other life: at the steps in turn, and wherever the dice say.
+fn ends(act: &'static str, seed: usize) -> impl Fn(usize) -> Option<String> {
     move |life| {
-        let mut dice = disk::Dice(seed.wrapping_add(life as u64));
-        (life < lives).then(|| match STEPS.get((life + seed as usize) % (STEPS.len() * 2)) {
-            Some(step) => format!("{act}:{step}:{}", 1 + dice.below(4)),
-            None => format!("{act}:*:*:{}", 1 + dice.below(400)),
+        let mut dice = disk::Dice((seed + life) as u64);
+        (life % 2 == 0).then(|| match STEPS.get((life / 2 + seed) % (STEPS.len() + 2)) {
+            Some(step) => format!("{act}:{step}:{}", 1 + dice.below(3)),
+            None => format!("{act}:*:*:{}", 1 + dice.below(200)),
         })
     }
 }
@@ -320,7 +335,7 @@ fn ends(act: &'static str, lives: usize, seed: u64) -> impl Fn(usize) -> Option<
 #[test]
 fn a_process_may_die_at_every_step_and_power_fail_later() {
     for seed in 0..if is_full() { 8 } else { 1 } {
-        let failed = try_images("killed", &record(ends("kill", 40, seed * 5)), extent());
+        let failed = try_images("killed", &record(4, ends("kill", seed * 5)), extent());
         assert!(failed.is_empty(), "{failed:#?}");
     }
 }
@@ -328,7 +343,7 @@ fn a_process_may_die_at_every_step_and_power_fail_later() {
 #[test]
 fn writes_and_syncs_may_fail_at_every_step_and_power_later() {
     for seed in 0..if is_full() { 8 } else { 1 } {
-        let failed = try_images("refused", &record(ends("fail", 40, seed * 5)), extent());
+        let failed = try_images("refused", &record(4, ends("fail", seed * 5)), extent());
         assert!(failed.is_empty(), "{failed:#?}");
     }
 }
@@ -344,18 +359,18 @@ fn every_sync_that_is_left_out_is_noticed() {
         "S:slot/root:2",     // the slot's, staging one
         "S:slot$:0",         // its name, and that of its folder
         "S:held$:0",
-        "S:store$:0",        // the key store's
-        "S:live$:0",         // the journal's
+        "S:store$:0",   // the key store's
+        "S:live$:0",    // the journal's
         "S:.qtj:0",     // the journal's segments
         "S:journal$:0", // and their names
         "S:.sst:0",     // RocksDB's, of a flush
     ] {
-        let events = record(|life| match life {
+        let events = record(usize::MAX, |life| match life {
             // The second start takes over what the first had not synced.
-            0 => Some("kill:S:.log:60".to_owned()),
+            0 => Some("kill:S:.log:12".to_owned()),
             _ => Some(format!("skip:{left_out}")),
         });
-        let failed = try_images(left_out, &events, Extent { stride: 4, torn: 2 });
+        let failed = try_images(left_out, &events, Extent { stride: 4, torn: 2, from: 1 });
         assert!(!failed.is_empty(), "nobody notices that {left_out} is left out");
     }
 }

@@ -85,6 +85,15 @@ impl Change {
             Self::Length(length) => to.resize(*length, 0),
         }
     }
+
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Write { at, bytes }, Self::Write { at: other, bytes: others }) => {
+                *at < other + others.len() && *other < at + bytes.len()
+            }
+            _ => true,
+        }
+    }
 }
 
 struct Pending<T> {
@@ -255,11 +264,13 @@ impl Disk {
                 return begun.push(number);
             }
             let began = begun.remove(0);
-            let mut kept = Vec::new();
+            let mut kept: Vec<Pending<NameChange>> = Vec::new();
             for mut pending in std::mem::take(&mut self.pending) {
                 let covered = pending.number < began && folder_of(pending.what.names()[0]) == event.name;
                 if covered && event.call == b'E' && !pending.lost {
                     pending.what.apply(&mut self.safe);
+                    let names = pending.what.names();
+                    kept.retain(|older| !older.lost || !older.what.names().iter().any(|name| names.contains(name)));
                 } else {
                     pending.lost |= covered;
                     kept.push(pending);
@@ -277,15 +288,19 @@ impl Disk {
             }
             let began = file.syncs.remove(0);
             let File { pending, safe, .. } = file;
-            pending.retain_mut(|pending| {
+            let mut kept: Vec<Pending<Change>> = Vec::new();
+            for mut pending in std::mem::take(pending) {
                 let covered = pending.number < began;
                 if covered && event.call == b'E' && !pending.lost {
                     pending.what.apply(safe);
-                    return false;
+                    // What was lost before in the same place does not come back over it.
+                    kept.retain(|older| !older.what.meets(&pending.what));
+                } else {
+                    pending.lost |= covered;
+                    kept.push(pending);
                 }
-                pending.lost |= covered;
-                true
-            });
+            }
+            file.pending = kept;
         }
     }
 
@@ -324,7 +339,8 @@ impl Disk {
         let (mut names, mut missing) = (self.safe.clone(), Vec::new());
         let one_in = [2, 4, usize::MAX][dice.below(3)];
         for Pending { what, .. } in &self.pending {
-            if dice.below(one_in) == 0 && one_in != usize::MAX || what.names().iter().any(|name| missing.contains(name)) {
+            if dice.below(one_in) == 0 && one_in != usize::MAX || what.names().iter().any(|name| missing.contains(name))
+            {
                 missing.extend(what.names());
             } else {
                 what.apply(&mut names);

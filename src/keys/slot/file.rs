@@ -243,6 +243,21 @@ mod tests {
     }
 
     #[test]
+    fn a_start_destroys_what_reads_as_destroyed() {
+        let (_dir, path) = slot();
+        let kept = Secret::random();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(1, &kept).expect("stages");
+        drop(slot);
+        let file = File::options().write(true).open(&path).expect("opens");
+        file.set_modified(std::time::UNIX_EPOCH).expect("sets a time");
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.commit(super::super::root_id(&kept)).expect("commits");
+        let written = file.metadata().expect("there").modified().expect("a time");
+        assert!(written > std::time::UNIX_EPOCH, "whatever the other sectors read as, they are written");
+    }
+
+    #[test]
     fn a_full_slot_refuses_a_fourth_root() {
         let (_dir, path) = slot();
         let mut slot = FileSlot::open(&path).expect("opens");
