@@ -61,8 +61,8 @@ fn below(limit: u64) -> u64 {
 /// Starts a gateway that is to die at a call, or one that is not where it died before it served. Says whether it did.
 fn start_to_end(world: &World, number: usize) -> (Gateway, bool) {
     let act = match recorder::STEPS.get(number % (2 * recorder::STEPS.len())) {
-        Some(step) => format!("kill:{step}:{}", 1 + below(30)),
-        None => format!("kill:*:*:{}", 1 + below(1500)),
+        Some(step) => format!("kill:{step}:{}", 1 + below(8)),
+        None => format!("kill:*:*:{}", 1 + below(600)),
     };
     let environment = [
         ("LD_PRELOAD", recorder::library().display().to_string()),
