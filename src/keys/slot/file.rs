@@ -89,11 +89,8 @@ impl FileSlot {
             Err(error) => return Err(io(error)),
         };
         lock(&file)?;
-        match file.metadata().map_err(io)?.len() {
-            // A crash between creating the file and its first sync: nothing was ever in it.
-            0 => drop(file.set_len((SECTOR * SECTORS) as u64).map_err(io)?),
-            len if len == (SECTOR * SECTORS) as u64 => {}
-            _ => return Err(SlotError::NotASlot),
+        if file.metadata().map_err(io)?.len() != (SECTOR * SECTORS) as u64 {
+            return Err(SlotError::NotASlot);
         }
         file.sync_all().and_then(|()| create_folder(folder(path))).map_err(io)?;
         sync_folder(folder(path)).map_err(io)?;
@@ -103,12 +100,16 @@ impl FileSlot {
     fn created(&mut self) -> Result<&File, SlotError> {
         if self.file.is_none() {
             create_folder(folder(&self.path)).map_err(io)?;
+            // Under another name until it is whole: what has the slot's name is a slot. All of it now, so that a full disk is
+            // met here and not at an erasure.
+            let new = self.path.with_added_extension("new");
+            let mut options = OpenOptions::new();
             let file =
-                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path).map_err(io)?;
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&new).map_err(io)?;
             lock(&file)?;
-            // All of it now, so that a full disk is met here and not at an erasure.
+            file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
             file.write_all_at(&[0; SECTOR * SECTORS], 0).map_err(io)?;
-            file.sync_all().map_err(io)?;
+            file.sync_all().and_then(|()| std::fs::rename(&new, &self.path)).map_err(io)?;
             sync_folder(folder(&self.path)).map_err(io)?;
             self.file = Some(file);
         }
