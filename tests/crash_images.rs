@@ -17,8 +17,8 @@
 //! A recording is one disk over several lives of the process: killed or refused at a step of a rotation, started again on
 //! what it finds *in the page cache*, killed in that start. So an image may show what a start took for durable and was not.
 //!
-//! `QUIETUS_CRASH=full` tries every sync with more random parts, and more lives; the default takes every sync of slot and
-//! rotations' files and one in several of the others.
+//! `QUIETUS_CRASH=full` tries every sync with more random parts, and more lives; the default takes every sync of the slot
+//! and some of the others.
 
 #[path = "crash/disk.rs"]
 mod disk;
@@ -205,7 +205,7 @@ struct Tried {
 /// How many images of a recording are tried.
 #[derive(Clone, Copy)]
 struct Extent {
-    /// Every sync of slot and rotations' files, and one in so many of the others.
+    /// Every sync of the slot, every other one of rotations' files, and one in so many of the rest; 1: all.
     stride: usize,
     /// Random parts at each.
     torn: u64,
@@ -244,7 +244,7 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
             let is_near = is_slot || event.name.contains("pending");
             let is_tried = is_sync
                 && lives > extent.from
-                && (is_near || syncs % extent.stride == 0)
+                && (is_slot || is_near && (extent.stride == 1 || syncs % 2 == 0) || syncs % extent.stride == 0)
                 && failed.lock().expect("a lock").is_empty();
             let hand_out = |survives: &str, image: Image| {
                 let what = format!("{name}: sync {syncs} ({}), event {position}: {survives}", event.name);
@@ -312,7 +312,7 @@ fn try_image(task: &Task, attacker: &Attacker, tried: &Tried) {
 }
 
 fn extent() -> Extent {
-    if is_full() { Extent { stride: 1, torn: 8, from: 0 } } else { Extent { stride: 12, torn: 1, from: 0 } }
+    if is_full() { Extent { stride: 1, torn: 8, from: 0 } } else { Extent { stride: 24, torn: 1, from: 0 } }
 }
 
 #[test]

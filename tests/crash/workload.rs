@@ -159,7 +159,9 @@ impl Step {
 
     fn apply(&self, to: &mut BTreeSet<Thing>) {
         let removes = self.removes();
-        to.retain(|thing| !removes.iter().any(|gone| thing == gone || thing.is_below(*gone)));
+        if !removes.is_empty() {
+            to.retain(|thing| !removes.iter().any(|gone| thing == gone || thing.is_below(*gone)));
+        }
         to.extend(self.adds());
     }
 
@@ -348,7 +350,7 @@ impl Told {
             // What comes into the world meanwhile may have been erased or not.
             if self.known.get(&number) == Some(&true) {
                 step.apply(&mut living);
-                ever.extend(living.iter().copied());
+                ever.extend(step.adds());
             }
         }
         ever.difference(&living).copied().collect()
@@ -377,7 +379,7 @@ pub fn judge(folder: &Path, told: &Told) -> Seen {
         };
         if happened {
             step.apply(&mut expected);
-            ever.extend(expected.iter().copied());
+            ever.extend(step.adds());
         }
     }
     let odd: Vec<_> = living.symmetric_difference(&expected).collect();
