@@ -3,6 +3,8 @@
 
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/recorder.rs"]
+mod recorder;
 #[path = "common/seaweed.rs"]
 mod seaweed;
 #[path = "common/served.rs"]

@@ -3,6 +3,8 @@
 //! A seam, so that the crash tests can put a medium underneath that forgets what was not synced and keeps every version
 //! that was ever written. The real one is [`super::rocks`].
 
+use std::{fs::File, io, path::Path};
+
 /// Column families. Their names and those of rows are fit for publication.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -101,4 +103,24 @@ pub trait Backing: Send + Sync {
     fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError>;
     /// Unlinks files and syncs the folder.
     fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
+}
+
+/// Creates a folder, and what lacks above it. Its name is durable when this returns, also where an earlier process made it
+/// and died before its sync.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above)?;
+            std::fs::create_dir(folder)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        other => other?,
+    }
+    sync_folder(above)
+}
+
+/// Makes durable which names a folder has.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

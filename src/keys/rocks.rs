@@ -2,13 +2,16 @@
 //!
 //! Assumptions about the disk: what fsync has confirmed survives loss of power; a file or record that was being written
 //! may be torn, and its checksum says so. Settings that carry the crash argument: synced writes through one log; a torn
-//! tail is tolerated and nothing else (point-in-time recovery would drop synced records behind a bad one); logs are
+//! tail is tolerated and nothing else (point-in-time recovery would drop synced records behind a bad one; what of a torn tail
+//! RocksDB takes for damage, [`torn`] tells from it); logs are
 //! tracked in the manifest, and never recycled, so that a missing one is noticed. Everything is uncompressed: what lies
 //! in raw files is then what was written, and the forensics tool can find it.
 
-use super::backing::{Backing, BackingError, Family, KeyValue, Row};
+mod torn;
+
+use super::backing::{Backing, BackingError, Family, KeyValue, Row, create_folder, sync_folder};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
 use std::{
@@ -39,13 +42,15 @@ impl Rocks {
     /// Opens or creates.
     pub fn open(dir: &Path) -> Result<Self, BackingError> {
         let pending = dir.join("pending");
-        std::fs::create_dir_all(&pending).map_err(io)?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE);
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
-        let db = DB::open_cf_descriptors(&db_options(), dir.join("db"), families).map_err(rocks)?;
+        create_folder(dir).and_then(|()| create_folder(&pending)).map_err(io)?;
+        let db = dir.join("db");
+        let db = match open_db(&db) {
+            Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(&db).map_err(io)? => open_db(&db),
+            opened => opened,
+        };
+        let db = db.map_err(rocks)?;
         for folder in [&pending, dir] {
-            File::open(folder).and_then(|dir| dir.sync_all()).map_err(io)?;
+            sync_folder(folder).map_err(io)?;
         }
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
@@ -60,6 +65,12 @@ impl Rocks {
     fn pending_path(&self, number: u64) -> PathBuf {
         self.pending.join(format!("{number:020}"))
     }
+}
+
+fn open_db(path: &Path) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE);
+    let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+    DB::open_cf_descriptors(&db_options(), path, families)
 }
 
 fn db_options() -> Options {

@@ -8,7 +8,7 @@ use quietus::{
     object::{Embedded, RegionConfig, embedded::Certificate},
     server::dev_files::{DevFiles, GROUP},
 };
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::Command};
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -108,15 +108,23 @@ impl World {
 
     /// Starts a gateway on the folder.
     pub fn start(&self) -> Gateway {
+        self.try_start(&[]).unwrap_or_else(|log| panic!("no ready line; the log says: {log}"))
+    }
+
+    /// Starts a gateway with these in its environment; gives its log where it ends before it serves.
+    pub fn try_start(&self, environment: &[(&str, String)]) -> Result<Gateway, String> {
         let data = self.data();
-        let gateway = tokio::task::block_in_place(|| Gateway::serve(&data.join("quietus.toml"), &data));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        command.args(["serve", "--config"]).arg(data.join("quietus.toml"));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let gateway = tokio::task::block_in_place(|| Gateway::try_spawn(command, &data))?;
         self.files.write_profiles(gateway.port).expect("profiles");
         let root = format!(
             "endpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\ntoken_file = \"developer.token\"\n",
             gateway.port
         );
         std::fs::write(data.join("client/root.toml"), root).expect("a profile");
-        gateway
+        Ok(gateway)
     }
 
     /// Holds keys, journal, slot, client files.
