@@ -53,6 +53,7 @@
 //! between the batch and the slot's commit in `writer`.
 
 pub mod backing;
+pub mod backup;
 pub mod command;
 pub mod index;
 pub mod keeping;
@@ -527,7 +528,7 @@ impl Change {
     }
 }
 
-/// A mutation that is durable; where it erased, the root of before is destroyed.
+/// A mutation that is durable.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Committed {
     /// Whether anything was there to erase.
@@ -538,6 +539,11 @@ pub struct Committed {
     pub generation_to: u64,
     /// The leaves of the audit log that this mutation appended.
     pub log: Range<u64>,
+    /// Number of the command that it went with, or of the last one where nothing had to be written.
+    pub number: u64,
+    /// Whether the root of before is destroyed, and with it everything that this and earlier mutations erased. If not, it is
+    /// *sealed*: the backup's object storage is away, and the root is destroyed as soon as it returns.
+    pub destroyed: bool,
 }
 
 /// Why the store cannot be read.

@@ -345,6 +345,8 @@ impl Vault {
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
             expiry: inner.expiry_status(),
+            backup: inner.keys.backup_status(),
+            erasures_sealed: !inner.keys.all_destroyed(),
         }
     }
 

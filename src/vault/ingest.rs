@@ -120,7 +120,12 @@ impl Inner {
         let timekeeper = track.timekeeper()?;
         let paused = timeline::paused(&timekeeper.timeline)?;
         let (progress, watched) =
-            watch::channel(Progress { journaled: opened.resume_offset, stored: track.stored, ..Progress::default() });
+            watch::channel(Progress {
+                journaled: opened.resume_offset,
+                stored: track.stored,
+                backed_up: self.keys.has_backup(),
+                ..Progress::default()
+            });
         let (ended, ending) = watch::channel(None);
         let writer = match mode {
             Mode::Spooled => None,
@@ -157,6 +162,7 @@ impl Ingest {
         let (_, progress) = watch::channel(Progress {
             journaled: length,
             stored: length,
+            backed_up: finished.backed_up,
             finish_journaled: true,
             finished: Some(finished),
         });

@@ -134,8 +134,33 @@ pub struct Receipt {
     pub overdue: bool,
 }
 
-/// States what a stop left unstated.
+/// States an erasure that was sealed, as soon as it is destroyed. A stop leaves that to the next start.
+pub(crate) async fn state_later(
+    inner: Arc<Inner>,
+    id: ReceiptId,
+    row: stored::Receipt,
+    erased: bool,
+    generations: Option<(u64, u64)>,
+    number: u64,
+) {
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(number) => {}
+    }
+    if let Err(error) = inner.state_destroyed(id, row, erased, generations).await {
+        tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+    }
+}
+
+/// States what a stop left unstated; what is sealed only, once it is destroyed.
 pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
+    if due.is_empty() {
+        return;
+    }
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(inner.keys.commands()) => {}
+    }
     for id in due {
         if let Err(error) = inner.settle_receipt(id).await {
             tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");

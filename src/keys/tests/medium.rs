@@ -2,7 +2,7 @@
 
 use super::super::{
     Forgets, Slot, SlotError,
-    backing::{Backing, BackingError, Family, KeyValue, Row},
+    backing::{Backing, BackingError, Family, KeyValue, Row, Snapshot},
     slot::{Record, root_id},
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
@@ -217,6 +217,10 @@ impl Backing for Memory {
         Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError> {
+        Ok(Box::new(self.0.lock().rows()))
+    }
+
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError> {
         let mut state = self.0.lock();
         let batch = lists.concat();
@@ -286,6 +290,26 @@ impl Backing for Memory {
         }
         state.events.push(Event::Unlink);
         if left.is_none() { Ok(()) } else { failed() }
+    }
+}
+
+impl Snapshot for Rows {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
+        Ok(BTreeMap::get(self, &(family, key.to_vec())).cloned())
+    }
+
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError> {
+        let (mut found, mut size) = (Vec::new(), 0);
+        for ((of, key), value) in self.range((family, after.unwrap_or_default().to_vec())..) {
+            if *of != family || size >= bytes {
+                break;
+            }
+            if after.is_none_or(|after| key[..] > *after) {
+                size += key.len() + value.len();
+                found.push((key.clone(), value.clone()));
+            }
+        }
+        Ok(found)
     }
 }
 

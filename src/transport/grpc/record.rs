@@ -238,7 +238,7 @@ mod tests {
             to.send_replace(progress(journaled, 0));
             tokio::task::yield_now().await;
         }
-        let finished = Some(Finished { length: 500, mismatch: false });
+        let finished = Some(Finished { length: 500, backed_up: false, mismatch: false });
         to.send_replace(Progress { finished, ..progress(500, 500) });
         assert!(matches!(pump.await, Ok(End::Finished)));
         let allowed = 2 + began.elapsed().as_millis() / COALESCE.as_millis();
