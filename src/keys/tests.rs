@@ -2,6 +2,7 @@
 //! written; [`attacker`] computes what follows from it; [`model`] is the plain truth to compare with.
 
 mod attacker;
+mod backup;
 mod basics;
 mod bound;
 mod history;

@@ -139,6 +139,12 @@ impl Queue {
     }
 }
 
+/// The slot, and whether a rotation that was staged is on its way: then nobody but its finisher may commit.
+struct Held {
+    slot: Box<dyn Slot>,
+    staged: bool,
+}
+
 /// The writer's handle: closes the writer when dropped.
 pub(super) struct Writer {
     inbox: Arc<Inbox>,
@@ -162,7 +168,7 @@ impl Writer {
             wake: Condvar::new(),
             permits: Arc::new(Semaphore::new(QUEUED)),
         });
-        let slot = Arc::new(Mutex::new(slot));
+        let slot = Arc::new(Mutex::new(Held { slot, staged: false }));
         let (finish, rotations) = mpsc::channel();
         let finisher = Finisher {
             shared: shared.clone(),
@@ -239,7 +245,7 @@ fn fail(on_failure: OnFailure, shared: &Shared, inbox: &Inbox, what: &str) {
 
 struct Thread {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slot: Arc<Mutex<Held>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     finish: mpsc::Sender<Finish>,
@@ -351,10 +357,13 @@ impl Thread {
     }
 
     fn stage(&self, next: &RootKey) -> Result<(), Refused> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.stage(next.generation, &next.key) {
-            Ok(()) => Ok(()),
-            Err(refusal) => match slot.discard(next.id) {
+        let mut held = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.slot.stage(next.generation, &next.key) {
+            Ok(()) => {
+                held.staged = true;
+                Ok(())
+            }
+            Err(refusal) => match held.slot.discard(next.id) {
                 Ok(()) => Err(Refused::Told(CommitError::Slot(refusal))),
                 Err(error) => Err(fatal(error)),
             },
@@ -373,7 +382,7 @@ fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
 
 struct Finisher {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slot: Arc<Mutex<Held>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     /// Rotations whose files still lie there.
@@ -416,10 +425,11 @@ impl Finisher {
             self.commit(keep, number)?;
         } else if let Some(backlog) = &self.shared.backlog {
             self.owed = Some((keep, number));
-            let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut held = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
             for root in backlog.drop_roots() {
-                slot.discard(root)?;
+                held.slot.discard(root)?;
             }
+            held.staged = false;
         }
         for (reply, committed) in replies {
             answer(reply, Ok(Committed { destroyed: backed, ..committed }));
@@ -429,15 +439,26 @@ impl Finisher {
         Ok(())
     }
 
+    /// Where a further rotation is on its way, that one destroys what this one should.
     fn finish_owed(&mut self) -> Result<(), SlotError> {
-        match (self.owed, &self.shared.backlog) {
-            (Some((keep, number)), Some(backlog)) if backlog.backed() >= number => self.commit(keep, number),
-            _ => Ok(()),
+        let (Some((keep, number)), Some(backlog)) = (self.owed, &self.shared.backlog) else { return Ok(()) };
+        if backlog.backed() < number {
+            return Ok(());
         }
+        let slot = self.slot.clone();
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.staged { Ok(()) } else { self.commit_in(&mut held, keep, number) }
     }
 
     fn commit(&mut self, keep: RootId, number: u64) -> Result<(), SlotError> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner).commit(keep)?;
+        let slot = self.slot.clone();
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.commit_in(&mut held, keep, number)
+    }
+
+    fn commit_in(&mut self, held: &mut Held, keep: RootId, number: u64) -> Result<(), SlotError> {
+        held.slot.commit(keep)?;
+        held.staged = false;
         if let Some(backlog) = &self.shared.backlog {
             backlog.settled();
         }

@@ -182,6 +182,21 @@ pub fn restore(
     Ok(read)
 }
 
+/// Restores into rows that are there already and empty. For tests, which have a disk of their own.
+#[cfg(test)]
+pub(in super::super) fn restore_into(
+    backing: &dyn Backing,
+    slot: &mut dyn Slot,
+    archive: &mut dyn Archive,
+) -> Result<Read, RestoreError> {
+    let records = slot.records()?;
+    let all = catalogues(&archive.list(name::PREFIX, "")?);
+    let Found { store, way, .. } = newest(all, &records)?;
+    let read = fill(backing, archive, store, &way, &mut |_| {})?;
+    check_top(backing, &records)?;
+    Ok(read)
+}
+
 fn build(error: std::io::Error) -> RestoreError {
     RestoreError::Build(error.to_string())
 }

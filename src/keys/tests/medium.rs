@@ -162,6 +162,10 @@ impl State {
         self.durable.insert((family, key.to_vec()), value);
     }
 
+    pub fn remove_row(&mut self, family: Family, key: &[u8]) {
+        self.durable.remove(&(family, key.to_vec()));
+    }
+
     /// What is left of a step, or none when it goes through.
     fn burn(&mut self) -> Option<Left> {
         if self.dead {
