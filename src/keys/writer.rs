@@ -4,8 +4,11 @@
 //! once for all its erasures, and holds nothing else, so that a slot that refuses fails nobody else. As soon as the batch is
 //! applied the writer goes on with creates under the new generation, while the finisher has the slot destroy the root of
 //! before and then answers. Meanwhile everything that erases waits, and
-//! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
+//! shares the next rotation: so at most one root is staged, and nobody who erases is told that it is destroyed before the commit, not even
 //! when nothing was left to erase.
+//!
+//! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
+//! erase are told that it is *sealed*, further rotations go on, and the slot is finished when the backup has caught up.
 //!
 //! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
