@@ -105,6 +105,7 @@ async fn a_lost_node_comes_back(world: World) {
     for (id, content) in ids.iter().zip(&speech).skip(1) {
         assert_plays(link(), id, content).await;
     }
+    // Its statement was in the backup before it was given out.
     let request = GetReceiptRequest { id: receipt.receipt_id };
     let kept = ErasureServiceClient::new(gateway.link("developer", TRANSPORTS[0])).get_receipt(request).await;
     assert_ne!(kept.expect("the receipt is back").into_inner().state(), ReceiptState::Sealed);
