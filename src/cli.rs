@@ -155,7 +155,10 @@ fn read_to_the_end(what: &str, done: &server::backup::Outcome, output: Output) -
     });
     output.one(json, || {
         let seconds = done.took.as_secs_f64();
-        format!("{what}: {} commands from {} objects, {} bytes, in {seconds:.1} s", read.number, read.objects, read.bytes)
+        format!(
+            "{what}: {} commands from {} objects, {} bytes, in {seconds:.1} s",
+            read.number, read.objects, read.bytes
+        )
     })
 }
 

@@ -192,9 +192,11 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
     });
     output.one(json, || {
         let what = match answer.outcome() {
-            Outcome::Sealed => "sealed, not yet destroyed: the backup's object storage is away; the receipt follows when it \
+            Outcome::Sealed => {
+                "sealed, not yet destroyed: the backup's object storage is away; the receipt follows when it \
                                 is back"
-                .to_owned(),
+                    .to_owned()
+            }
             Outcome::Erased => format!(
                 "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
                 answer.generation_from, answer.generation_to, answer.slot_forgets

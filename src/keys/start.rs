@@ -75,8 +75,10 @@ pub enum OpenError {
         backup: u64,
     },
     /// Backup and store have different histories.
-    #[error("the key store and its backup went different ways: restore it, or bring back the one that was used last; \
-             nothing was changed")]
+    #[error(
+        "the key store and its backup went different ways: restore it, or bring back the one that was used last; \
+             nothing was changed"
+    )]
     Diverged,
     /// What is there is not what was written.
     #[error("the key store is damaged: {0}")]
@@ -130,11 +132,7 @@ pub struct Settled {
 }
 
 /// Steps 1 to 5.
-pub fn settle(
-    backing: &dyn Backing,
-    slot: &mut dyn Slot,
-    backup: Option<&mut Backup>,
-) -> Result<Settled, OpenError> {
+pub fn settle(backing: &dyn Backing, slot: &mut dyn Slot, backup: Option<&mut Backup>) -> Result<Settled, OpenError> {
     let records = slot.records()?;
     match StoredState::read(backing)? {
         Some(_) if records.is_empty() => Err(OpenError::SlotIsEmpty),
@@ -308,9 +306,9 @@ fn roots(
         }
     }
     let filed = missing.iter().filter(|(_, waits)| *waits);
-    rotations.extend(filed.filter_map(|(command, _)| {
-        command.rotation.map(|rotation| (command.number, rotation.from, rotation.to))
-    }));
+    rotations.extend(
+        filed.filter_map(|(command, _)| command.rotation.map(|rotation| (command.number, rotation.from, rotation.to))),
+    );
     let alone = vec![Root { from: 0, id: top, dropped: false }];
     match rotations.first() {
         // What the slot has forgotten it forgot because the backup has what came after.

@@ -117,11 +117,7 @@ impl KeyStore {
     }
 
     /// The same with a backup, where there is one.
-    pub fn open_with(
-        dir: &Path,
-        mut slot: Box<dyn Slot>,
-        backup: Option<Backup>,
-    ) -> Result<KeyStore, OpenError> {
+    pub fn open_with(dir: &Path, mut slot: Box<dyn Slot>, backup: Option<Backup>) -> Result<KeyStore, OpenError> {
         // Before RocksDB creates anything.
         if !Rocks::exists(dir) && !slot.records()?.is_empty() {
             return Err(OpenError::StoreIsMissing);
@@ -141,9 +137,8 @@ impl KeyStore {
         let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.backed };
         let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
         let owed = settled.owed();
-        let backlog = backup.is_some().then(|| {
-            Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone()))
-        });
+        let backlog =
+            backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone())));
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let shared = Shared {
@@ -513,8 +508,7 @@ impl Shared {
         let counts = self.counts(&command.rows)?;
         let mut present = self.write();
         let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
-        let chain =
-            command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
+        let chain = command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
         present.last_number = command.number;
         present.chain = chain;
         present.sent = sent.unwrap_or(present.sent);

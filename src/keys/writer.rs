@@ -226,10 +226,8 @@ impl Drop for Writer {
         if let Some(backlog) = &self.shared.backlog {
             backlog.close();
         }
-        for thread in self.keeper.take() {
-            if thread.join().is_err() {
-                tracing::error!("a thread of the key store panicked");
-            }
+        if self.keeper.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the keeper of the backup panicked");
         }
     }
 }

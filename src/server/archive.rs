@@ -12,13 +12,21 @@ use crate::{
     object::{ObjectStore, RegionConfig, StoreError},
 };
 use anyhow::Context as _;
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 use tokio::runtime::Runtime;
+
+/// How long a region that was found away holds nobody up.
+const REST: Duration = Duration::from_secs(30);
 
 /// The buckets.
 pub struct Buckets {
     objects: ObjectStore,
     regions: Vec<String>,
+    /// When a region was last found away.
+    away: Vec<Option<Instant>>,
     /// None only while it is dropped.
     runtime: Option<Runtime>,
 }
@@ -28,7 +36,8 @@ impl Buckets {
     pub fn connect(regions: Vec<RegionConfig>) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let objects = runtime.block_on(ObjectStore::connect(regions)).context("the backup's object storage")?;
-        Ok(Self { regions: objects.regions(), objects, runtime: Some(runtime) })
+        let regions = objects.regions();
+        Ok(Self { away: vec![None; regions.len()], regions, objects, runtime: Some(runtime) })
     }
 
     fn block_on<T>(&self, work: impl Future<Output = T>) -> Result<T, ArchiveError> {
@@ -77,19 +86,26 @@ impl Archive for Buckets {
     fn put(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), ArchiveError> {
         let body = bytes::Bytes::from(bytes);
         let (mut there, mut failure) = (false, None);
-        for region in &self.regions {
-            match self.block_on(self.objects.put_named(region, name, body.clone()))? {
-                Ok(()) => there = true,
-                Err(error) => failure = Some(error),
+        // Those that were away a moment ago come last, and only if nobody else takes it.
+        let rests = |away: &Option<Instant>| away.is_some_and(|since| since.elapsed() < REST);
+        let mut order: Vec<usize> = (0..self.regions.len()).collect();
+        order.sort_by_key(|at| rests(&self.away[*at]));
+        for at in order {
+            if there && rests(&self.away[at]) {
+                continue;
+            }
+            match self.block_on(self.objects.put_named(&self.regions[at], name, body.clone()))? {
+                Ok(()) => (there, self.away[at]) = (true, None),
+                Err(error) => {
+                    tracing::warn!(region = self.regions[at], %error, "a region lacks an object of the backup for now");
+                    self.away[at] = Some(Instant::now());
+                    failure = Some(error);
+                }
             }
         }
         match failure {
             Some(error) if !there => Err(away(error)),
-            Some(error) => {
-                tracing::warn!(%error, "a region lacks an object of the backup for now");
-                Ok(())
-            }
-            None => Ok(()),
+            _ => Ok(()),
         }
     }
 

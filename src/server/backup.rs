@@ -107,7 +107,8 @@ async fn blocking<T: Send + 'static>(
 /// The gateway runs (it holds the slot); there is to be no backup; a store or object storage fails.
 pub async fn create(config: &Config) -> Result<u64, Error> {
     blocking(config, |place| {
-        let options = place.options.ok_or_else(|| anyhow!("`backup.accept_none` says that there is to be no backup"))?;
+        let options =
+            place.options.ok_or_else(|| anyhow!("`backup.accept_none` says that there is to be no backup"))?;
         let slot = Box::new(place.slot()?);
         let archive = Box::new(Buckets::connect(place.regions)?);
         let options = Options { base_interval: Duration::ZERO, ..options };
@@ -169,5 +170,7 @@ pub async fn restore(config: &Config) -> Result<Outcome, Error> {
 /// A bar on a terminal, nothing elsewhere.
 fn bar(objects: u64) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}");
-    ProgressBar::new(objects).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())).with_message("verifying")
+    ProgressBar::new(objects)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_message("verifying")
 }

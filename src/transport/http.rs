@@ -101,7 +101,11 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
         (metric::BACKUP_BEHIND, "Commands that the backup lacks.", backup.behind),
         (metric::BACKUP_AWAY, "1: the backup's object storage is away.", backup.away.into()),
-        (metric::SEALED, "1: something erased is not destroyed before the backup has it.", status.erasures_sealed.into()),
+        (
+            metric::SEALED,
+            "1: something erased is not destroyed before the backup has it.",
+            status.erasures_sealed.into(),
+        ),
         (metric::FAILING, "Tenants of which nothing expires because of a fault.", status.expiry.failing_tenants),
     ];
     let text: String = gauges

@@ -119,13 +119,12 @@ impl Inner {
         let queues = Queues { jobs: queued_jobs, written: queued_frames, commands: queued_commands };
         let timekeeper = track.timekeeper()?;
         let paused = timeline::paused(&timekeeper.timeline)?;
-        let (progress, watched) =
-            watch::channel(Progress {
-                journaled: opened.resume_offset,
-                stored: track.stored,
-                backed_up: self.keys.has_backup(),
-                ..Progress::default()
-            });
+        let (progress, watched) = watch::channel(Progress {
+            journaled: opened.resume_offset,
+            stored: track.stored,
+            backed_up: self.keys.has_backup(),
+            ..Progress::default()
+        });
         let (ended, ending) = watch::channel(None);
         let writer = match mode {
             Mode::Spooled => None,

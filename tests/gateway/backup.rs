@@ -35,7 +35,8 @@ fn speech(count: usize) -> Vec<Vec<u8>> {
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).expect("a folder");
     for entry in std::fs::read_dir(from).expect("reads") {
-        let (entry, to) = (entry.as_ref().expect("an entry").path(), to.join(entry.as_ref().expect("an entry").file_name()));
+        let (entry, to) =
+            (entry.as_ref().expect("an entry").path(), to.join(entry.as_ref().expect("an entry").file_name()));
         if entry.is_dir() {
             copy(&entry, &to);
         } else {

@@ -116,7 +116,7 @@ impl PartWriter {
     }
 
     /// Bytes so far.
-    pub fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.out.len()
     }
 

@@ -88,17 +88,8 @@ impl State {
 impl Backlog {
     /// `roots` ascend; the last one seals the top.
     pub(in super::super) fn new(applied: u64, backed: u64, roots: Vec<Root>) -> Self {
-        let state = State {
-            applied,
-            backed,
-            urgent: 0,
-            roots,
-            failures: 0,
-            away: false,
-            asked: 0,
-            done: 0,
-            closed: false,
-        };
+        let state =
+            State { applied, backed, urgent: 0, roots, failures: 0, away: false, asked: 0, done: 0, closed: false };
         Self { state: Mutex::new(state), wake: Condvar::new(), backed: watch::Sender::new(backed) }
     }
 
@@ -143,7 +134,15 @@ impl Backlog {
         let needed = state.root_at(state.backed).map(|root| root.id);
         let top = state.roots.last().map(|root| root.id);
         let middle = |root: &&mut Root| !root.dropped && ![needed, top].contains(&Some(root.id));
-        state.roots.iter_mut().filter(middle).map(|root| { root.dropped = true; root.id }).collect()
+        state
+            .roots
+            .iter_mut()
+            .filter(middle)
+            .map(|root| {
+                root.dropped = true;
+                root.id
+            })
+            .collect()
     }
 
     /// The slot keeps the newest root alone.
@@ -310,7 +309,7 @@ pub(in super::super) fn newest(
     let newest = catalogues(&bases).remove(&store).and_then(|found| Some(found.bases.last()?.0.mark.number));
     for first in [newest.map_or(0, |newest| newest.min(from)), 0] {
         let deltas = archive.list(&name::deltas(store), &name::deltas_from(store, first + 1))?;
-        let Some(found) = catalogues(&[&bases[..], &deltas].concat()).remove(&store) else { return Ok(None) };
+        let Some(found) = catalogues(&[&bases[..], &deltas[..]].concat()).remove(&store) else { return Ok(None) };
         if let Some(way) = found.best(&holds) {
             return Ok(Some((found, way)));
         }
@@ -597,7 +596,7 @@ impl Keeper {
                 let Some((last, _)) = rows.last() else { break };
                 after = Some(last.clone());
                 for (key, value) in rows {
-                    if writer.len() + key.len() + value.len() > MAX_OBJECT && writer.len() > MAX_OBJECT / 2 {
+                    if writer.size() + key.len() + value.len() > MAX_OBJECT && writer.size() > MAX_OBJECT / 2 {
                         let next = PartWriter::new(self.store, mark.number, chain, part + 1);
                         let full = std::mem::replace(&mut writer, next).finish(false);
                         size += full.len() as u64;

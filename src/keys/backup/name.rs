@@ -270,7 +270,8 @@ impl Catalogue {
     pub fn deltas_to(&self, mark: Mark, from: u64) -> Option<Vec<DeltaName>> {
         let (mut number, mut chain, mut way) = (mark.number, mark.chain, Vec::new());
         while number > from {
-            let mut ending = self.deltas.iter().filter(|delta| (delta.mark.number, delta.mark.chain) == (number, chain));
+            let mut ending =
+                self.deltas.iter().filter(|delta| (delta.mark.number, delta.mark.chain) == (number, chain));
             let delta = *ending.next()?;
             (number, chain) = (delta.first - 1, delta.before);
             way.push(delta);

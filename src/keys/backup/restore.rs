@@ -134,11 +134,7 @@ fn held(records: &[Record], root: Short) -> bool {
 }
 
 /// Reads everything that a state needs, and checks that it is whole and in order. Says so after each object.
-pub fn verify(
-    archive: &mut dyn Archive,
-    found: &Found,
-    seen: &mut dyn FnMut(&Read),
-) -> Result<Read, RestoreError> {
+pub fn verify(archive: &mut dyn Archive, found: &Found, seen: &mut dyn FnMut(&Read)) -> Result<Read, RestoreError> {
     walk(archive, found.store, &found.way, seen, &mut |_| Ok(()), &mut |_, _| Ok(()))
 }
 
@@ -236,7 +232,7 @@ fn fill(
     way: &Way,
     seen: &mut dyn FnMut(&Read),
 ) -> Result<Read, RestoreError> {
-    let mut write = |part: Part| {
+    let mut write = |part: Part| -> Result<(), RestoreError> {
         let mut meta = Vec::new();
         if part.last {
             meta.push(Row::put(Family::Meta, NUMBER, part.number.to_be_bytes().to_vec()));
@@ -245,7 +241,7 @@ fn fill(
         }
         Ok(rocks.write(&[&part.rows, &meta])?)
     };
-    let mut apply = |tip: &Tip, commands: Vec<(Command, Chain)>| {
+    let mut apply = |tip: &Tip, commands: Vec<(Command, Chain)>| -> Result<(), RestoreError> {
         let mut replay = Replay { backing: rocks, number: tip.number, chain: tip.chain, root: root_of(rocks)? };
         for (command, chain) in commands {
             command.apply(rocks, &replay, None)?;

@@ -159,9 +159,7 @@ fn erase(keys: &KeyStore, at: RecordingPath) -> Committed {
 fn kept(disk: &Disk) -> BTreeMap<(Family, Vec<u8>), Vec<u8>> {
     let (rows, ..) = disk.image();
     let meta = |family: Family, key: &[u8]| family == Family::Meta && key != b"store";
-    rows.into_iter()
-        .filter(|((family, key), _)| Family::KEPT.contains(family) || meta(*family, key))
-        .collect()
+    rows.into_iter().filter(|((family, key), _)| Family::KEPT.contains(family) || meta(*family, key)).collect()
 }
 
 fn audio_of(keys: &KeyStore, at: RecordingPath) -> Option<Key> {
