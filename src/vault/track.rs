@@ -473,7 +473,7 @@ impl Track {
         let next_object = ObjectId(random());
         let stored = self.stored + sealed.length;
         let inner = self.inner.clone();
-        let _keeping = match finish {
+        let keeping = match finish {
             Some(_) => Some(inner.keeping.read().await),
             None => None,
         };
@@ -506,6 +506,8 @@ impl Track {
         self.next_ordinal += 1;
         self.next_object = next_object;
         self.stored = stored;
+        // Nobody who changes what is kept waits for the backup with us.
+        drop(keeping);
         let backed_up = self.inner.keys.backed_up(number).await;
         progress.send_modify(|progress| {
             progress.stored = stored;
