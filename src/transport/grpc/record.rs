@@ -190,7 +190,8 @@ async fn watermarks(mut progress: watch::Receiver<Progress>, answers: &Answers, 
     let mut said = Progress::default();
     loop {
         let now = *progress.borrow_and_update();
-        let moved = Progress { finished: None, ..now } != Progress { finished: None, ..said };
+        let moved =
+            (now.journaled, now.stored, now.finish_journaled) != (said.journaled, said.stored, said.finish_journaled);
         if moved {
             say(answers, record_response::Event::Watermark(convert::watermark(&now))).await;
             said = now;
