@@ -156,3 +156,38 @@ fn the_file_beside_a_token_is_its_table() {
     assert_eq!(&sector[108..140], digest::digest(&digest::SHA256, &sector[..108]).as_ref());
     assert!(sector[140..].iter().all(|byte| *byte == 0) && bytes[8192..].iter().all(|byte| *byte == 0));
 }
+
+#[test]
+fn objects_of_the_backup_are_their_tables() {
+    use quietus::{
+        domain::id::StoreId,
+        keys::{
+            backing::Family,
+            backup::format::{self, Delta, Part, PartWriter},
+            command::{Chain, Command},
+        },
+    };
+    let command = Command { number: 9, rotation: None, expects: Vec::new(), rows: Vec::new() }.encode();
+    let delta = format::delta(StoreId([7; 16]), 9, Chain([3; 32]), std::slice::from_ref(&command));
+    assert_eq!(&delta[..8], b"QTBD\x01\0\0\0");
+    assert_eq!((&delta[8..24], &delta[24..32], &delta[32..64]), (&[7; 16][..], &9_u64.to_be_bytes()[..], &[3; 32][..]));
+    assert_eq!(&delta[64..72], [1_u32.to_be_bytes(), (command.len() as u32).to_be_bytes()].concat());
+    let end = delta.len() - 32;
+    assert_eq!(delta[72..end], command);
+    assert_eq!(&delta[end..], digest::digest(&digest::SHA256, &delta[..end]).as_ref());
+    let chain = digest::digest(&digest::SHA256, &[&[3; 32][..], &command].concat());
+    assert_eq!(Delta::decode(&delta).expect("reads back").commands[0].1.0, chain.as_ref());
+
+    let mut part = PartWriter::new(StoreId([7; 16]), 9, Chain([3; 32]), 5);
+    part.push(Family::Doomed, b"row", b"value");
+    let part = part.finish(true);
+    assert_eq!(&part[..8], b"QTBB\x01\x01\0\0");
+    assert_eq!((&part[8..24], &part[24..32], &part[32..64]), (&[7; 16][..], &9_u64.to_be_bytes()[..], &[3; 32][..]));
+    assert_eq!((&part[64..72], &part[72..76]), (&5_u64.to_be_bytes()[..], &1_u32.to_be_bytes()[..]));
+    let end = part.len() - 32;
+    assert_eq!(&part[76..end], b"\x03\x01\0\x03row\0\0\0\x05value");
+    assert_eq!(&part[end..], digest::digest(&digest::SHA256, &part[..end]).as_ref());
+    assert!(Part::decode(&part).expect("reads back").last);
+    let sizes = |rows: &[Vec<String>]| rows.iter().filter(|row| row[0].parse::<u32>().is_ok()).count();
+    assert_eq!(sizes(&rows("10. Backups")), 7 + 9, "every fixed field has its line");
+}

@@ -14,6 +14,8 @@ mod traces;
 #[path = "common/wire.rs"]
 mod wire;
 
+#[path = "gateway/backup.rs"]
+mod backup;
 #[path = "gateway/basis.rs"]
 mod basis;
 #[path = "gateway/clients.rs"]

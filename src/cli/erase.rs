@@ -173,11 +173,17 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
     };
     if let Some(path) = receipt {
         receipt::write(&beside(path), &format!("{digits}\n"))?;
-        receipt::write(path, &answer.receipt)?;
+        if !answer.receipt.is_empty() {
+            receipt::write(path, &answer.receipt)?;
+        }
     }
-    let erased = answer.outcome() == Outcome::Erased;
+    let outcome = match answer.outcome() {
+        Outcome::Erased => "erased",
+        Outcome::Sealed => "sealed",
+        _ => "already-erased",
+    };
     let json = serde_json::json!({
-        "outcome": if erased { "erased" } else { "already-erased" },
+        "outcome": outcome,
         "generation_from": answer.generation_from,
         "generation_to": answer.generation_to,
         "slot_forgets": answer.slot_forgets,
@@ -185,12 +191,17 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         "opening": receipt.is_none().then_some(&digits),
     });
     output.one(json, || {
-        let what = match erased {
-            true => format!(
+        let what = match answer.outcome() {
+            Outcome::Sealed => {
+                "sealed, not yet destroyed: the backup's object storage is away; the receipt follows when it \
+                                is back"
+                    .to_owned()
+            }
+            Outcome::Erased => format!(
                 "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
                 answer.generation_from, answer.generation_to, answer.slot_forgets
             ),
-            false => "nothing was left to erase".to_owned(),
+            _ => "nothing was left to erase".to_owned(),
         };
         let opening = match receipt {
             Some(path) => format!("in {}; its opening in {}", path.display(), beside(path).display()),

@@ -23,12 +23,26 @@ pub enum Family {
     Log = 6,
     /// Receipts, in clear.
     Receipts = 7,
+    /// Commands that the backup lacks. Of this node alone: in no command and in no base.
+    Outbox = 8,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 7] =
-        [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Meta, Family::Log, Family::Receipts];
+    pub const ALL: [Family; 8] = [
+        Family::Pages,
+        Family::Values,
+        Family::Doomed,
+        Family::Copies,
+        Family::Meta,
+        Family::Log,
+        Family::Receipts,
+        Family::Outbox,
+    ];
+
+    /// What commands alone write: the same in every store with the same history. The top page comes first.
+    pub const KEPT: [Family; 6] =
+        [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Log, Family::Receipts];
 
     /// The column family's name.
     pub fn name(self) -> &'static str {
@@ -40,12 +54,13 @@ impl Family {
             Family::Meta => "meta",
             Family::Log => "log",
             Family::Receipts => "receipts",
+            Family::Outbox => "outbox",
         }
     }
 
     /// From the byte in a command.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| *family as u8 == byte)
+        Self::ALL.into_iter().find(|family| *family as u8 == byte && *family != Family::Outbox)
     }
 }
 
@@ -80,6 +95,14 @@ pub struct BackingError(pub String);
 /// A row's name and content.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
+/// All rows as they were at one moment.
+pub trait Snapshot {
+    /// One row.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError>;
+    /// Rows behind `after`, in order, until they have `bytes` bytes or no more are there.
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError>;
+}
+
 /// The medium.
 pub trait Backing: Send + Sync {
     /// One row.
@@ -93,6 +116,8 @@ pub trait Backing: Send + Sync {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValue>, BackingError>;
+    /// All rows as they are now, while others write on.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError>;
     /// Writes all rows of these lists or none, in order; synced when it returns.
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError>;
     /// Moves everything written out of the log, so that it no longer depends on it.

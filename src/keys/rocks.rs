@@ -9,7 +9,7 @@
 
 mod torn;
 
-use super::backing::{Backing, BackingError, Family, KeyValue, Row, create_folder, sync_folder};
+use super::backing::{Backing, BackingError, Family, KeyValue, Row, Snapshot, create_folder, sync_folder};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
@@ -41,6 +41,15 @@ impl Rocks {
 
     /// Opens or creates.
     pub fn open(dir: &Path) -> Result<Self, BackingError> {
+        Self::open_or_build(dir, true)
+    }
+
+    /// Creates, for a restore: nothing is durable before the flush, and nothing needs to be.
+    pub(super) fn build(dir: &Path) -> Result<Self, BackingError> {
+        Self::open_or_build(dir, false)
+    }
+
+    fn open_or_build(dir: &Path, sync: bool) -> Result<Self, BackingError> {
         let pending = dir.join("pending");
         create_folder(dir).and_then(|()| create_folder(&pending)).map_err(io)?;
         let db = dir.join("db");
@@ -53,7 +62,7 @@ impl Rocks {
             sync_folder(folder).map_err(io)?;
         }
         let mut synced = WriteOptions::default();
-        synced.set_sync(true);
+        synced.set_sync(sync);
         let pending_dir = File::open(&pending).map_err(io)?;
         Ok(Self { db, synced, pending, pending_dir })
     }
@@ -134,6 +143,10 @@ impl Backing for Rocks {
         Ok(found)
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError> {
+        Ok(Box::new(RocksSnapshot { rocks: self, snapshot: self.db.snapshot() }))
+    }
+
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError> {
         let mut batch = WriteBatch::default();
         for row in lists.iter().copied().flatten() {
@@ -183,6 +196,36 @@ impl Backing for Rocks {
             std::fs::remove_file(self.pending_path(*number)).map_err(io)?;
         }
         self.pending_dir.sync_all().map_err(io)
+    }
+}
+
+struct RocksSnapshot<'a> {
+    rocks: &'a Rocks,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl Snapshot for RocksSnapshot<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
+        self.snapshot.get_cf(self.rocks.family(family)?, key).map_err(rocks)
+    }
+
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(false);
+        let from = after.map_or(IteratorMode::Start, |after| IteratorMode::From(after, rocksdb::Direction::Forward));
+        let (mut found, mut size) = (Vec::new(), 0);
+        for row in self.snapshot.iterator_cf_opt(self.rocks.family(family)?, options, from) {
+            let (key, value) = row.map_err(rocks)?;
+            if after.is_none_or(|after| *key > *after) {
+                size += key.len() + value.len();
+                found.push((key.into_vec(), value.into_vec()));
+            }
+            if size >= bytes {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 

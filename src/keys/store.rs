@@ -11,7 +11,11 @@ mod log;
 use super::{
     CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Slot, ValueName,
     backing::{Backing, Family, KeyValue, Row},
-    command::{self, Command, State},
+    backup::{
+        Backup, BackupStatus,
+        keeper::{self, Backlog, Keeper},
+    },
+    command::{self, Chain, Command, Sent, State},
     index::{Index, NameChange},
     page::{Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
     plan::{Limits, Published, RootKey, Store},
@@ -40,6 +44,7 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
+use tokio::sync::watch;
 
 /// Most entries in the cache, over all pages: about 100 MB.
 const CACHED_ENTRIES: u64 = 400_000;
@@ -56,8 +61,14 @@ struct Inner {
 
 /// What readers and the writer share.
 pub(super) struct Shared {
-    pub(super) backing: Box<dyn Backing>,
+    pub(super) backing: Arc<dyn Backing>,
     pub(super) limits: Limits,
+    /// None: there is no backup.
+    pub(super) backlog: Option<Arc<Backlog>>,
+    /// The newest rotation whose old roots the slot has destroyed.
+    pub(super) destroyed: watch::Sender<u64>,
+    /// The newest rotation.
+    pub(super) rotated: AtomicU64,
     cache: Cache<PageId, Arc<Page>, ByEntries>,
     present: RwLock<Present>,
     doomed: AtomicU64,
@@ -73,9 +84,12 @@ pub(super) struct Shared {
 pub(super) struct Present {
     pub(super) root: RootKey,
     pub(super) last_number: u64,
+    pub(super) chain: Chain,
     /// Leaves of the audit log.
     pub(super) log_size: u64,
     pub(super) index: Index,
+    /// Which rows of the outbox may go.
+    sent: Sent,
 }
 
 #[derive(Clone)]
@@ -98,29 +112,43 @@ impl KeyStore {
     /// Opens the key store in a folder, or creates it when both it and the slot are empty.
     ///
     /// The slot must lie outside of every snapshot and backup of the folder.
-    pub fn open(dir: &Path, mut slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
+    /// There is no backup: whoever loses the folder loses everything.
+    pub fn open(dir: &Path, slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
+        Self::open_with(dir, slot, None)
+    }
+
+    /// The same with a backup, where there is one.
+    pub fn open_with(dir: &Path, mut slot: Box<dyn Slot>, backup: Option<Backup>) -> Result<KeyStore, OpenError> {
         // Before RocksDB creates anything.
         if !Rocks::exists(dir) && !slot.records()?.is_empty() {
             return Err(OpenError::StoreIsMissing);
         }
-        Self::open_on(Box::new(Rocks::open(dir)?), slot, Settings::default())
+        Self::open_on(Arc::new(Rocks::open(dir)?), slot, backup, Settings::default())
     }
 
     pub(super) fn open_on(
-        backing: Box<dyn Backing>,
+        backing: Arc<dyn Backing>,
         mut slot: Box<dyn Slot>,
+        mut backup: Option<Backup>,
         settings: Settings,
     ) -> Result<KeyStore, OpenError> {
-        let settled = start::settle(&*backing, &mut *slot)?;
+        let settled = start::settle(&*backing, &mut *slot, backup.as_mut())?;
         let log_size = super::log::size(&*backing)?;
-        let (root, last_number) = (settled.root.clone(), settled.last_number);
-        let present = Present { root, last_number, log_size, index: Index::default() };
+        let (root, last_number, chain) = (settled.root.clone(), settled.last_number, settled.chain);
+        let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.backed };
+        let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
+        let owed = settled.owed();
+        let backlog =
+            backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone())));
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let shared = Shared {
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
             present: RwLock::new(present),
             limits: settings.limits,
+            backlog,
+            destroyed: watch::Sender::new(if owed.is_some() { 0 } else { last_number }),
+            rotated: AtomicU64::new(owed.map_or(0, |(_, number)| number)),
             backing,
             doomed,
             copies,
@@ -130,8 +158,17 @@ impl KeyStore {
         };
         shared.rebuild_index()?;
         settled.commit(&*shared.backing, &mut *slot)?;
+        let keeper = match (backup, &shared.backlog) {
+            (Some(backup), Some(backlog)) => {
+                let store = keeper::name_store(&*shared.backing)?;
+                let patience = backup.options.patience;
+                let keeper = Keeper::new(backup, store, shared.backing.clone(), backlog.clone(), settled.place);
+                Some((keeper, patience))
+            }
+            _ => None,
+        };
         let (shared, forgets) = (Arc::new(shared), slot.forgets());
-        let writer = Writer::start(shared.clone(), slot, settings.on_failure)
+        let writer = Writer::start(shared.clone(), slot, settings.on_failure, keeper, owed)
             .map_err(|error| OpenError::Backing(error.to_string()))?;
         Ok(KeyStore(Arc::new(Inner { shared, writer, forgets })))
     }
@@ -231,6 +268,42 @@ impl KeyStore {
     /// the root of before. Once it was first polled it may happen even if the caller goes away.
     pub async fn commit(&self, mutation: Mutation) -> Result<Committed, CommitError> {
         self.0.writer.submit(Work::Mutate(mutation)).await
+    }
+
+    /// Waits until the backup has a command and everything before it; false when there is no backup.
+    pub async fn backed_up(&self, number: u64) -> bool {
+        let Some(backlog) = &self.0.shared.backlog else { return false };
+        // The sender lives as long as the store.
+        backlog.watch().wait_for(|backed| *backed >= number).await.is_ok()
+    }
+
+    /// Whether there is a backup.
+    pub fn has_backup(&self) -> bool {
+        self.0.shared.backlog.is_some()
+    }
+
+    /// How the backup stands; none where there is none.
+    pub fn backup_status(&self) -> Option<BackupStatus> {
+        self.0.shared.backlog.as_ref().map(|backlog| backlog.status())
+    }
+
+    /// Waits until whatever was erased up to a command is destroyed; see [`Committed::destroyed`].
+    pub async fn destroyed(&self, number: u64) {
+        let shared = &self.0.shared;
+        let wanted = number.min(shared.rotated.load(Ordering::SeqCst));
+        // Fails when the store is gone; then nobody waits here.
+        let _ = shared.destroyed.subscribe().wait_for(|destroyed| *destroyed >= wanted).await;
+    }
+
+    /// Whether everything that was erased is destroyed.
+    pub fn all_destroyed(&self) -> bool {
+        self.0.shared.all_destroyed()
+    }
+
+    /// Has the backup do now what it would do by itself: put what waits, make a base where one is due, remove what is over
+    /// its age. False when object storage is away, or there is no backup. Blocks.
+    pub fn tend_backup(&self) -> bool {
+        self.0.shared.backlog.as_ref().is_some_and(|backlog| backlog.round())
     }
 
     /// Generation of the present root.
@@ -412,6 +485,11 @@ fn open_row(
 }
 
 impl Shared {
+    /// Whether the slot keeps the present root alone.
+    pub(super) fn all_destroyed(&self) -> bool {
+        *self.destroyed.borrow() >= self.rotated.load(Ordering::SeqCst)
+    }
+
     pub(super) fn read(&self) -> Reading<'_> {
         // A panic elsewhere cannot leave the state half-changed: it is changed after everything that can fail.
         Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
@@ -430,8 +508,17 @@ impl Shared {
     ) -> Result<(), command::ApplyError> {
         let counts = self.counts(&command.rows)?;
         let mut present = self.write();
-        command.apply(&*self.backing, &Checked { shared: self, present: &present })?;
+        let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
+        let chain = command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
         present.last_number = command.number;
+        present.chain = chain;
+        present.sent = sent.unwrap_or(present.sent);
+        if root.is_some() {
+            self.rotated.store(command.number, Ordering::SeqCst);
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.applied(command.number, root.as_ref().map(|root| root.id));
+        }
         present.log_size += published.log;
         for page in published.pages {
             self.cache.insert(page.id, page);
@@ -525,6 +612,10 @@ struct Checked<'a> {
 impl State for Checked<'_> {
     fn last_number(&self) -> u64 {
         self.present.last_number
+    }
+
+    fn chain(&self) -> Chain {
+        self.present.chain
     }
 
     fn root(&self) -> RootId {

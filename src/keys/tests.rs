@@ -2,6 +2,7 @@
 //! written; [`attacker`] computes what follows from it; [`model`] is the plain truth to compare with.
 
 mod attacker;
+mod backup;
 mod basics;
 mod bound;
 mod history;
@@ -30,7 +31,8 @@ const TINY: Limits = Limits { entries: 4, bytes: 4096, appends: 3 };
 fn open_with(disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
     disk.revive();
     let settings = Settings { limits, on_failure: OnFailure::Stop };
-    KeyStore::open_on(Box::new(medium::Memory(disk.clone())), Box::new(medium::MemorySlot(disk.clone())), settings)
+    let slot = Box::new(medium::MemorySlot(disk.clone()));
+    KeyStore::open_on(Arc::new(medium::Memory(disk.clone())), slot, None, settings)
 }
 
 fn open(disk: &Arc<Disk>) -> KeyStore {

@@ -4,8 +4,11 @@
 //! once for all its erasures, and holds nothing else, so that a slot that refuses fails nobody else. As soon as the batch is
 //! applied the writer goes on with creates under the new generation, while the finisher has the slot destroy the root of
 //! before and then answers. Meanwhile everything that erases waits, and
-//! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
+//! shares the next rotation: so at most one root is staged, and nobody who erases is told that it is destroyed before the commit, not even
 //! when nothing was left to erase.
+//!
+//! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
+//! erase are told that it is *sealed*, further rotations go on, and the slot is finished when the backup has caught up.
 //!
 //! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
@@ -13,9 +16,10 @@
 
 use super::{
     CommitError, Committed, DoomedBatch, Mutation, ReadError, Slot,
+    backup::keeper::Keeper,
     command::{ApplyError, Command},
     plan::{Planner, RootKey, Taken},
-    slot::root_id,
+    slot::{SlotError, root_id},
     store::Shared,
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
@@ -23,6 +27,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
+    time::Duration,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -32,6 +37,8 @@ const BATCH: usize = 512;
 const QUEUED: usize = 4096;
 /// Files of rotations that pile up before the column families are flushed for them.
 const UNFLUSHED: usize = 64;
+/// How often it is looked whether the backup has what the slot waits for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What to do when nobody knows what is on the disk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -135,20 +142,36 @@ impl Queue {
     }
 }
 
+/// The slot, and whether a rotation that was staged is on its way: then nobody but its finisher may commit.
+struct Held {
+    slot: Box<dyn Slot>,
+    staged: bool,
+}
+
 /// The writer's handle: closes the writer when dropped.
 pub(super) struct Writer {
     inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    pub(super) fn start(shared: Arc<Shared>, slot: Box<dyn Slot>, on_failure: OnFailure) -> std::io::Result<Self> {
+    /// `keeper` keeps the backup; an erasure waits for it so long. `owed` is the root of a rotation, and its command, that the
+    /// slot has not finished because the backup lacks it.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        slot: Box<dyn Slot>,
+        on_failure: OnFailure,
+        keeper: Option<(Keeper, Duration)>,
+        owed: Option<(RootId, u64)>,
+    ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox {
             state: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             permits: Arc::new(Semaphore::new(QUEUED)),
         });
-        let slot = Arc::new(Mutex::new(slot));
+        let slot = Arc::new(Mutex::new(Held { slot, staged: false }));
         let (finish, rotations) = mpsc::channel();
         let finisher = Finisher {
             shared: shared.clone(),
@@ -156,13 +179,24 @@ impl Writer {
             inbox: inbox.clone(),
             on_failure,
             unflushed: vec![],
+            patience: keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience),
+            owed,
         };
-        let thread = Thread { shared, slot, inbox: inbox.clone(), on_failure, finish };
+        let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let keeper = match keeper {
+            None => None,
+            Some((keeper, _)) => {
+                let (shared, inbox) = (shared.clone(), inbox.clone());
+                let on_fatal: Box<dyn Fn(&str) + Send> = Box::new(move |what| fail(on_failure, &shared, &inbox, what));
+                Some(spawn("keys-backup").spawn(move || keeper.run(&on_fatal))?)
+            }
+        };
+        let thread = Thread { shared: shared.clone(), slot, inbox: inbox.clone(), on_failure, finish };
         let threads = vec![
-            std::thread::Builder::new().name("keys-writer".to_owned()).spawn(move || thread.run())?,
-            std::thread::Builder::new().name("keys-finisher".to_owned()).spawn(move || finisher.run(&rotations))?,
+            spawn("keys-writer").spawn(move || thread.run())?,
+            spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
         ];
-        Ok(Self { inbox, threads })
+        Ok(Self { inbox, shared, threads, keeper })
     }
 
     pub(super) async fn submit(&self, work: Work) -> Answer {
@@ -188,21 +222,31 @@ impl Drop for Writer {
                 tracing::error!("a thread of the key store panicked");
             }
         }
+        // Last: the finisher may wait for a delta.
+        if let Some(backlog) = &self.shared.backlog {
+            backlog.close();
+        }
+        if self.keeper.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the keeper of the backup panicked");
+        }
     }
 }
 
 /// Stops everything: what is on the disk is unknown. Says what the medium said, which names nothing.
-fn fail(on_failure: OnFailure, inbox: &Inbox, what: &str) {
-    tracing::error!(what, "the key store cannot go on: a write or sync failed");
+fn fail(on_failure: OnFailure, shared: &Shared, inbox: &Inbox, what: &str) {
+    tracing::error!(what, "the key store cannot go on: a write or sync failed, or the backup contradicts it");
     if on_failure == OnFailure::Abort {
         std::process::abort();
+    }
+    if let Some(backlog) = &shared.backlog {
+        backlog.abandon();
     }
     inbox.change(|queue| queue.failed = true);
 }
 
 struct Thread {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slot: Arc<Mutex<Held>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     finish: mpsc::Sender<Finish>,
@@ -239,7 +283,7 @@ impl Thread {
                         answer(reply, Err(error.clone()));
                     }
                 }
-                Err(Refused::Fatal(what)) => return fail(self.on_failure, &self.inbox, &what),
+                Err(Refused::Fatal(what)) => return fail(self.on_failure, &self.shared, &self.inbox, &what),
             }
         }
     }
@@ -280,14 +324,16 @@ impl Thread {
         if !command.rows.is_empty() {
             self.apply(&command, published, next.clone())?;
         }
-        // The backup's delta will go out here, before the slot commits.
         let before = root.generation;
         let to = next.as_ref().map_or(before, |next| next.generation);
         // Before the finisher can answer: its answer says that the root of before is nowhere.
         drop(root);
+        let number = if command.rows.is_empty() { number - 1 } else { number };
+        // Of a rotation the finisher says it.
+        let destroyed = next.is_none() && self.shared.all_destroyed();
         let replies = accepted.drain(..).map(|(reply, Taken { erased, log })| {
             let from = if erased { before } else { to };
-            (reply, Committed { erased, generation_from: from, generation_to: to, log })
+            (reply, Committed { erased, generation_from: from, generation_to: to, log, number, destroyed })
         });
         match next {
             Some(next) => {
@@ -315,10 +361,13 @@ impl Thread {
     }
 
     fn stage(&self, next: &RootKey) -> Result<(), Refused> {
-        let mut slot = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.stage(next.generation, &next.key) {
-            Ok(()) => Ok(()),
-            Err(refusal) => match slot.discard(next.id) {
+        let mut held = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.slot.stage(next.generation, &next.key) {
+            Ok(()) => {
+                held.staged = true;
+                Ok(())
+            }
+            Err(refusal) => match held.slot.discard(next.id) {
                 Ok(()) => Err(Refused::Told(CommitError::Slot(refusal))),
                 Err(error) => Err(fatal(error)),
             },
@@ -337,25 +386,32 @@ fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
 
 struct Finisher {
     shared: Arc<Shared>,
-    slot: Arc<Mutex<Box<dyn Slot>>>,
+    slot: Arc<Mutex<Held>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     /// Rotations whose files still lie there.
     unflushed: Vec<u64>,
+    /// How long a rotation waits for its delta.
+    patience: Duration,
+    /// The newest root, and its rotation, whose delta was not put when its callers were answered.
+    owed: Option<(RootId, u64)>,
 }
 
 impl Finisher {
     fn run(mut self, rotations: &mpsc::Receiver<Finish>) {
-        while let Ok(Finish { keep, number, replies }) = rotations.recv() {
-            let committed = self.slot.lock().unwrap_or_else(PoisonError::into_inner).commit(keep);
-            if let Err(error) = committed {
-                return fail(self.on_failure, &self.inbox, &error.to_string());
+        loop {
+            let next = match self.owed {
+                None => rotations.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                Some(_) => rotations.recv_timeout(LOOK),
+            };
+            let went = match next {
+                Ok(rotation) => self.finish(rotation),
+                Err(mpsc::RecvTimeoutError::Timeout) => self.finish_owed(),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = went {
+                return fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
             }
-            for (reply, committed) in replies {
-                answer(reply, Ok(committed));
-            }
-            self.inbox.change(|queue| queue.finishing = false);
-            self.unflushed.push(number);
             if self.unflushed.len() >= UNFLUSHED && !self.drop_files() {
                 return;
             }
@@ -366,6 +422,55 @@ impl Finisher {
         }
     }
 
+    /// Has the slot destroy the roots of before once the backup has the rotation, and answers.
+    fn finish(&mut self, Finish { keep, number, replies }: Finish) -> Result<(), SlotError> {
+        let backed = self.shared.backlog.as_ref().is_none_or(|backlog| backlog.wait(number, self.patience));
+        if backed {
+            self.commit(keep, number)?;
+        } else if let Some(backlog) = &self.shared.backlog {
+            self.owed = Some((keep, number));
+            let mut held = self.slot.lock().unwrap_or_else(PoisonError::into_inner);
+            for root in backlog.drop_roots() {
+                held.slot.discard(root)?;
+            }
+            held.staged = false;
+        }
+        for (reply, committed) in replies {
+            answer(reply, Ok(Committed { destroyed: backed, ..committed }));
+        }
+        self.inbox.change(|queue| queue.finishing = false);
+        self.unflushed.push(number);
+        Ok(())
+    }
+
+    /// Where a further rotation is on its way, that one destroys what this one should.
+    fn finish_owed(&mut self) -> Result<(), SlotError> {
+        let (Some((keep, number)), Some(backlog)) = (self.owed, &self.shared.backlog) else { return Ok(()) };
+        if backlog.backed() < number {
+            return Ok(());
+        }
+        let slot = self.slot.clone();
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.staged { Ok(()) } else { self.commit_in(&mut held, keep, number) }
+    }
+
+    fn commit(&mut self, keep: RootId, number: u64) -> Result<(), SlotError> {
+        let slot = self.slot.clone();
+        let mut held = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        self.commit_in(&mut held, keep, number)
+    }
+
+    fn commit_in(&mut self, held: &mut Held, keep: RootId, number: u64) -> Result<(), SlotError> {
+        held.slot.commit(keep)?;
+        held.staged = false;
+        if let Some(backlog) = &self.shared.backlog {
+            backlog.settled();
+        }
+        self.owed = None;
+        self.shared.destroyed.send_replace(number);
+        Ok(())
+    }
+
     fn drop_files(&mut self) -> bool {
         let backing = &self.shared.backing;
         match backing.flush().and_then(|()| backing.drop_pending(&self.unflushed)) {
@@ -374,7 +479,7 @@ impl Finisher {
                 true
             }
             Err(error) => {
-                fail(self.on_failure, &self.inbox, &error.to_string());
+                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
                 false
             }
         }

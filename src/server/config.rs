@@ -13,6 +13,7 @@ pub use slot::{Pin, SlotConfig};
 
 use crate::{
     journal,
+    keys::backup,
     object::is_loopback,
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
@@ -59,6 +60,8 @@ pub struct Config {
     pub allow_same_filesystem: bool,
     /// Whether memory may be written to a swap area.
     pub accept_swap: bool,
+    /// Bounds of the backup; none where there is none, as was asked for in words.
+    pub backup: Option<backup::Options>,
 }
 
 /// Certificates of the listener.
@@ -83,6 +86,8 @@ pub struct Region {
     pub bucket: String,
     /// Where the S3 server is, where it is not AWS's own.
     pub endpoint: Option<String>,
+    /// The bucket of the key store's backup, where it is not the same.
+    pub backup_bucket: Option<String>,
     /// Whether buckets stand in the path.
     pub path_style: bool,
     /// Put before every object's name.
@@ -145,6 +150,7 @@ struct Raw {
     listen: RawListen,
     tls: RawTls,
     slot: Spanned<slot::RawSlot>,
+    backup: Option<Spanned<RawBackup>>,
     #[serde(default)]
     journal: RawJournal,
     #[serde(default)]
@@ -182,6 +188,15 @@ struct RawTls {
     certificate: PathBuf,
     key: PathBuf,
     client_ca: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBackup {
+    #[serde(default)]
+    accept_none: bool,
+    keep_days: Option<Spanned<u64>>,
+    base_hours: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -232,6 +247,7 @@ struct RawAudit {
 struct RawRegion {
     name: Spanned<String>,
     bucket: Spanned<String>,
+    backup_bucket: Option<String>,
     endpoint: Option<Spanned<String>>,
     #[serde(default)]
     prefix: String,
@@ -270,6 +286,7 @@ impl Config {
         let seconds = |field, value: &Option<_>, range, default: Duration| {
             check.number(field, value, range, default.as_secs()).map(Duration::from_secs)
         };
+        let backup = check.backup(raw.backup)?;
         let regions = check.regions(raw.region, &environment)?;
         Ok(Self {
             keys: raw.data.join("keys"),
@@ -278,6 +295,7 @@ impl Config {
             allow_same_filesystem: slot.allow_same_filesystem,
             accept_swap: raw.memory.accept_swap,
             slot: check.slot(raw.slot, &environment)?,
+            backup,
             listen: raw.listen.address,
             http3: raw.listen.http3,
             tls: TlsFiles { certificate: raw.tls.certificate, key: raw.tls.key, client_ca: raw.tls.client_ca },
@@ -396,6 +414,30 @@ impl Check<'_> {
         Ok(*value.get_ref())
     }
 
+    /// The backup: what is said of it, or that there is to be none.
+    fn backup(&self, raw: Option<Spanned<RawBackup>>) -> Result<Option<backup::Options>, ConfigError> {
+        let Some(raw) = raw else {
+            let remedy = "say `[backup]` to keep the key store's backup in the regions' buckets, or `accept_none = true` \
+                          below it: whoever loses the node then loses every recording";
+            return Err(ConfigError::Value { line: 1, field: "backup", remedy: remedy.to_owned() });
+        };
+        let RawBackup { accept_none, keep_days, base_hours } = raw.get_ref();
+        if *accept_none {
+            let alone = keep_days.is_none() && base_hours.is_none();
+            self.that(alone, &raw, "backup.accept_none", "nothing else is said of a backup that there is not")?;
+            return Ok(None);
+        }
+        let options = backup::Options::default();
+        let (days, hours) = (options.max_age.as_secs() / 86_400, options.base_interval.as_secs() / 3600);
+        let days = self.number("backup.keep_days", keep_days, 1..=30, days)?;
+        let hours = self.number("backup.base_hours", base_hours, 1..=24, hours)?;
+        Ok(Some(backup::Options {
+            max_age: Duration::from_secs(days * 86_400),
+            base_interval: Duration::from_secs(hours * 3600),
+            ..options
+        }))
+    }
+
     fn regions(
         &self,
         raw: Spanned<Vec<RawRegion>>,
@@ -435,6 +477,7 @@ impl Check<'_> {
             regions.push(Region {
                 name: region.name.into_inner(),
                 bucket: region.bucket.into_inner(),
+                backup_bucket: region.backup_bucket,
                 endpoint: region.endpoint.map(Spanned::into_inner),
                 prefix: region.prefix,
                 path_style: region.path_style,
@@ -505,6 +548,16 @@ mod tests {
         assert!(with("true").is_ok_and(|config| config.accept_swap));
         assert!(with("false").is_ok_and(|config| !config.accept_swap));
         assert!(with("1").is_err());
+    }
+
+    #[test]
+    fn running_without_a_backup_must_be_said_in_words() {
+        assert!(parse(EXAMPLE).expect("good").backup.is_some());
+        assert!(refusal("[backup]", "").contains("accept_none"));
+        let none = parse(&EXAMPLE.replace("[backup]", "[backup]\naccept_none = true")).expect("good");
+        assert!(none.backup.is_none());
+        assert!(refusal("[backup]", "[backup]\nkeep_days = 31").contains("backup.keep_days"));
+        assert!(refusal("[backup]", "[backup]\naccept_none = true\nkeep_days = 3").contains("accept_none"));
     }
 
     #[test]

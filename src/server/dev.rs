@@ -15,7 +15,11 @@ use super::{
 use crate::{
     domain::time::Clock,
     journal,
-    object::embedded::{Certificate, Embedded},
+    keys::backup,
+    object::{
+        RegionConfig,
+        embedded::{Certificate, Embedded},
+    },
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
 };
@@ -50,12 +54,19 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
     let profile = files.write_profiles(sockets.address.port())?;
     let key = signing_key::find_or_make(&dir.join("tls").join("audit.key"), GROUP)?;
     files.write_verifier_key(&key.verifier().to_string())?;
+    let beside = |region: RegionConfig| RegionConfig {
+        bucket: format!("{}-backup", region.bucket),
+        create_bucket: true,
+        ..region
+    };
+    let backup = embedded.region_configs().into_iter().map(beside).collect();
     let parts = Parts {
         keys: dir.join("keys"),
         journal: dir.join("journal"),
         slot: SlotConfig::File(dir.join("slot").join("root")),
         journal_options: journal::Options::default(),
         regions: embedded.region_configs(),
+        backup: Some((backup, backup::Options::default())),
         vault: VaultConfig {
             group: GROUP.into(),
             signing_key: Some(Arc::new(key)),

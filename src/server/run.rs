@@ -11,6 +11,7 @@
 //! that was acknowledged depends on a clean stop.
 
 use super::{
+    archive::Buckets,
     config::{Config, Credentials, Pin, SlotConfig},
     signing_key, swap,
     who::{self, Who},
@@ -18,7 +19,10 @@ use super::{
 use crate::{
     domain::time::Clock,
     journal::{self, Journal},
-    keys::{FileSlot, KeyStore, ModuleToken, Pkcs11Slot, Slot},
+    keys::{
+        FileSlot, KeyStore, ModuleToken, Pkcs11Slot, Slot,
+        backup::{self, Backup},
+    },
     object::{self, ObjectStore, RegionConfig},
     transport::{
         self, Gateway, Limits, quic, serve,
@@ -55,6 +59,8 @@ pub struct Parts {
     pub journal_options: journal::Options,
     /// Object storage.
     pub regions: Vec<RegionConfig>,
+    /// Where the key store is backed up to, and its bounds; none: it is not.
+    pub backup: Option<(Vec<RegionConfig>, backup::Options)>,
     /// Bounds of the vault.
     pub vault: VaultConfig,
     /// What the listeners show.
@@ -107,7 +113,11 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     }
     let key = signing_key::find_or_make(&config.signing_key, &config.group)?;
     let sockets = Sockets::bind(config.listen, config.http3)?;
-    let regions = config.regions.into_iter().map(region).collect::<anyhow::Result<_>>()?;
+    let regions = config.regions.iter().map(region).collect::<anyhow::Result<_>>()?;
+    let backup = config.backup.map(|options| anyhow::Ok((backup_regions(&config.regions)?, options))).transpose()?;
+    if backup.is_none() {
+        tracing::warn!("there is NO BACKUP of the key store: whoever loses this node loses every recording");
+    }
     let webhook_ca =
         config.webhook_ca.map(|path| std::fs::read(&path).with_context(|| format!("cannot read {}", path.display())));
     let webhook = WebhookConfig { ca_pem: webhook_ca.transpose()?, ..config.vault.webhook };
@@ -117,6 +127,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         slot: config.slot,
         journal_options: config.journal_options,
         regions,
+        backup,
         vault: VaultConfig { signing_key: Some(Arc::new(key)), webhook, ..config.vault },
         tls,
         who,
@@ -127,25 +138,34 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     run(parts, sockets, || say(&format!("ready https://{address}"))).await
 }
 
-fn region(region: super::config::Region) -> anyhow::Result<RegionConfig> {
+/// The buckets of the backup.
+pub(super) fn backup_regions(regions: &[super::config::Region]) -> anyhow::Result<Vec<RegionConfig>> {
+    let bucket = |config: &super::config::Region| {
+        let bucket = config.backup_bucket.clone().unwrap_or_else(|| config.bucket.clone());
+        Ok(RegionConfig { bucket, ..region(config)? })
+    };
+    regions.iter().map(bucket).collect()
+}
+
+fn region(region: &super::config::Region) -> anyhow::Result<RegionConfig> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let keys = |access_key, secret_key| object::Credentials { access_key, secret_key: Zeroizing::new(secret_key) };
-    let credentials = match region.credentials {
+    let credentials = match &region.credentials {
         Credentials::Platform => None,
-        Credentials::Given(id, secret) => Some(keys(id, secret)),
+        Credentials::Given(id, secret) => Some(keys(id.clone(), secret.clone())),
         Credentials::File(id, path) => {
-            let secret = String::from_utf8(read(&path)?).with_context(|| format!("{}: not text", path.display()))?;
-            Some(keys(id, secret.trim().to_owned()))
+            let secret = String::from_utf8(read(path)?).with_context(|| format!("{}: not text", path.display()))?;
+            Some(keys(id.clone(), secret.trim().to_owned()))
         }
     };
     Ok(RegionConfig {
-        name: region.name,
-        bucket: region.bucket,
-        prefix: region.prefix,
-        endpoint: region.endpoint,
+        name: region.name.clone(),
+        bucket: region.bucket.clone(),
+        prefix: region.prefix.clone(),
+        endpoint: region.endpoint.clone(),
         credentials,
         path_style: region.path_style,
-        ca_pem: region.ca.map(|path| read(&path)).transpose()?,
+        ca_pem: region.ca.as_ref().map(|path| read(path)).transpose()?,
         allow_http: region.allow_http,
         create_bucket: region.create_bucket,
     })
@@ -178,7 +198,9 @@ pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> an
     };
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
-    let stores = open_stores(parts.slot, parts.keys, parts.journal, parts.journal_options, parts.regions).await?;
+    let place = Place { slot: parts.slot, keys: parts.keys, journal: parts.journal, options: parts.journal_options };
+    let backup = parts.backup.map(|(regions, options)| (regions, options, parts.clock.clone()));
+    let stores = open_stores(place, parts.regions, backup).await?;
     let vault = Vault::open(parts.vault, stores.keys, stores.journal, stores.objects, parts.clock)?;
 
     let (serving, is_serving) = watch::channel(false);
@@ -225,18 +247,30 @@ struct Stores {
     objects: ObjectStore,
 }
 
-async fn open_stores(
+/// Where the stores lie.
+struct Place {
     slot: SlotConfig,
     keys: PathBuf,
     journal: PathBuf,
     options: journal::Options,
+}
+
+async fn open_stores(
+    place: Place,
     regions: Vec<RegionConfig>,
+    backup: Option<(Vec<RegionConfig>, backup::Options, Clock)>,
 ) -> anyhow::Result<Stores> {
+    let Place { slot, keys, journal, options } = place;
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
         let slot = open_slot(slot)?;
-        let keys = KeyStore::open(&keys, slot).with_context(|| format!("the key store {}", keys.display()))?;
+        let backup = backup.map(|(regions, options, clock)| {
+            let archive = Box::new(Buckets::connect(regions)?);
+            anyhow::Ok(Backup { archive, clock, options })
+        });
+        let keys = KeyStore::open_with(&keys, slot, backup.transpose()?)
+            .with_context(|| format!("the key store {}", keys.display()))?;
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))
     });
@@ -244,7 +278,8 @@ async fn open_stores(
     Ok(Stores { keys, journal, objects })
 }
 
-fn open_slot(slot: SlotConfig) -> anyhow::Result<Box<dyn Slot>> {
+/// Opens the root slot.
+pub(super) fn open_slot(slot: SlotConfig) -> anyhow::Result<Box<dyn Slot>> {
     let at = |path: &Path| format!("the root slot {}", path.display());
     match slot {
         SlotConfig::File(path) => Ok(Box::new(FileSlot::open(&path).with_context(|| at(&path))?)),

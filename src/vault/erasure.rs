@@ -7,6 +7,9 @@
 //! entered before the commit. Then no copy of the secret is left in this process, the receipt is stated in the log
 //! ([`super::receipt`]), and the answer goes out. Ciphertext is the sweeper's.
 //!
+//! Where the backup's object storage is away, the commit returns before the root is destroyed and says so: the erasure is
+//! *sealed*. Everything happens as above but the receipt, which is stated once the root is destroyed.
+//!
 //! The log's entry, and a row that says that a receipt is due, are in the same command as the erasure.
 //!
 //! The lock is free again before the second cut: a session that is leaving may itself be waiting for it.
@@ -16,7 +19,7 @@ use super::{
     audit::{About, Detail, Event},
     clearance::{Blocked, Clearance, Standing, Wanted},
     permission::At,
-    receipt::Pending,
+    receipt::{Pending, state_later},
     recording_id,
     sessions::{Cut, Role},
 };
@@ -258,9 +261,17 @@ impl Inner {
         }
         let Pending { id, scope, opening, row } = receipt;
         let generations = Some((committed.generation_from, committed.generation_to));
-        let receipt_file = self.state_destroyed(id, row, committed.erased, generations).await?;
+        let receipt_file = if committed.destroyed {
+            self.state_destroyed(id, row, committed.erased, generations).await?
+        } else {
+            tracing::warn!(receipt = %id, "an erasure is sealed, and not destroyed before its backup is there");
+            let erased = committed.erased;
+            self.tasks.spawn(state_later(self.clone(), id, row, erased, generations, committed.number));
+            String::new()
+        };
         Ok(Erasure {
             destroyed: committed.erased,
+            sealed: !committed.destroyed,
             generation_from: committed.generation_from,
             generation_to: committed.generation_to,
             slot_forgets: self.keys.forgets().to_string(),

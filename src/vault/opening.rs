@@ -373,7 +373,8 @@ impl Inner {
             if track.audio_row.state == 3 {
                 let length = track.audio_row.length;
                 let opened = Opened { id, resume_offset: length, already_finished: true };
-                let finished = Finished { length, mismatch: track.audio_row.mismatch };
+                let backed_up = self.keys.backed_up(self.keys.commands()).await;
+                let finished = Finished { length, backed_up, mismatch: track.audio_row.mismatch };
                 return Ok(Ingest::finished_before(self, opened, mode, finished));
             }
             track.reopen().await?;

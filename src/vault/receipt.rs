@@ -42,6 +42,7 @@ use prost::Message as _;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// The row holds an erasure that is durable and not stated.
@@ -134,8 +135,36 @@ pub struct Receipt {
     pub overdue: bool,
 }
 
-/// States what a stop left unstated.
+/// How long an answer waits for its receipt to be in the backup.
+const BACKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// States an erasure that was sealed, as soon as it is destroyed. A stop leaves that to the next start.
+pub(crate) async fn state_later(
+    inner: Arc<Inner>,
+    id: ReceiptId,
+    row: stored::Receipt,
+    erased: bool,
+    generations: Option<(u64, u64)>,
+    number: u64,
+) {
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(number) => {}
+    }
+    if let Err(error) = inner.state_destroyed(id, row, erased, generations).await {
+        tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+    }
+}
+
+/// States what a stop left unstated; what is sealed only, once it is destroyed.
 pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
+    if due.is_empty() {
+        return;
+    }
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(inner.keys.commands()) => {}
+    }
     for id in due {
         if let Err(error) = inner.settle_receipt(id).await {
             tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
@@ -279,13 +308,15 @@ impl Inner {
         if erased {
             self.receipts.open().unswept.insert(id, Timestamp(row.gone_by_ms));
         }
-        self.keep_statement(id, &row, &text, Vec::new()).await?;
+        let number = self.keep_statement(id, &row, &text, Vec::new()).await?;
         // Whoever read the row before this command has left its mark by now, or sees the statement.
         let early = self.receipts.open().swept_early.remove(&id);
         if early {
             self.state_removed(id).await?;
         }
-        self.receipt_file(id, &text)
+        // What leaves with a signature must not be lost with the node. Whoever gets no file asks for it later.
+        let there = tokio::time::timeout(BACKED_WITHIN, self.keys.backed_up(number)).await;
+        if there.is_ok() { self.receipt_file(id, &text) } else { Ok(String::new()) }
     }
 
     /// The sweeper has removed the last of what fell under a receipt: the second one says so.
@@ -363,11 +394,10 @@ impl Inner {
         row: &stored::Receipt,
         text: &str,
         mut more: Vec<Change>,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         more.push(Change::Log { leaf: leaf::statement(text), under: Some(RowId(id.0)) });
         more.push(Change::PutReceipt { id, body: row.encode_to_vec() });
-        self.keys.commit(Mutation::new(more)).await?;
-        Ok(())
+        Ok(self.keys.commit(Mutation::new(more)).await?.number)
     }
 
     fn statement(&self, id: ReceiptId, row: &stored::Receipt, state: State) -> Result<Statement, Error> {

@@ -74,10 +74,11 @@ impl World {
             .collect();
         std::fs::write(data.join("identities.toml"), kept.concat()).expect("written");
         let at = |name: &str| data.join(name).display().to_string();
+        let backup = if settings.contains("[backup]") { "" } else { "[backup]\naccept_none = true" };
         let mut text = format!(
             "group = \"{GROUP}\"\ndata = \"{}\"\nidentities = \"{}\"\n[listen]\naddress = \"127.0.0.1:0\"\n[tls]\n\
              certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\n[slot]\npath = \"{}\"\n\
-             allow_same_filesystem = true\naccept_total_loss = true\n[memory]\naccept_swap = true\n{settings}\n",
+             allow_same_filesystem = true\naccept_total_loss = true\n[memory]\naccept_swap = true\n{backup}\n{settings}\n",
             data.display(),
             at("identities.toml"),
             at("tls/server.pem"),
