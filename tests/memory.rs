@@ -158,7 +158,8 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
         &needles,
         |found| in_use.iter().all(|kind| found.kinds().any(|found| found == *kind)),
         "control",
-    );
+    )
+    .await;
     println!("before: {control}");
 
     // The erasure.
