@@ -127,7 +127,8 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
     call.until(|mark| mark.journaled == spoken.len() as u64).await.expect("journaled");
     assert_plays(used.clone(), &live, &short).await;
     for id in [&played, &live] {
-        assert_eq!(wire::show(used.clone(), id).await.expect("shown").facts.expect("facts").call_id, gone.call_id);
+        let facts = wire::show(used.clone(), id).await.expect("shown").facts.expect("facts");
+        assert_eq!(facts.stated.expect("stated").call_id, gone.call_id);
     }
     wire::list(used.clone(), TENANT, 0).await;
     // What is asked for by name takes a connection of its own, which ends before names are looked for.
@@ -158,7 +159,8 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
         &needles,
         |found| in_use.iter().all(|kind| found.kinds().any(|found| found == *kind)),
         "control",
-    );
+    )
+    .await;
     println!("before: {control}");
 
     // The erasure.
