@@ -48,6 +48,8 @@ enum Mutant {
     PresentRootOnly,
     /// A start whose log has lost its end goes on without having asked the backup.
     ShortLogTrusted,
+    /// A start takes a store whose root the slots do not hold.
+    AnyRootTaken,
     /// Receipts go out before the slots commit.
     AnswerBeforeCommit,
 }
@@ -100,6 +102,7 @@ const NONE: Budget = Budget {
     outages: 0,
     rots: 0,
     disks: 0,
+    rollbacks: 0,
 };
 
 impl Protocol {
@@ -153,7 +156,8 @@ impl Protocol {
 
 #[test]
 fn one_slot_keeps_every_promise() {
-    let bounds = Budget { creates: 1, crashes: 2, refusals: 1, rots: 1, replacements: 1, absences: 1, ..NONE };
+    let bounds =
+        Budget { creates: 1, crashes: 2, refusals: 1, rots: 1, replacements: 1, absences: 1, rollbacks: 1, ..NONE };
     Protocol::one_slot(bounds).sees(&[ACKNOWLEDGED, FORWARD, BACK, ALREADY, BEHIND, FILLED, REFUSED]).holds("one slot");
 }
 
@@ -166,7 +170,9 @@ fn one_slot_and_a_backup_keep_every_promise() {
 
 #[test]
 fn two_of_three_slots_keep_every_promise() {
-    let bounds = Budget { crashes: 1, absences: 2, losses: 1, replacements: 1, refusals: 1, ..NONE };
+    let bounds = Budget { crashes: 1, absences: 1, refusals: 1, ..NONE };
+    Protocol::two_of_three(bounds).sees(&[ACKNOWLEDGED, BACK]).holds("two of three that give up");
+    let bounds = Budget { crashes: 1, absences: 2, losses: 1, replacements: 1, ..NONE };
     let sights = &[ACKNOWLEDGED, FORWARD, BACK, RETURNED, WAITING, OWED, RETIRED];
     Protocol::two_of_three(bounds).sees(sights).holds("two of three");
 }
@@ -260,6 +266,12 @@ fn a_slot_that_comes_back_must_get_what_the_backup_needs() {
 #[test]
 fn a_receipt_must_not_go_out_before_the_slot_commits() {
     Protocol::one_slot(NONE).breaking(Mutant::AnswerBeforeCommit).fails(DESTROYED);
+}
+
+#[test]
+fn an_older_copy_must_not_be_taken() {
+    let bounds = Budget { crashes: 1, rollbacks: 1, ..NONE };
+    Protocol::one_slot(bounds).breaking(Mutant::AnyRootTaken).fails(UNDONE);
 }
 
 #[test]

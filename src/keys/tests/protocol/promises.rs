@@ -77,6 +77,8 @@ fn settles(protocol: &Protocol, world: &World) -> bool {
     let left = !world.at(At::Gone);
     match protocol.consider(&world, left) {
         Some((image, _)) => protocol.matching(&world, image, left) == left & image.members,
+        // An older copy that was put there is to be refused.
+        None if world.left.rollbacks < protocol.bounds.rollbacks => true,
         None => (left & disk.last().members).count_ones() < protocol.need,
     }
 }

@@ -56,6 +56,8 @@ pub enum Step {
         file: Fate,
     },
     Rot(u8),
+    /// Somebody puts the first state in the place of the present one, although an erasure was acknowledged since.
+    PutBack,
     LoseNode,
     S3Goes,
     S3Returns,
@@ -104,15 +106,14 @@ impl Protocol {
             Phase::Creating => steps.push(Step::SyncCreate),
             Phase::Staging { image, confirmed } => {
                 let here = world.at(At::Here) & image.members;
-                match members(here & !confirmed).next() {
-                    Some(slot) => {
-                        steps.push(Step::Stage(slot));
-                        if world.left.absences > 0 {
-                            steps.push(Step::TakeAndLeave(slot));
-                        }
+                for slot in members(here & !confirmed) {
+                    steps.push(Step::Stage(slot));
+                    if world.left.absences > 0 {
+                        steps.push(Step::TakeAndLeave(slot));
                     }
-                    None if confirmed.count_ones() >= self.need => steps.push(Step::WriteFile),
-                    None => {}
+                }
+                if here & !confirmed == 0 && confirmed.count_ones() >= self.need {
+                    steps.push(Step::WriteFile);
                 }
                 if world.left.refusals > 0 || (here | confirmed).count_ones() < self.need {
                     steps.push(Step::Refuse);
@@ -141,10 +142,10 @@ impl Protocol {
         let untidy = self.untidy(world);
         if untidy.clone().next().is_none() && world.next_root < self.roots {
             let here = world.at(At::Here);
-            let replacements = members(last.members & !here)
-                .chain(members(last.members).filter(|_| self.need == 1))
-                .zip(members(here & !last.members))
-                .filter(|_| world.left.replacements > 0);
+            // A slot that is away or lost is replaced; where there is one only, it is moved.
+            let old = if self.need == 1 { last.members } else { last.members & !here };
+            let replacements = members(if world.left.replacements > 0 { old } else { 0 })
+                .flat_map(|old| members(here & !last.members).map(move |new| (old, new)));
             for replace in [None].into_iter().chain(replacements.map(Some)) {
                 let next = replaced(last.members, replace);
                 if (next & here).count_ones() < self.need {
@@ -156,8 +157,7 @@ impl Protocol {
                 steps.extend(things.map(|erase| Step::Rotate { erase, replace }));
             }
         }
-        // In this order: a slot that goes away before its turn might as well have gone before.
-        steps.extend(untidy.take(1).map(Step::Tidy));
+        steps.extend(untidy.map(Step::Tidy));
         if self.backup && world.s3 && world.backup.number < last.number {
             steps.push(Step::Upload);
         }
@@ -192,6 +192,9 @@ impl Protocol {
                 let rots = (0..).zip(&disk.log).filter(|(at, image)| at + 1 < disk.log.len() as u8 || held(image));
                 steps.extend(rots.map(|(at, _)| Step::Rot(at)));
             }
+            if left.rollbacks > 0 && !running && world.forgotten != 0 {
+                steps.push(Step::PutBack);
+            }
             if left.disks > 0 {
                 steps.push(Step::LoseNode);
             }
@@ -219,6 +222,10 @@ impl Protocol {
             Step::Restore => {
                 let tables = world.backup;
                 world.disk = Some(Disk { tables, log: vec![], synced: 0, bad: None, files: vec![] });
+            }
+            Step::PutBack => {
+                world.left.rollbacks -= 1;
+                world.disk = self.first_world().disk;
             }
             Step::LoseNode => {
                 world.left.disks -= 1;
@@ -446,7 +453,9 @@ impl Protocol {
         let images = [last].into_iter().chain(disk.files.iter().filter(|file| file.whole).map(|file| file.image));
         let held: Vec<RootId> = images
             .clone()
-            .filter(|image| self.matching(world, *image, here).count_ones() >= self.need)
+            .filter(|image| {
+                self.has(Mutant::AnyRootTaken) || self.matching(world, *image, here).count_ones() >= self.need
+            })
             .map(|image| id(image.root))
             .collect();
         let content = |File { image, whole, .. }: &File| match image.before.filter(|_| *whole) {
@@ -522,6 +531,7 @@ impl Budget {
             outages: widen(self.outages),
             rots: self.rots,
             disks: self.disks,
+            rollbacks: self.rollbacks,
         }
     }
 }

@@ -138,6 +138,8 @@ pub struct Budget {
     pub rots: u8,
     /// Nodes that are lost.
     pub disks: u8,
+    /// Older copies that are put in the place of the key store.
+    pub rollbacks: u8,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
