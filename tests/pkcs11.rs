@@ -3,6 +3,11 @@
 //! A module is initialised once in a process and reads its configuration from the environment, so each test runs in a process of
 //! its own: this program, asked for that one test. Where the module is missing the tests fail: `make deps` installs it.
 
+#[path = "common/gateway.rs"]
+mod gateway;
+#[path = "common/served.rs"]
+mod served;
+
 use cryptoki::{
     context::{CInitializeArgs, CInitializeFlags, Pkcs11},
     session::UserType,
@@ -646,6 +651,53 @@ fn a_module_that_is_missing_is_named() {
     let error = missing.err().expect("refused").to_string();
     assert!(error.contains("`slot.module` /nonexistent/module.so"), "{error}");
     assert!(!error.contains(PIN));
+}
+
+#[test]
+fn serve_keeps_its_root_in_a_token_and_says_what_is_wrong_with_one() {
+    alone("serve_keeps_its_root_in_a_token_and_says_what_is_wrong_with_one", |place| {
+        tokio::runtime::Runtime::new().expect("a runtime").block_on(serving(place));
+    });
+}
+
+async fn serving(place: &Place) {
+    let world = served::World::new("").await;
+    let (config, pin) = (world.data().join("quietus.toml"), place.path("pin"));
+    fs::write(&pin, format!("{PIN}\n")).expect("written");
+    let text = fs::read_to_string(&config).expect("reads");
+    let slot = format!(
+        "kind = \"pkcs11\"\nmodule = \"{MODULE}\"\ntoken = \"{LABEL}\"\npin_file = \"{}\"\nforgets = \"after 35d\"",
+        pin.display()
+    );
+    fs::write(&config, text.replace("allow_same_filesystem = true", &slot)).expect("written");
+    let file = world.data().join("slot").join("root");
+    for _ in 0..2 {
+        let gateway = world.start();
+        let mut status = gateway.command(&["status", "--json"]);
+        let status = status.env("QUIETUS_PROFILE", gateway.client_file("operator.toml")).output().expect("it runs");
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+        assert_eq!(status["slot_forgets"], "after 35d");
+        let content = Content::parse(&fs::read(&file).expect("reads")).expect("a slot").expect("made");
+        assert_eq!(place.token().keys(content.slot).expect("lists").len(), 1);
+    }
+
+    let serve = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        let output = command.args(["serve", "--config"]).arg(&config).output().expect("it runs");
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    fs::write(&pin, "a-wrong-pin").expect("written");
+    let said = serve();
+    assert!(said.contains("`slot.pin_file`") && !said.contains("a-wrong-pin"), "{said}");
+    // Restarts do not use up what tries are left.
+    assert!(serve().contains("counts a failed login"));
+    fs::remove_file(&pin).expect("removed");
+    assert!(serve().contains("cannot read `slot.pin_file`"));
+    fs::write(&config, text.replace("allow_same_filesystem = true", &slot.replace(MODULE, "/nonexistent.so")))
+        .expect("written");
+    fs::write(&pin, PIN).expect("written");
+    assert!(serve().contains("`slot.module` /nonexistent.so"));
 }
 
 /// Not a test but a measurement: `cargo test --test pkcs11 -- --ignored --nocapture erase_latency`.

@@ -59,7 +59,7 @@ impl Forgets {
     /// When the last copy is gone that expires later than the slot's own; none where nothing does.
     pub fn last_copy(self, destroyed: Timestamp) -> Option<Timestamp> {
         let Forgets::After { days } = self else { return None };
-        Some(Timestamp(destroyed.0.saturating_add(i64::from(days) * DAY_MS)))
+        Some(destroyed.plus_ms(i64::from(days) * DAY_MS))
     }
 }
 
