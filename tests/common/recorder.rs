@@ -24,7 +24,9 @@ pub fn is_full() -> bool {
     std::env::var("QUIETUS_CRASH").is_ok_and(|size| size == "full")
 }
 
-/// Where a step of a rotation, a sweep, a start or the journal begins: kinds of call, and what the file's name contains.
+/// Where a step of a rotation, a sweep, a start or the journal begins: kinds of call, and what the file's name contains. A
+/// further slot, and whatever else a rotation waits for, adds its steps here, and its syncs to those that
+/// `every_sync_that_is_left_out_is_noticed` leaves out.
 pub const STEPS: &[&str] = &[
     "W:slot/root", // a root is staged, or destroyed
     "S:slot/root",
