@@ -284,17 +284,14 @@ impl Cut {
         if let Ok(bytes) = fs::read(&self.file) {
             fs::write(self.file.with_extension(format!("copy{call}")), bytes).expect("written");
         }
-        let gone = Err(TokenError::Failed("the power is gone".to_owned()));
-        if call == self.at && self.done {
-            let _ = act(&mut self.token);
+        let answer = (call < self.at || call == self.at && self.done).then(|| act(&mut self.token));
+        if call >= self.at && self.abort {
+            std::process::abort();
         }
-        if call >= self.at {
-            if self.abort {
-                std::process::abort();
-            }
-            return gone;
+        match answer {
+            Some(answer) if call < self.at => answer,
+            _ => Err(TokenError::Failed("the power is gone".to_owned())),
         }
-        act(&mut self.token)
     }
 }
 

@@ -353,12 +353,15 @@ pub(in super::super) fn reconcile(
     })
 }
 
+/// Commands of a delta, each with the chain behind it, and the bytes of the object.
+pub(in super::super) type Fetched = (Vec<(Command, Chain)>, usize);
+
 /// The commands of a delta and its size, once it is what its name says and continues `tip`; those up to `tip` are left out.
 pub(in super::super) fn fetch(
     archive: &mut dyn Archive,
     tip: &Tip,
     name: &DeltaName,
-) -> Result<Option<(Vec<(Command, Chain)>, usize)>, ArchiveError> {
+) -> Result<Option<Fetched>, ArchiveError> {
     let bytes = archive.get(&name.text(tip.store))?;
     let Ok(found) = Delta::decode(&bytes) else { return Ok(None) };
     let Delta { store, first, before, commands } = found;
@@ -374,6 +377,9 @@ pub(in super::super) fn fetch(
     }
     Ok(Some((commands.into_iter().filter(|(command, _)| command.number > tip.number).collect(), bytes.len())))
 }
+
+/// Commands of the next delta, and the root behind them; no root where there are no commands.
+type Next = (Vec<Waiting>, Option<Short>);
 
 /// What the store must do when the keeper cannot go on.
 pub(in super::super) type OnFatal = Box<dyn Fn(&str) + Send>;
@@ -542,7 +548,7 @@ impl Keeper {
     }
 
     /// The commands of the next delta and the root behind them; no commands when none wait, nothing when they do not fit.
-    fn next_delta(&self, place: &Place) -> Result<Option<(Vec<Waiting>, Option<Short>)>, Trouble> {
+    fn next_delta(&self, place: &Place) -> Result<Option<Next>, Trouble> {
         let (mut commands, mut size, mut number, mut root) = (Vec::<Waiting>::new(), 0, place.number, place.root);
         // Where the first rotation is: before it, the root is one that the slot keeps.
         let mut rotation: Option<usize> = None;

@@ -188,10 +188,13 @@ pub struct Way {
     pub mark: Mark,
 }
 
+/// A base of which parts were seen, and its last part.
+type Seen = (BaseName, Vec<u64>, Option<u64>);
+
 /// Sorts names by store. What is not ours is passed over.
 pub fn catalogues(names: &[String]) -> HashMap<StoreId, Catalogue> {
     let mut found: HashMap<StoreId, Catalogue> = HashMap::new();
-    let mut parts: HashMap<(StoreId, String), (BaseName, Vec<u64>, Option<u64>)> = HashMap::new();
+    let mut parts: HashMap<(StoreId, String), Seen> = HashMap::new();
     for text in names {
         let Some((store, name)) = parse(text) else { continue };
         let catalogue = found.entry(store).or_default();
