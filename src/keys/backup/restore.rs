@@ -149,11 +149,11 @@ pub fn restore(
     if records.is_empty() {
         return Err(RestoreError::SlotIsEmpty);
     }
-    match std::fs::read_dir(dir) {
-        Ok(mut entries) if entries.next().is_some() => return Err(RestoreError::NotEmpty(dir.to_owned())),
-        Ok(_) => {}
+    match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Err(RestoreError::NotEmpty(dir.to_owned())),
+        Ok(false) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(RestoreError::Build(error.to_string())),
+        Err(error) => return Err(build(error)),
     }
     let all = catalogues(&archive.list(name::PREFIX, "")?);
     let Found { store, way, .. } = newest(all, &records)?;
