@@ -153,7 +153,7 @@ pub fn restore(
         Ok(true) => return Err(RestoreError::NotEmpty(dir.to_owned())),
         Ok(false) => {}
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(RestoreError::Build(error.to_string())),
+        Err(error) => return Err(build(error)),
     }
     let all = catalogues(&archive.list(name::PREFIX, "")?);
     let Found { store, way, .. } = newest(all, &records)?;
