@@ -404,9 +404,10 @@ impl Finisher {
                 None => rotations.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
                 Some(_) => rotations.recv_timeout(LOOK),
             };
-            let went = match next {
-                Ok(rotation) => self.finish(rotation),
-                Err(mpsc::RecvTimeoutError::Timeout) => self.finish_owed(),
+            // Callers of a rotation that failed learn it when their senders fall: after the store has stopped.
+            let (went, _callers) = match next {
+                Ok(mut rotation) => (self.finish(&mut rotation), Some(rotation)),
+                Err(mpsc::RecvTimeoutError::Timeout) => (self.finish_owed(), None),
                 Err(mpsc::RecvTimeoutError::Disconnected) => break,
             };
             if let Err(error) = went {
@@ -423,7 +424,8 @@ impl Finisher {
     }
 
     /// Has the slot destroy the roots of before once the backup has the rotation, and answers.
-    fn finish(&mut self, Finish { keep, number, replies }: Finish) -> Result<(), SlotError> {
+    fn finish(&mut self, rotation: &mut Finish) -> Result<(), SlotError> {
+        let (keep, number) = (rotation.keep, rotation.number);
         let backed = self.shared.backlog.as_ref().is_none_or(|backlog| backlog.wait(number, self.patience));
         if backed {
             self.commit(keep, number)?;
@@ -435,7 +437,7 @@ impl Finisher {
             }
             held.staged = false;
         }
-        for (reply, committed) in replies {
+        for (reply, committed) in rotation.replies.drain(..) {
             answer(reply, Ok(Committed { destroyed: backed, ..committed }));
         }
         self.inbox.change(|queue| queue.finishing = false);
