@@ -274,6 +274,8 @@ fn a_torn_tail_is_filled_from_the_backup() {
     let keys = world.open();
     let tenant = add_tenant(&keys, "acme");
     let subscriber = add_subscriber(&keys, tenant, "ada");
+    // The base is made; what follows goes as a delta, which alone can fill a tail.
+    backed(&keys);
     let at = add_recording(&keys, tenant, subscriber);
     backed(&keys);
     let before = kept(&world.disk);
