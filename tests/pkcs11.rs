@@ -355,7 +355,7 @@ fn a_rotation_cut_off_at_any_call_loses_no_root_and_leaves_none_behind() {
                 let mut slot = place.slot_over(Cut { token: place.token(), calls, at, done, abort: false, file });
                 let staged = slot.stage(2, &new).is_ok();
                 let committed = staged && slot.commit(root_id(&new)).is_ok();
-                whole = committed && !done;
+                whole |= committed && !done;
                 cuts += usize::from(!committed);
                 drop(slot);
 
