@@ -1,7 +1,7 @@
 //! The backup: what a node that is lost leaves behind, besides its slot.
 //!
 //! - [`name`]: what objects are called, and which of them lead to which state. Pure.
-//! - [`format`]: their bytes.
+//! - [`mod@format`]: their bytes.
 //! - `keeper`: the thread that puts deltas and bases, and removes what is over its age.
 //! - [`restore`]: a key store on an empty node, from nothing but slot and objects.
 //!
