@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(declared("\nforgets = \"at-once\""), Ok(Forgets::AtOnce));
         assert_eq!(declared("\nforgets = \"after 35d\""), Ok(Forgets::After { days: 35 }));
         for wrong in ["after 0d", "after 3651d", "after 35 d", "never", ""] {
-            let error = declared(&format!("\nforgets = \"{wrong}\"")).err().expect("refused");
+            let error = declared(&format!("\nforgets = \"{wrong}\"")).expect_err("refused");
             assert!(error.contains("slot.forgets"), "{wrong}: {error}");
         }
     }
