@@ -29,6 +29,7 @@ use quietus::{
         },
     },
 };
+use ring::digest;
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -492,6 +493,16 @@ fn a_commit_to_a_root_that_does_not_open_destroys_nothing() {
         assert!(matches!(slot.commit(RootId([9; 16])), Err(SlotError::Missing)));
         drop(slot);
         let keys = place.keys_in_token();
+        // A token that sealed wrongly: the record is whole, its key is there, and it does not open.
+        let good = fs::read(place.path("slot")).expect("reads");
+        let mut bytes = good.clone();
+        bytes[2 * SECTOR + 60] ^= 1;
+        let checksum = digest::digest(&digest::SHA256, &bytes[2 * SECTOR..2 * SECTOR + 108]);
+        bytes[2 * SECTOR + 108..2 * SECTOR + 140].copy_from_slice(checksum.as_ref());
+        fs::write(place.path("slot"), &bytes).expect("written");
+        assert!(matches!(place.slot().commit(root_id(&new)), Err(SlotError::Token(TokenError::Failed(_)))));
+        assert_eq!(place.keys_in_token(), keys);
+        fs::write(place.path("slot"), &good).expect("written");
         // Somebody destroyed the new one's key.
         let content = place.content();
         let staged = content.blobs.iter().flatten().find(|blob| blob.generation == 2).expect("staged").key;
