@@ -176,6 +176,8 @@ fn gateway_config(dir: &Path, s3: u16) -> String {
          [listen]\naddress = \"127.0.0.1:0\"\nhttp3 = false\n\
          [tls]\ncertificate = {certificate}\nkey = {key}\nclient_ca = {ca}\n\
          [slot]\npath = {slot}\nallow_same_filesystem = true\naccept_total_loss = true\n\
+         [memory]\naccept_swap = true\n\
+         [backup]\naccept_none = true\n\
          [[region]]\nname = \"{REGION}\"\nbucket = \"{BUCKET}\"\nendpoint = \"https://127.0.0.1:{s3}\"\npath_style = true\n\
          ca = {ca}\naccess_key_id = \"bench\"\nsecret_access_key_file = {secret}\n",
         data = path("data"),

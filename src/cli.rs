@@ -10,7 +10,8 @@
 //!   [`audit`], [`receipt`], [`status`], [`slot`]: a file per family of
 //!   commands.
 //!
-//! Client commands speak to the gateway over the wire only. `dev`, `serve`, `config` and [`slot`] hand over to `server`.
+//! Client commands speak to the gateway over the wire only. `dev`, `serve`, `config`, [`slot`], `backup` and `restore` hand
+//! over to `server`.
 
 pub mod apikey;
 pub mod args;
@@ -37,8 +38,8 @@ pub mod subscriber;
 pub mod switch;
 pub mod tenant;
 
-use crate::server;
-use args::{Arguments, Command, ConfigCommand};
+use crate::{domain::reason::Reason, server};
+use args::{Arguments, BackupCommand, Command, ConfigCommand};
 use clap::Parser as _;
 use connect::Link;
 use failure::Failure;
@@ -73,11 +74,16 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
             start_log();
             Ok(server::run::serve(read_config(&config)?).await?)
         }
+        Command::Backup { command } => backup(command, output).await,
+        Command::Restore { config } => {
+            let done = server::backup::restore(read_config(&config)?).await.map_err(refused)?;
+            read_to_the_end("restored", &done, output)
+        }
         Command::Config { command: ConfigCommand::Check { file } } => {
             read_config(&file)?;
             output.one(serde_json::json!({ "file": file, "good": true }), || format!("{}: good", file.display()))
         }
-        Command::Slot { command } => slot::run(&read_config(command.config())?, &command, output).await,
+        Command::Slot { command } => slot::run(read_config(command.config())?, &command, output).await,
         Command::Tenant { command } => tenant::run(link()?, command, output).await,
         Command::Policy { command } => policy::run(link()?, command, output).await,
         Command::Record(what) => record::run(link()?, *what, output).await,
@@ -96,6 +102,79 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Audit { command } => audit::run(link()?, command, &arguments.profile, output).await,
         Command::Receipt { command } => receipt::run(link, command, output).await,
         Command::Status => status::run(link()?, output).await,
+    }
+}
+
+async fn backup(command: BackupCommand, output: Output) -> Result<(), Failure> {
+    match command {
+        BackupCommand::Create { config } => {
+            let number = server::backup::create(read_config(&config)?).await.map_err(refused)?;
+            output.one(serde_json::json!({ "commands": number }), || format!("a base with {number} commands is made"))
+        }
+        BackupCommand::List { config } => {
+            for found in server::backup::list(read_config(&config)?).await.map_err(refused)? {
+                let (way, store) = (&found.way, found.store.to_string());
+                let (base, mark) = (&way.base, &way.mark);
+                let json = serde_json::json!({
+                    "store": store,
+                    "commands": mark.number,
+                    "root": mark.root.to_string(),
+                    "base_commands": base.mark.number,
+                    "base_ms": base.taken.0,
+                    "base_parts": way.parts,
+                    "deltas": way.deltas.len(),
+                    "objects": found.objects,
+                });
+                output.one(json, || {
+                    format!(
+                        "{store}  {} commands, opens with root {}…: a base with {} in {} parts, {} deltas; {} objects in all",
+                        mark.number,
+                        mark.root,
+                        base.mark.number,
+                        way.parts,
+                        way.deltas.len(),
+                        found.objects
+                    )
+                })?;
+            }
+            Ok(())
+        }
+        BackupCommand::Verify { config } => {
+            let done = server::backup::verify(read_config(&config)?).await.map_err(refused)?;
+            read_to_the_end("whole", &done, output)
+        }
+    }
+}
+
+fn read_to_the_end(what: &str, done: &server::backup::Outcome, output: Output) -> Result<(), Failure> {
+    let read = done.read;
+    let json = serde_json::json!({
+        "outcome": what,
+        "commands": read.number,
+        "objects": read.objects,
+        "bytes": read.bytes,
+        "seconds": done.took.as_secs_f64(),
+    });
+    output.one(json, || {
+        let seconds = done.took.as_secs_f64();
+        format!(
+            "{what}: {} commands from {} objects, {} bytes, in {seconds:.1} s",
+            read.number, read.objects, read.bytes
+        )
+    })
+}
+
+/// A backup that was not made, read or restored, as an exit status.
+fn refused(error: server::backup::Error) -> Failure {
+    let message = error.to_string();
+    match error.kind() {
+        server::backup::Kind::Usage => Failure::usage(message),
+        server::backup::Kind::Away => Failure::try_again(message),
+        server::backup::Kind::Unknown => Failure { status: Reason::Unknown.exit_status(), message },
+        server::backup::Kind::Failed => Failure::failed(match error {
+            server::backup::Error::Other(error) => format!("{error:#}"),
+            server::backup::Error::Backup(error) => error.to_string(),
+        }),
     }
 }
 

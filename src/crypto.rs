@@ -5,6 +5,7 @@
 //! - [`label`]: the one table of key-derivation labels.
 //! - [`epoch`]: a sealing epoch, the only way to a sealing key. Its salt is drawn in this process and never read back
 //!   for sealing, so that no restart, resume, clone or restore can make a key and a nonce meet twice.
+//! - [`stack`]: what a computation with a secret leaves on the stack is overwritten.
 //! - [`envelope`]: the self-describing sealed value in which everything but audio is kept.
 
 pub mod envelope;
@@ -12,6 +13,7 @@ pub mod epoch;
 pub mod label;
 pub mod secret;
 pub mod share;
+pub mod stack;
 
 /// Fills a buffer from the system's generator.
 ///

@@ -105,7 +105,12 @@ fn files_below(path: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     let mut folders = vec![path.to_owned()];
     while let Some(next) = folders.pop() {
-        let kind = std::fs::symlink_metadata(&next).map_err(Error::read(&next))?.file_type();
+        let kind = match std::fs::symlink_metadata(&next) {
+            Ok(found) => found.file_type(),
+            // Removed while we look.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && next != path => continue,
+            Err(error) => return Err(Error::read(&next)(error)),
+        };
         if kind.is_file() {
             files.push(next);
         } else if kind.is_dir() || (next == path && next.is_dir()) {

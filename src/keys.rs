@@ -14,7 +14,7 @@
 //! The rooms, in reading order: [`page`] (the bytes), [`tree`] (finding an entry), [`veil`] (what makes wiping the cache cheap), [`plan`] (changes become one
 //! command; no I/O), [`command`] (what is written, and its versions), [`backing`] and [`rocks`] (where it is written),
 //! [`start`] (what a start does with what it finds), `writer` (the one writer), [`store`] (readers), [`sweep`] (what
-//! removes the ciphertext of what fell).
+//! removes the ciphertext of what fell), [`backup`] (what a lost node leaves).
 //!
 //! # Why nothing erased comes back: invariant I9
 //! For every live page key *k*: what *k* ever sealed, in any old version, directly or through keys it sealed, still lies
@@ -31,14 +31,15 @@
 //!
 //! # Crash cases
 //! A rotation goes: stage the next root in the slot → write and sync the command's file (**commit point**) → synced
-//! RocksDB batch → slot destroys the root of before → file removed once the column families are flushed.
+//! RocksDB batch → delta in the backup, where there is one → slot destroys the root of before → file removed once the column
+//! families are flushed. What the backup adds to the cases is argued in [`backup`].
 //! - *Before the file is whole and synced*: the top names the present root; the start unlinks a torn file, and the slot
 //!   drops the staged root, which is never used again: one root, one attempt.
 //! - *File synced, batch not written (or lost with a torn tail)*: the start fills the missing command from the file.
 //! - *Batch written, slot not committed*: the top names the staged root. The start flushes every column family first (what
 //!   is read back from the page cache is not durable yet), then has the slot keep that root alone.
 //! - *Slot committed, file still there*: the command's number is not above the store's; the file goes after the flush.
-//! - *Numbers missing that no file fills*, or *the top names a root the slot does not hold*: the start refuses and changes
+//! - *Numbers missing that neither the backup nor a file fills*, or *the top names a root the slot does not hold*: the start refuses and changes
 //!   nothing.
 //! - *A write or sync fails*: the process aborts without touching the slot; the next start finds one of the above.
 //!
@@ -49,9 +50,10 @@
 //! the caller was told had failed. A rotation leaves no such thing: its root is dropped from the slot.
 //!
 //! What this module does not do: it does not seal or open values (the vault does, under the secrets handed out here), it
-//! deletes no object. Backups take their place between the batch and the slots' commit in `writer`.
+//! deletes no object but of the backup, it keeps no clock (backup and slots are handed one).
 
 pub mod backing;
+pub mod backup;
 pub mod command;
 pub mod index;
 pub mod keeping;
@@ -75,6 +77,7 @@ pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
 pub use slot::{
     Forgets, Record as SlotRecord, Slot, SlotError,
     file::FileSlot,
+    pkcs11::{ModuleToken, Pkcs11Slot},
     shares::{Opener, Reshare, SlotReport, Slots, SlotsReport, Standing},
     table::MAX_SLOTS,
 };
@@ -536,15 +539,18 @@ impl Change {
 pub struct Committed {
     /// Whether anything was there to erase.
     pub erased: bool,
-    /// Every root of before is destroyed. False: what was erased is *sealed, not yet destroyed*, and
-    /// [`KeyStore::destroyed_before`] says when it is.
-    pub destroyed: bool,
     /// Generation of the root that was replaced; equal to the other when nothing was erased.
     pub generation_from: u64,
     /// Generation of the present root.
     pub generation_to: u64,
     /// The leaves of the audit log that this mutation appended.
     pub log: Range<u64>,
+    /// Number of the command that it went with, or of the last one where nothing had to be written.
+    pub number: u64,
+    /// Whether every root of before is destroyed, and with them everything that this and earlier mutations erased. If not, it is
+    /// *sealed*: the backup's object storage is away, or slots that are away or lost still hold too many shares of one. It is
+    /// destroyed as soon as they return ([`KeyStore::destroyed`]).
+    pub destroyed: bool,
 }
 
 /// Why the store cannot be read.

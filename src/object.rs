@@ -2,6 +2,7 @@
 //!
 //! - [`client`]: one region's client: TLS, credentials, timeouts, what is learned of a bucket at the start.
 //! - [`remove`]: removing an object with every version and delete marker.
+//! - [`named`]: objects with names of their own, the backup's.
 //! - [`fault`]: what the SDK says, told apart into [`StoreError`].
 //! - [`date`]: what time a store says it is, which bears witness for our own clock.
 //! - [`embedded`]: an S3 server in this process, for `quietus dev` and tests. It is reached like any other.
@@ -27,6 +28,7 @@ mod client;
 mod date;
 pub mod embedded;
 mod fault;
+mod named;
 mod remove;
 
 use crate::domain::{id::ObjectId, time::Timestamp};
@@ -166,17 +168,7 @@ impl ObjectStore {
     /// Puts an object. Ids are random and are put once, so that nothing is overwritten but by a retry with the same bytes.
     pub async fn put(&self, region: &str, id: ObjectId, body: Bytes) -> Result<(), StoreError> {
         let region = self.region(region)?;
-        let timeout = client::attempt_timeout(body.len() as u64);
-        let request =
-            region.client.put_object().bucket(&region.bucket).key(region.key(id)).body(body.into()).customize();
-        // What TLS already protects on the way need not be hashed for the signature too: that hash is what a put costs.
-        let request = if region.tls { request.disable_payload_signing() } else { request };
-        request
-            .config_override(client::with_attempt_timeout(timeout))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| fault::store_error(Verb::Put, error))
+        region.put(region.key(id), body).await
     }
 
     /// Gets exactly `range` of an object.
@@ -191,7 +183,7 @@ impl ObjectStore {
         }
         let mut attempt = 1;
         loop {
-            match Self::get_once(region, id, &range, len).await {
+            match Self::get_once(region, &region.key(id), &range, len).await {
                 // The answer began and broke off: the SDK's own retries end with the headers.
                 Err(StoreError::Unavailable(_)) if attempt < BODY_ATTEMPTS => attempt += 1,
                 outcome => return outcome,
@@ -199,13 +191,13 @@ impl ObjectStore {
         }
     }
 
-    async fn get_once(region: &Region, id: ObjectId, range: &Range<u64>, len: u64) -> Result<Bytes, StoreError> {
+    async fn get_once(region: &Region, key: &str, range: &Range<u64>, len: u64) -> Result<Bytes, StoreError> {
         let timeout = client::attempt_timeout(len);
         let mut answer = region
             .client
             .get_object()
             .bucket(&region.bucket)
-            .key(region.key(id))
+            .key(key)
             .range(format!("bytes={}-{}", range.start, range.end - 1))
             .customize()
             .config_override(client::with_attempt_timeout(timeout))
@@ -237,7 +229,8 @@ impl ObjectStore {
 
     /// An object's size; none if it is not there.
     pub async fn size(&self, region: &str, id: ObjectId) -> Result<Option<u64>, StoreError> {
-        self.region(region)?.size(id).await
+        let region = self.region(region)?;
+        region.size_of(&region.key(id)).await
     }
 
     /// What time the stores say it is now, each that answers. A store that refuses the request tells it too: one that takes
@@ -255,7 +248,8 @@ impl ObjectStore {
     /// Removes objects: every version and every delete marker where the bucket keeps versions. Asks again afterwards, and
     /// succeeds only when nothing of them is there. What is not there is fine. On an error, some may be gone.
     pub async fn remove(&self, region: &str, ids: &[ObjectId]) -> Result<(), StoreError> {
-        remove::remove(self.region(region)?, ids).await
+        let region = self.region(region)?;
+        remove::remove(region, ids.iter().map(|id| region.key(*id)).collect()).await
     }
 }
 
@@ -264,8 +258,8 @@ impl Region {
         format!("{}{id}", self.prefix)
     }
 
-    async fn size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {
-        let answer = self.client.head_object().bucket(&self.bucket).key(self.key(id)).send().await;
+    async fn size_of(&self, key: &str) -> Result<Option<u64>, StoreError> {
+        let answer = self.client.head_object().bucket(&self.bucket).key(key).send().await;
         match answer.map_err(|error| fault::store_error(Verb::Head, error)) {
             Ok(head) => match head.content_length().and_then(|len| u64::try_from(len).ok()) {
                 Some(len) => Ok(Some(len)),

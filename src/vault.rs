@@ -305,7 +305,6 @@ impl Vault {
         recover::take_up(&inner, recovered)?;
         let due = inner.receipts_at_start()?;
         inner.tasks.spawn(receipt::settle(inner.clone(), due));
-        inner.tasks.spawn(receipt::follow(inner.clone()));
         inner.tasks.spawn(sweep::run(inner.clone()));
         inner.tasks.spawn(replicate::run(inner.clone()));
         inner.tasks.spawn(housekeeping::run(inner.clone()));
@@ -321,6 +320,11 @@ impl Vault {
         self.0.sessions.cut(Cut::Stopping, |_, _| true).await;
         self.0.tasks.close();
         self.0.tasks.wait().await;
+        // So that nothing waits for the backup when the key store is closed; where it is away, the next start goes on.
+        let keys = self.0.keys.clone();
+        if keys.has_backup() && !matches!(blocking(move || keys.tend_backup()).await, Ok(true)) {
+            tracing::warn!("the backup lacks the last commands; the next start gives it what it lacks");
+        }
     }
 
     /// The present moment, by the clock that the vault goes by.
@@ -346,6 +350,8 @@ impl Vault {
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
             expiry: inner.expiry_status(),
+            backup: inner.keys.backup_status(),
+            erasures_sealed: !inner.keys.all_destroyed(),
         }
     }
 

@@ -7,12 +7,12 @@ use quietus::{
     crypto::{envelope::Kind as Sealed, random},
     domain::{
         audit::{Action, Outcome},
-        id::RecordingId,
+        id::{RecordingId, RootId},
         time::{Clock, Timestamp},
     },
     forensics::{Options as Attack, investigate},
     journal::{Journal, Options},
-    keys::{FileSlot, KeyStore},
+    keys::{FileSlot, Forgets, KeyStore, Slot, SlotError, slot::Record},
     object::{Embedded, ObjectStore, embedded::Certificate},
     server::dev_files::DevFiles,
     vault::{
@@ -41,17 +41,47 @@ struct World {
     clock: Clock,
     key: Arc<quietus::audit::SigningKey>,
     vault: Option<Vault>,
+    forgets: Forgets,
+}
+
+/// A slot that declares what it is told.
+struct Declared(FileSlot, Forgets);
+
+impl Slot for Declared {
+    fn records(&mut self) -> Result<Vec<Record>, SlotError> {
+        self.0.records()
+    }
+
+    fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
+        self.0.stage(record)
+    }
+
+    fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
+        self.0.commit(keep)
+    }
+
+    fn discard(&mut self, root: RootId) -> Result<(), SlotError> {
+        self.0.discard(root)
+    }
+
+    fn forgets(&self) -> Forgets {
+        self.1
+    }
 }
 
 impl World {
     async fn new() -> Self {
+        Self::with_slot(Forgets::BestEffort).await
+    }
+
+    async fn with_slot(forgets: Forgets) -> Self {
         let dir = TempDir::new().expect("a folder");
         let files = DevFiles::prepare(dir.path()).expect("certificates");
         let ca = files.tls.client_ca.clone().expect("a CA");
         let certificate = Certificate { chain_pem: &files.tls.certificate, key_pem: &files.tls.key, ca_pem: &ca };
         let storage = Embedded::start(&dir.path().join("s3"), &REGIONS, certificate).await.expect("storage");
         let key = Arc::new(quietus::audit::SigningKey::of_this_run("uk+eu"));
-        let mut world = Self { dir, storage, clock: Clock::set_to(NOW), key, vault: None };
+        let mut world = Self { dir, storage, clock: Clock::set_to(NOW), key, vault: None, forgets };
         world.open().await;
         for name in ["acme", "other"] {
             let new = NewTenant {
@@ -69,7 +99,8 @@ impl World {
         let slot = self.dir.path().join("slot");
         std::fs::create_dir_all(&slot).expect("a folder");
         let slot = FileSlot::open(&slot.join("root")).expect("a slot");
-        let keys = KeyStore::open(&self.dir.path().join("keys"), Box::new(slot)).expect("a key store");
+        let slot = Box::new(Declared(slot, self.forgets));
+        let keys = KeyStore::open(&self.dir.path().join("keys"), slot).expect("a key store");
         let options = Options { segment_bytes: 1 << 20, ..Options::default() };
         let journal = Journal::open(&self.dir.path().join("journal"), options).expect("a journal");
         let objects = ObjectStore::connect(self.storage.region_configs()).await.expect("connected");
@@ -306,6 +337,20 @@ async fn evidence_names_a_subscriber_by_role_alone() {
     };
     let findings = investigate(&options).expect("understood");
     assert!(findings.needles.results().all(|(_, places)| places.is_empty()), "the name is in nothing that opens");
+    world.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slot_with_backups_puts_off_what_the_receipt_says_is_destroyed() {
+    let world = World::with_slot(Forgets::After { days: 35 }).await;
+    let id = world.record("acme", "alice").await;
+    // The time counts from the destruction, not from when the store was opened.
+    world.clock.advance_ms(3 * DAY_MS);
+    let erasure = world.erase(id, None).await;
+    assert_eq!(erasure.slot_forgets, "after 35d");
+    let said = verify::verify(&erasure.receipt_file, &world.verifier(), None).expect("it holds").statement;
+    assert_eq!(said.state, receipt::State::DestroyedBy(NOW.plus_ms(38 * DAY_MS)));
+    assert_eq!(said.slots, [receipt::Slot { forgets: "after 35d".into(), beside_store: false }]);
     world.close().await;
 }
 

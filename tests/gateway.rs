@@ -3,6 +3,8 @@
 
 #[path = "common/gateway.rs"]
 mod gateway;
+#[path = "common/recorder.rs"]
+mod recorder;
 #[path = "common/seaweed.rs"]
 mod seaweed;
 #[path = "common/served.rs"]
@@ -12,6 +14,8 @@ mod traces;
 #[path = "common/wire.rs"]
 mod wire;
 
+#[path = "gateway/backup.rs"]
+mod backup;
 #[path = "gateway/basis.rs"]
 mod basis;
 #[path = "gateway/clients.rs"]

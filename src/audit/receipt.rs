@@ -109,7 +109,7 @@ pub enum State {
 /// One slot, and what it declares.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Slot {
-    /// `at-once`, `best-effort`, `at TIME`.
+    /// `at-once`, `best-effort`, `after 35d`.
     pub forgets: String,
     /// It lies on the key store's file system: copies of that may hold old roots.
     pub beside_store: bool,

@@ -47,6 +47,29 @@ pub enum Transport {
     H3,
 }
 
+/// What to do with backups.
+#[derive(Subcommand)]
+pub enum BackupCommand {
+    /// Make a whole copy now; the gateway must be stopped. A running one makes its own.
+    Create {
+        /// The configuration file of `serve`.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Show what lies in the buckets.
+    List {
+        /// The configuration file of `serve`.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Read the newest backup that the slot opens to its end, and check that it is whole.
+    Verify {
+        /// The configuration file of `serve`.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+}
+
 /// The commands.
 #[derive(Subcommand)]
 pub enum Command {
@@ -66,6 +89,18 @@ pub enum Command {
     /// Serve with a configuration file.
     Serve {
         /// The file.
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Make, list and verify backups of the key store, on the node's own files.
+    Backup {
+        /// What to do.
+        #[command(subcommand)]
+        command: BackupCommand,
+    },
+    /// Build the key store on this node from its slot and the backup in the buckets.
+    Restore {
+        /// The configuration file of `serve`.
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },

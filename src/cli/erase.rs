@@ -177,13 +177,13 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
             receipt::write(path, &answer.receipt)?;
         }
     }
-    let outcome = answer.outcome();
+    let outcome = match answer.outcome() {
+        Outcome::Erased => "erased",
+        Outcome::Sealed => "sealed",
+        _ => "already-erased",
+    };
     let json = serde_json::json!({
-        "outcome": match outcome {
-            Outcome::Erased => "erased",
-            Outcome::Sealed => "sealed",
-            _ => "already-erased",
-        },
+        "outcome": outcome,
         "generation_from": answer.generation_from,
         "generation_to": answer.generation_to,
         "slot_forgets": answer.slot_forgets,
@@ -191,20 +191,20 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         "opening": receipt.is_none().then_some(&digits),
     });
     output.one(json, || {
-        let what = match outcome {
+        let what = match answer.outcome() {
+            Outcome::Sealed => format!(
+                "sealed, not yet destroyed: the backup's object storage is away, or slots that are away or lost still hold \
+                 enough of a root of before; the receipt will state it (`quietus receipt get {}`)",
+                answer.receipt_id
+            ),
             Outcome::Erased => format!(
                 "erased: root generation {} destroyed, {} in its place; the slot forgets: {}",
                 answer.generation_from, answer.generation_to, answer.slot_forgets
             ),
-            Outcome::Sealed => format!(
-                "sealed, not yet destroyed: slots that are away or lost still hold enough of a root of before; the receipt \
-                 will state it (`quietus receipt get {}`)",
-                answer.receipt_id
-            ),
             _ => "nothing was left to erase".to_owned(),
         };
         let opening = match receipt {
-            Some(path) if outcome == Outcome::Sealed => format!("its opening in {}", beside(path).display()),
+            Some(path) if answer.outcome() == Outcome::Sealed => format!("its opening in {}", beside(path).display()),
             Some(path) => format!("in {}; its opening in {}", path.display(), beside(path).display()),
             None => format!("opening {digits}"),
         };

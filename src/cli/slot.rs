@@ -7,7 +7,7 @@ use crate::server::{
 };
 
 /// Runs the command.
-pub async fn run(config: &Config, command: &SlotCommand, output: Output) -> Result<(), Failure> {
+pub async fn run(config: Config, command: &SlotCommand, output: Output) -> Result<(), Failure> {
     let asked = match command {
         SlotCommand::Init { .. } => Asked::Init,
         SlotCommand::Status { .. } => Asked::Status,
@@ -67,6 +67,6 @@ fn failure(error: Failed) -> Failure {
     match error {
         Failed::Running => Failure::try_again(error.to_string()),
         Failed::Refused(text) => Failure::refused(text),
-        Failed::Open(_) | Failed::Commit(_) => Failure::failed(error.to_string()),
+        Failed::Open(_) | Failed::Commit(_) | Failed::Other(_) => Failure::failed(error.to_string()),
     }
 }

@@ -25,13 +25,18 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "clock_disagrees": status.clock_disagrees,
         "failing_tenants": status.failing_tenants,
         "receipts_overdue": status.receipts_overdue,
+        "backup": status.backup,
+        "backup_behind": status.backup_behind,
+        "backup_away": status.backup_away,
+        "erasures_sealed": status.erasures_sealed,
     });
     output.one(json, || {
         format!(
             "recordings that take audio  {}\nerased, ciphertext to go    {}\ncopies to another region    {}\n\
              journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
              holds                       {}, {} past their review\nwait for holds              {}\n\
-             closes and purges that wait {}\nexpired since the start     {}, {} of them late",
+             closes and purges that wait {}\nexpired since the start     {}, {} of them late\n\
+             backup                      {}",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
@@ -45,10 +50,21 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.transitions,
             status.expired,
             status.expired_late,
+            backup(&status),
         )
     })?;
     let overdue = overdue(&status);
     if overdue.is_empty() { Ok(()) } else { Err(Failure::overdue(overdue.join("; "))) }
+}
+
+/// How the backup stands, in words.
+fn backup(status: &Status) -> String {
+    if !status.backup {
+        return "none: whoever loses this node loses every recording".to_owned();
+    }
+    let away = if status.backup_away { ", object storage is away" } else { "" };
+    let sealed = if status.erasures_sealed { ", erasures are sealed and not destroyed yet" } else { "" };
+    format!("lacks {} commands{away}{sealed}", status.backup_behind)
 }
 
 /// What should not be, each with where to look.

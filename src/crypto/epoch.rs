@@ -9,6 +9,7 @@ use super::{
     label::{Label, derive},
     random,
     secret::Secret,
+    stack,
 };
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
@@ -46,18 +47,20 @@ impl FreshSalt {
     /// the key follows from it; every format's header does.
     pub fn sealing_key(self, secret: &Secret, label: Label, context: &[&[u8]]) -> SealingKey {
         debug_assert!(context.iter().any(|part| part.windows(SALT_LEN).any(|window| window == self.0)));
-        let key = derive(secret.expose(), label, context);
-        SealingKey {
-            gcm: gcm(&key),
-            #[cfg(test)]
-            name: ledger::name(&key),
-        }
+        stack::wiped(|| {
+            let key = derive(secret.expose(), label, context);
+            SealingKey {
+                gcm: gcm(&key),
+                #[cfg(test)]
+                name: ledger::name(&key),
+            }
+        })
     }
 }
 
-/// A key that seals, of one epoch. Cannot be built from a salt that was read.
+/// A key that seals, of one epoch. Cannot be built from a salt that was read. Its schedule is boxed: see [`stack`].
 pub struct SealingKey {
-    gcm: LessSafeKey,
+    gcm: Box<LessSafeKey>,
     #[cfg(test)]
     name: ledger::KeyName,
 }
@@ -67,21 +70,20 @@ impl SealingKey {
     pub fn seal(&self, nonce: [u8; NONCE_LEN], aad: &[u8], plaintext: &mut [u8]) -> [u8; TAG_LEN] {
         #[cfg(test)]
         ledger::seals(self.name, nonce);
-        let tag = self
-            .gcm
-            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(aad), plaintext)
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        let tag = stack::wiped(|| self.gcm.seal_in_place_separate_tag(nonce, Aad::from(aad), plaintext))
             .expect("AES-GCM seals up to 64 GiB; every caller's size is bounded far below");
         tag.as_ref().try_into().expect("an AES-GCM tag has 16 bytes")
     }
 }
 
-/// A key that opens, from a salt that was read.
-pub struct OpeningKey(LessSafeKey);
+/// A key that opens, from a salt that was read. Its schedule is boxed: see [`stack`].
+pub struct OpeningKey(Box<LessSafeKey>);
 
 impl OpeningKey {
     /// The key that a header (salt included in the context) leads to.
     pub fn derive(secret: &Secret, label: Label, context: &[&[u8]]) -> Self {
-        Self(gcm(&derive(secret.expose(), label, context)))
+        stack::wiped(|| Self(gcm(&derive(secret.expose(), label, context))))
     }
 
     /// Opens in place; the plaintext is the slice that comes back. On failure the buffer's content is void.
@@ -103,7 +105,8 @@ impl OpeningKey {
         buffer: &'a mut [u8],
         shift: usize,
     ) -> Result<&'a mut [u8], OpenFailed> {
-        self.0.open_within(Nonce::assume_unique_for_key(nonce), Aad::from(aad), buffer, shift..).map_err(|_| OpenFailed)
+        let nonce = Nonce::assume_unique_for_key(nonce);
+        stack::wiped(|| self.0.open_within(nonce, Aad::from(aad), buffer, shift..)).map_err(|_| OpenFailed)
     }
 }
 
@@ -142,8 +145,8 @@ pub(crate) mod ledger {
     }
 }
 
-fn gcm(key: &[u8; 32]) -> LessSafeKey {
-    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("an AES-256 key has 32 bytes"))
+fn gcm(key: &[u8; 32]) -> Box<LessSafeKey> {
+    Box::new(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("an AES-256 key has 32 bytes")))
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The one table of key-derivation labels. A label is used for one purpose and never reused for another.
 
+use super::stack;
+
 /// What a derived key is for. The text goes into HKDF's `info`, first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Label {
@@ -78,15 +80,16 @@ pub fn derive<const N: usize>(secret: &[u8], label: Label, context: &[&[u8]]) ->
             self.0
         }
     }
-    // RFC 5869: an absent salt is a string of hash-length zeros, which is what an empty HMAC key amounts to.
-    let prk = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(secret);
     let mut info: Vec<&[u8]> = Vec::with_capacity(context.len() + 2);
     info.push(label.text().as_bytes());
     info.push(&[0]);
     info.extend_from_slice(context);
     let mut out = zeroize::Zeroizing::new([0; N]);
-    prk.expand(&info, Len(N))
-        .and_then(|okm| okm.fill(out.as_mut_slice()))
-        .expect("HKDF-SHA256 gives up to 8160 bytes; N is a small constant");
+    stack::wiped(|| {
+        // RFC 5869: an absent salt is a string of hash-length zeros, which is what an empty HMAC key amounts to.
+        let prk = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(secret);
+        prk.expand(&info, Len(N)).and_then(|okm| okm.fill(out.as_mut_slice()))
+    })
+    .expect("HKDF-SHA256 gives up to 8160 bytes; N is a small constant");
     out
 }

@@ -19,7 +19,10 @@ impl Secret {
 
     /// Takes over bytes that were opened from a sealed value. The caller wipes its copy.
     pub fn from_bytes(bytes: &[u8; SECRET_LEN]) -> Self {
-        Self(Box::new(*bytes))
+        // Filled where it lies: a value that is moved into a box leaves a copy on the stack.
+        let mut secret = Self(Box::new([0; SECRET_LEN]));
+        secret.0.copy_from_slice(bytes);
+        secret
     }
 
     /// The bytes, for deriving keys and for sealing the secret under another.
@@ -29,6 +32,6 @@ impl Secret {
 
     /// A second copy, deliberately: every one of them must be wiped before an erasure is answered.
     pub fn duplicate(&self) -> Self {
-        Self(self.0.clone())
+        Self::from_bytes(&self.0)
     }
 }

@@ -88,6 +88,10 @@ random_id!(
     RootId, 16
 );
 random_id!(
+    /// Names a key store to its backups. Stands in clear.
+    StoreId, 16
+);
+random_id!(
     /// A hold, as people name it.
     HoldId, 16
 );

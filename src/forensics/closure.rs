@@ -73,6 +73,8 @@ pub struct Known {
 pub struct Closure {
     /// Roots that a top was sealed under.
     pub roots: usize,
+    /// Page keys, by the page that they open; roots are the keys of the top.
+    pub page_keys: HashSet<(Id, Key)>,
     /// Salts of the envelopes that opened.
     pub opened: HashSet<[u8; 32]>,
     /// Salts and numbers of the journal frames that opened.
@@ -144,7 +146,6 @@ impl Closure {
             by_page.entry(sealed.id).or_default().push(sealed);
         }
         let mut keys: Vec<PageKey> = Vec::new();
-        let mut seen: HashSet<(Id, Key)> = HashSet::new();
         let mut queue: VecDeque<PageKey> = VecDeque::new();
         for root in roots {
             let mut opens = false;
@@ -157,7 +158,7 @@ impl Closure {
         }
         loop {
             while let Some(next) = queue.pop_front() {
-                if !seen.insert((next.page, next.key)) {
+                if !self.page_keys.insert((next.page, next.key)) {
                     continue;
                 }
                 for sealed in by_page.get(&next.page).into_iter().flatten() {
@@ -175,7 +176,7 @@ impl Closure {
                     self.page(carved, sealed, key, *context, &mut queue, needles)?;
                 }
             }
-            if queue.iter().all(|next| seen.contains(&(next.page, next.key))) {
+            if queue.iter().all(|next| self.page_keys.contains(&(next.page, next.key))) {
                 return Ok(());
             }
         }
@@ -440,8 +441,8 @@ impl Shares {
             for sealed in &waiting {
                 let bytes = carved.envelope(sealed)?;
                 let Ok(envelope) = Envelope::parse(&bytes) else { continue };
-                // `waiting`, the number, the root whose share opens it, the root whose share it is.
-                let Some([number, ids @ ..]) = envelope.clear.strip_prefix(b"waiting") else { continue };
+                // The number, the root whose share opens it, the root whose share it is.
+                let [number, ids @ ..] = envelope.clear else { continue };
                 let Some((from, to)) = ids.split_at_checked(16) else { continue };
                 let (Ok(from), Ok(to)) = (Id::try_from(from), Id::try_from(to)) else { continue };
                 let Some(share) = self.0.get(&from).and_then(|shares| shares.get(number)) else { continue };

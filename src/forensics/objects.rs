@@ -125,7 +125,11 @@ impl Found {
         let secret = Secret::from_bytes(&known.secret);
         for copy in self.copies.iter().filter(|copy| fits(&copy.header, known)) {
             let mut bytes = Vec::new();
-            let file = File::open(&copy.path).map_err(Error::read(&copy.path))?;
+            let file = match File::open(&copy.path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(Error::read(&copy.path)(error)),
+            };
             // One byte more than any slice has tells a file that is too long.
             file.take(object_len(MAX_SLICE as u64) + 1).read_to_end(&mut bytes).map_err(Error::read(&copy.path))?;
             let Ok(reader) = SliceReader::unlisted(&secret, &bytes, bytes.len() as u64) else {

@@ -50,10 +50,16 @@ fn doing(doing: &'static str) -> impl Fn(io::Error) -> OpenError {
 
 /// Creates the folder where missing and locks it for as long as the file that is returned is open.
 pub(super) fn lock(dir: &Path) -> Result<File, OpenError> {
-    if !dir.is_dir() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(doing("creating its folder"))?;
-        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(doing("syncing the folder above"))?;
+    let folders: Vec<&Path> = dir.ancestors().filter(|folder| !folder.as_os_str().is_empty()).collect();
+    for folder in folders.into_iter().rev() {
+        let is_new = !folder.is_dir();
+        if is_new {
+            DirBuilder::new().mode(0o700).create(folder).map_err(doing("creating its folder"))?;
+        }
+        // Its own name also where it is there: whoever created it may have died before this.
+        if is_new || folder == dir {
+            let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            File::open(above).and_then(|above| above.sync_all()).map_err(doing("syncing the folder above"))?;
         }
     }
     let lock = File::options()

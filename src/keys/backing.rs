@@ -3,6 +3,8 @@
 //! A seam, so that the crash tests can put a medium underneath that forgets what was not synced and keeps every version
 //! that was ever written. The real one is [`super::rocks`].
 
+use std::{fs::File, io, path::Path};
+
 /// Column families. Their names and those of rows are fit for publication.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 #[repr(u8)]
@@ -21,12 +23,29 @@ pub enum Family {
     Log = 6,
     /// Receipts, in clear.
     Receipts = 7,
+    /// The table of slots, and shares that wait for slots.
+    Slots = 9,
+    /// Commands that the backup lacks. Of this node alone: in no command and in no base.
+    Outbox = 8,
 }
 
 impl Family {
     /// All of them.
-    pub const ALL: [Family; 7] =
-        [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Meta, Family::Log, Family::Receipts];
+    pub const ALL: [Family; 9] = [
+        Family::Pages,
+        Family::Values,
+        Family::Doomed,
+        Family::Copies,
+        Family::Meta,
+        Family::Log,
+        Family::Receipts,
+        Family::Slots,
+        Family::Outbox,
+    ];
+
+    /// What commands alone write: the same in every store with the same history. The top page comes first.
+    pub const KEPT: [Family; 7] =
+        [Family::Pages, Family::Values, Family::Doomed, Family::Copies, Family::Log, Family::Receipts, Family::Slots];
 
     /// The column family's name.
     pub fn name(self) -> &'static str {
@@ -38,12 +57,14 @@ impl Family {
             Family::Meta => "meta",
             Family::Log => "log",
             Family::Receipts => "receipts",
+            Family::Slots => "slots",
+            Family::Outbox => "outbox",
         }
     }
 
     /// From the byte in a command.
     pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|family| *family as u8 == byte)
+        Self::ALL.into_iter().find(|family| *family as u8 == byte && *family != Family::Outbox)
     }
 }
 
@@ -85,6 +106,14 @@ impl BackingError {
 /// A row's name and content.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
+/// All rows as they were at one moment.
+pub trait Snapshot {
+    /// One row.
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError>;
+    /// Rows behind `after`, in order, until they have `bytes` bytes or no more are there.
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError>;
+}
+
 /// The medium.
 pub trait Backing: Send + Sync {
     /// One row.
@@ -98,6 +127,8 @@ pub trait Backing: Send + Sync {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValue>, BackingError>;
+    /// All rows as they are now, while others write on.
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError>;
     /// Writes all rows of these lists or none, in order; synced when it returns.
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError>;
     /// Moves everything written out of the log, so that it no longer depends on it.
@@ -108,4 +139,24 @@ pub trait Backing: Send + Sync {
     fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError>;
     /// Unlinks files and syncs the folder.
     fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
+}
+
+/// Creates a folder, and what lacks above it. Its name is durable when this returns, also where an earlier process made it
+/// and died before its sync.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match std::fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            create_folder(above)?;
+            std::fs::create_dir(folder)?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        other => other?,
+    }
+    sync_folder(above)
+}
+
+/// Makes durable which names a folder has.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

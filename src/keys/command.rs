@@ -31,6 +31,28 @@ use crate::{
 pub const MAGIC: [u8; 4] = *b"QTCM";
 /// Row of the last command's number.
 pub const NUMBER: &[u8] = b"number";
+/// Row of the chain over all commands.
+pub const CHAIN: &[u8] = b"chain";
+
+/// What was written up to a command, and in which order: two stores that agree on it have the same history, whatever their
+/// numbers say.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Chain(pub [u8; 32]);
+
+impl Chain {
+    /// Before the first command.
+    pub const START: Chain = Chain([0; 32]);
+
+    /// With one more command: SHA-256 of the chain before and the command's bytes.
+    pub fn and(self, command: &[u8]) -> Self {
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        context.update(&self.0);
+        context.update(command);
+        let mut chain = [0; 32];
+        chain.copy_from_slice(context.finish().as_ref());
+        Self(chain)
+    }
+}
 
 /// A change of root.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,8 +100,14 @@ pub enum ApplyError {
 pub struct NotACommand;
 
 impl Command {
-    /// Writes its rows and its number in one synced batch, if `state` is what it was planned on.
-    pub fn apply(&self, backing: &dyn Backing, state: &dyn State) -> Result<(), ApplyError> {
+    /// Writes its rows, its number and the chain in one synced batch, if `state` is what it was planned on. Where there is a
+    /// backup, the command itself goes with them and waits for it; `sent` is the last one that need not wait any more.
+    pub fn apply(
+        &self,
+        backing: &dyn Backing,
+        state: &dyn State,
+        sent: Option<&mut Sent>,
+    ) -> Result<Chain, ApplyError> {
         if state.last_number() + 1 != self.number {
             return Err(ApplyError::Number);
         }
@@ -91,8 +119,19 @@ impl Command {
                 return Err(ApplyError::Stale);
             }
         }
-        let number = Row::put(Family::Meta, NUMBER, self.number.to_be_bytes().to_vec());
-        Ok(backing.write(&[&self.rows, &[number]])?)
+        let (encoded, before) = (self.encode(), state.chain());
+        let chain = before.and(&encoded);
+        let mut own = vec![
+            Row::put(Family::Meta, NUMBER, self.number.to_be_bytes().to_vec()),
+            Row::put(Family::Meta, CHAIN, chain.0.to_vec()),
+        ];
+        if let Some(sent) = sent {
+            own.extend(sent.forget().map(|number| Row::delete(Family::Outbox, number.to_be_bytes())));
+            let waiting = [&before.0[..], &encoded].concat();
+            own.push(Row::put(Family::Outbox, self.number.to_be_bytes(), waiting));
+        }
+        backing.write(&[&self.rows, &own])?;
+        Ok(chain)
     }
 
     /// The bytes of a rotation's file.
@@ -113,17 +152,23 @@ impl Command {
         }
         out.extend_from_slice(&(self.rows.len() as u32).to_be_bytes());
         for row in &self.rows {
-            out.extend_from_slice(&[row.family as u8, u8::from(row.value.is_some())]);
-            out.extend_from_slice(&(row.key.len() as u16).to_be_bytes());
-            out.extend_from_slice(&row.key);
-            if let Some(value) = &row.value {
-                out.extend_from_slice(&(value.len() as u32).to_be_bytes());
-                out.extend_from_slice(value);
-            }
+            encode_row(row.family, &row.key, row.value.as_deref(), &mut out);
         }
         let digest = ring::digest::digest(&ring::digest::SHA256, &out);
         out.extend_from_slice(digest.as_ref());
         out
+    }
+
+    /// The root that a command brings, from its bytes; none when it does not rotate.
+    pub fn root_brought(bytes: &[u8]) -> Option<RootId> {
+        let rotates = bytes.get(5) == Some(&1);
+        bytes.get(40..56).filter(|_| rotates).and_then(RootId::from_slice)
+    }
+
+    /// The root that has to seal the top before a command, from its bytes; none when it does not rotate.
+    pub fn root_replaced(bytes: &[u8]) -> Option<RootId> {
+        let rotates = bytes.get(5) == Some(&1);
+        bytes.get(24..40).filter(|_| rotates).and_then(RootId::from_slice)
     }
 
     /// Reads a file; anything torn or changed is refused.
@@ -149,46 +194,85 @@ impl Command {
         }
         let mut rows = Vec::new();
         for _ in 0..u32::from_be_bytes(reader.array()?) {
-            let [family, put] = reader.array()?;
-            let family = Family::from_byte(family).ok_or(NotACommand)?;
-            let len = u16::from_be_bytes(reader.array()?);
-            let key = reader.take(usize::from(len))?.to_vec();
-            let value = match put {
-                0 => None,
-                1 => {
-                    let len = u32::from_be_bytes(reader.array()?) as usize;
-                    Some(reader.take(len)?.to_vec())
-                }
-                _ => return Err(NotACommand),
-            };
-            rows.push(Row { family, key, value });
+            rows.push(reader.row()?);
         }
         if reader.0.is_empty() { Ok(Self { number, rotation, expects, rows }) } else { Err(NotACommand) }
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// A row as commands and bases hold it.
+pub(super) fn encode_row(family: Family, key: &[u8], value: Option<&[u8]>, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[family as u8, u8::from(value.is_some())]);
+    out.extend_from_slice(&(key.len() as u16).to_be_bytes());
+    out.extend_from_slice(key);
+    if let Some(value) = value {
+        out.extend_from_slice(&(value.len() as u32).to_be_bytes());
+        out.extend_from_slice(value);
+    }
+}
+
+/// Takes fields off the front of bytes from outside.
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn take(&mut self, len: usize) -> Result<&'a [u8], NotACommand> {
+    pub(super) fn take(&mut self, len: usize) -> Result<&'a [u8], NotACommand> {
         let (taken, rest) = self.0.split_at_checked(len).ok_or(NotACommand)?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], NotACommand> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], NotACommand> {
         self.take(N)?.try_into().map_err(|_| NotACommand)
     }
 
-    fn number(&mut self) -> Result<u64, NotACommand> {
+    pub(super) fn number(&mut self) -> Result<u64, NotACommand> {
         Ok(u64::from_be_bytes(self.array()?))
     }
+
+    pub(super) fn row(&mut self) -> Result<Row, NotACommand> {
+        let [family, put] = self.array()?;
+        let family = Family::from_byte(family).ok_or(NotACommand)?;
+        let len = u16::from_be_bytes(self.array()?);
+        let key = self.take(usize::from(len))?.to_vec();
+        let value = match put {
+            0 => None,
+            1 => {
+                let len = u32::from_be_bytes(self.array()?) as usize;
+                Some(self.take(len)?.to_vec())
+            }
+            _ => return Err(NotACommand),
+        };
+        Ok(Row { family, key, value })
+    }
 }
+
+/// Which commands wait for the backup no more, and of which the rows still lie there.
+#[derive(Clone, Copy)]
+pub struct Sent {
+    /// Rows up to this command are gone.
+    pub gone: u64,
+    /// The backup has the commands up to this one.
+    pub sent: u64,
+}
+
+impl Sent {
+    /// Rows that go with the next batch, so that no sync is spent on them.
+    fn forget(&mut self) -> impl Iterator<Item = u64> + use<> {
+        let from = self.gone + 1;
+        self.gone = self.gone.max(self.sent.min(self.gone + FORGOTTEN));
+        from..=self.gone
+    }
+}
+
+/// Most rows of sent commands that go with one batch.
+const FORGOTTEN: u64 = 1024;
 
 /// What a command is checked against.
 pub trait State {
     /// Number of the last command.
     fn last_number(&self) -> u64;
+    /// The chain over the commands so far.
+    fn chain(&self) -> Chain;
     /// The root that the top names.
     fn root(&self) -> RootId;
     /// A page's version; none when it is not there.
@@ -199,6 +283,7 @@ pub trait State {
 pub struct StoredState<'a> {
     backing: &'a dyn Backing,
     last_number: u64,
+    chain: Chain,
     root: RootId,
 }
 
@@ -207,17 +292,25 @@ impl<'a> StoredState<'a> {
     pub fn read(backing: &'a dyn Backing) -> Result<Option<Self>, ReadError> {
         let Some(number) = backing.get(Family::Meta, NUMBER)? else { return Ok(None) };
         let number: [u8; 8] = number.try_into().map_err(|_| ReadError::Damaged("the number of the last command"))?;
+        let chain = match backing.get(Family::Meta, CHAIN)? {
+            Some(chain) => Chain(chain.try_into().map_err(|_| ReadError::Damaged("the chain over the commands"))?),
+            None => Chain::START,
+        };
         let top = backing
             .get(Family::Pages, &super::page::TOP.0)?
             .ok_or(ReadError::Damaged("there are commands and no top page"))?;
         let root = clear_of(&top)?.root.ok_or(ReadError::Damaged("the top page names no root"))?;
-        Ok(Some(Self { backing, last_number: u64::from_be_bytes(number), root }))
+        Ok(Some(Self { backing, last_number: u64::from_be_bytes(number), chain, root }))
     }
 }
 
 impl State for StoredState<'_> {
     fn last_number(&self) -> u64 {
         self.last_number
+    }
+
+    fn chain(&self) -> Chain {
+        self.chain
     }
 
     fn root(&self) -> RootId {
@@ -274,6 +367,10 @@ mod tests {
         let again = Command::decode(&bytes).expect("reads back");
         assert_eq!(again.encode(), bytes);
         assert_eq!((again.number, again.rotation.map(|r| r.generation)), (7, Some(3)));
+        assert_eq!(Command::root_replaced(&bytes), Some(RootId([1; 16])));
+        assert_eq!(Command::root_brought(&bytes), Some(RootId([2; 16])));
+        let quiet = Command { rotation: None, ..sample() }.encode();
+        assert_eq!((Command::root_replaced(&quiet), Command::root_brought(&quiet)), (None, None));
     }
 
     #[test]

@@ -2,13 +2,16 @@
 //!
 //! Assumptions about the disk: what fsync has confirmed survives loss of power; a file or record that was being written
 //! may be torn, and its checksum says so. Settings that carry the crash argument: synced writes through one log; a torn
-//! tail is tolerated and nothing else (point-in-time recovery would drop synced records behind a bad one); logs are
+//! tail is tolerated and nothing else (point-in-time recovery would drop synced records behind a bad one; what of a torn tail
+//! RocksDB takes for damage, [`torn`] tells from it); logs are
 //! tracked in the manifest, and never recycled, so that a missing one is noticed. Everything is uncompressed: what lies
 //! in raw files is then what was written, and the forensics tool can find it.
 
-use super::backing::{Backing, BackingError, Family, KeyValue, Row};
+mod torn;
+
+use super::backing::{Backing, BackingError, Family, KeyValue, Row, Snapshot, create_folder, sync_folder};
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
 use std::{
@@ -38,17 +41,28 @@ impl Rocks {
 
     /// Opens or creates.
     pub fn open(dir: &Path) -> Result<Self, BackingError> {
+        Self::open_or_build(dir, true)
+    }
+
+    /// Creates, for a restore: nothing is durable before the flush, and nothing needs to be.
+    pub(super) fn build(dir: &Path) -> Result<Self, BackingError> {
+        Self::open_or_build(dir, false)
+    }
+
+    fn open_or_build(dir: &Path, sync: bool) -> Result<Self, BackingError> {
         let pending = dir.join("pending");
-        std::fs::create_dir_all(&pending).map_err(io)?;
-        let cache = Cache::new_lru_cache(BLOCK_CACHE);
-        let families =
-            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
-        let db = DB::open_cf_descriptors(&db_options(), dir.join("db"), families).map_err(rocks)?;
+        create_folder(dir).and_then(|()| create_folder(&pending)).map_err(io)?;
+        let db = dir.join("db");
+        let db = match open_db(&db) {
+            Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(&db).map_err(io)? => open_db(&db),
+            opened => opened,
+        };
+        let db = db.map_err(rocks)?;
         for folder in [&pending, dir] {
-            File::open(folder).and_then(|dir| dir.sync_all()).map_err(io)?;
+            sync_folder(folder).map_err(io)?;
         }
         let mut synced = WriteOptions::default();
-        synced.set_sync(true);
+        synced.set_sync(sync);
         let pending_dir = File::open(&pending).map_err(io)?;
         Ok(Self { db, synced, pending, pending_dir })
     }
@@ -60,6 +74,12 @@ impl Rocks {
     fn pending_path(&self, number: u64) -> PathBuf {
         self.pending.join(format!("{number:020}"))
     }
+}
+
+fn open_db(path: &Path) -> Result<DB, rocksdb::Error> {
+    let cache = Cache::new_lru_cache(BLOCK_CACHE);
+    let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
+    DB::open_cf_descriptors(&db_options(), path, families)
 }
 
 fn db_options() -> Options {
@@ -123,6 +143,10 @@ impl Backing for Rocks {
         Ok(found)
     }
 
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError> {
+        Ok(Box::new(RocksSnapshot { rocks: self, snapshot: self.db.snapshot() }))
+    }
+
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError> {
         let mut batch = WriteBatch::default();
         for row in lists.iter().copied().flatten() {
@@ -172,6 +196,36 @@ impl Backing for Rocks {
             std::fs::remove_file(self.pending_path(*number)).map_err(io)?;
         }
         self.pending_dir.sync_all().map_err(io)
+    }
+}
+
+struct RocksSnapshot<'a> {
+    rocks: &'a Rocks,
+    snapshot: rocksdb::Snapshot<'a>,
+}
+
+impl Snapshot for RocksSnapshot<'_> {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
+        self.snapshot.get_cf(self.rocks.family(family)?, key).map_err(rocks)
+    }
+
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError> {
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(false);
+        let from = after.map_or(IteratorMode::Start, |after| IteratorMode::From(after, rocksdb::Direction::Forward));
+        let (mut found, mut size) = (Vec::new(), 0);
+        for row in self.snapshot.iterator_cf_opt(self.rocks.family(family)?, options, from) {
+            let (key, value) = row.map_err(rocks)?;
+            if after.is_none_or(|after| *key > *after) {
+                size += key.len() + value.len();
+                found.push((key.into_vec(), value.into_vec()));
+            }
+            if size >= bytes {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -6,6 +6,7 @@
 //! ([`Forgets`]); receipts repeat it. [`table`] is what the key store knows of its slots, and counts what is left.
 
 pub mod file;
+pub mod pkcs11;
 pub mod shares;
 pub mod table;
 
@@ -17,6 +18,8 @@ use crate::{
     domain::{id::RootId, time::Timestamp},
 };
 use std::fmt;
+
+const DAY_MS: i64 = 86_400_000;
 
 /// A share of one root in a slot.
 pub struct Record {
@@ -40,21 +43,29 @@ pub fn root_id(root: &Secret) -> RootId {
 pub enum Forgets {
     /// When `commit` returns.
     AtOnce,
-    /// At this time, when the last copy has expired.
-    At(Timestamp),
+    /// So many days after `commit` has returned, when the last backup that holds it has expired.
+    After {
+        /// How many.
+        days: u32,
+    },
     /// It overwrote the root, but the medium may keep old blocks (a file on flash or on a copying file system).
     BestEffort,
+}
+
+impl Forgets {
+    /// When the last copy is gone that expires later than the slot's own; none where nothing does.
+    pub fn last_copy(self, destroyed: Timestamp) -> Option<Timestamp> {
+        let Forgets::After { days } = self else { return None };
+        Some(destroyed.plus_ms(i64::from(days) * DAY_MS))
+    }
 }
 
 impl fmt::Display for Forgets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Forgets::AtOnce => f.write_str("at-once"),
+            Forgets::After { days } => write!(f, "after {days}d"),
             Forgets::BestEffort => f.write_str("best-effort"),
-            Forgets::At(when) => match jiff::Timestamp::from_millisecond(when.0) {
-                Ok(when) => write!(f, "at {when}"),
-                Err(_) => write!(f, "at {} ms", when.0),
-            },
         }
     }
 }
@@ -80,6 +91,15 @@ pub enum SlotError {
     /// The slots cannot share a root like this: nothing was changed.
     #[error("the slots cannot share the root like this: {0}")]
     Sharing(&'static str),
+    /// The token failed.
+    #[error(transparent)]
+    Token(#[from] pkcs11::TokenError),
+    /// There are records and the token opens none of them.
+    #[error(
+        "the token holds no key of the records in `slot.path`: it is another token, or was initialised again; nothing was \
+         changed, attach the token that they were made with (`slot.token`)"
+    )]
+    ForeignToken,
 }
 
 /// One place for records. Every call is durable when it returns; a failed call leaves valid what was valid before.

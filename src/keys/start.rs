@@ -1,26 +1,34 @@
 //! What a start does with what it finds, in this order (the cases are argued in [`super`]):
 //!
 //! 1. Read the number of the last command and the root that the top names.
-//! 2. Look at the files of rotations: those that are done, those that fill a missing number, torn ones.
-//! 3. Refuse, before anything is changed: a gap that no file fills; a top whose root the slot does not hold.
-//! 4. Fill. Unlink torn files. Flush every column family.
-//! 5. Open everything down to the subscribers, to see that the root opens it, and to rebuild the index.
-//! 6. Have the slot keep the top's root and destroy every other record, broken ones included: a staged root whose attempt did
-//!    not reach the commit point is never used again.
+//! 2. Where there is a backup, get the commands from it that the store lacks. Object storage that is away is no reason to
+//!    stay down: what the slot keeps for the backup is told by the outbox.
+//! 3. Look at the files of rotations: those that are done, those that fill a missing number, torn ones.
+//! 4. Refuse, before anything is changed: a store that is older than its backup and cannot be filled, or that went another
+//!    way; a gap that nothing fills; a top whose root the slot does not hold.
+//! 5. Fill. Unlink torn files. Flush every column family.
+//! 6. Open everything down to the subscribers, to see that the root opens it, and to rebuild the index.
+//! 7. Have the slot keep the top's root and destroy every other record, broken ones included: a staged root whose attempt did
+//!    not reach the commit point is never used again. Where a rotation waits for its delta, the root that the backup needs
+//!    stays too, and the finisher ends the rotation once the backup has it.
 //!
 //! A first start writes a mark with the id of the root before it stages the root, so that a slot that was just begun is told
 //! from one whose key store is lost.
 
+pub(super) mod decide;
+
 use super::{
     ReadError, SlotError, Slots,
-    backing::{Backing, BackingError, Family, KeyValue, Row},
-    command::{ApplyError, Command, State, StoredState},
+    backing::{Backing, BackingError, Family, Row},
+    backup::{
+        Backup, STORE,
+        keeper::{self, Ahead, Compared, Place, Root, Tip, Trouble},
+        store_id,
+    },
+    command::{ApplyError, Chain, Command, Sent, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
-    slot::{
-        root_id, shares,
-        table::{self, Table},
-    },
+    slot::{root_id, table::Table},
 };
 use crate::{
     crypto::{
@@ -29,7 +37,8 @@ use crate::{
     },
     domain::id::{PageId, RootId},
 };
-use std::sync::Arc;
+use decide::{Content, Decision, decide};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Row of the mark of a first start.
 const BIRTH: &[u8] = b"birth";
@@ -73,6 +82,20 @@ pub enum OpenError {
         /// Last missing number.
         to: u64,
     },
+    /// The backup is further than the store, and cannot fill it.
+    #[error("the key store is older than its backup ({store} commands of {backup}): restore it; nothing was changed")]
+    OlderThanBackup {
+        /// Last command of the store.
+        store: u64,
+        /// Last command of the backup.
+        backup: u64,
+    },
+    /// Backup and store have different histories.
+    #[error(
+        "the key store and its backup went different ways: restore it, or bring back the one that was used last; \
+             nothing was changed"
+    )]
+    Diverged,
     /// What is there is not what was written.
     #[error("the key store is damaged: {0}")]
     Damaged(&'static str),
@@ -111,93 +134,215 @@ pub struct Settled {
     pub root: RootKey,
     /// Number of the last command.
     pub last_number: u64,
+    /// The chain up to there.
+    pub(super) chain: Chain,
+    /// What the backup has; as far as is known here, where its object storage is away.
+    pub(super) backed: u64,
+    /// Roots that states of the backup may need, ascending; the last one seals the top.
+    pub(super) roots: Vec<Root>,
+    /// The first command in the outbox, or the next one.
+    pub(super) outbox_from: u64,
+    /// Where the backup stands, when that was seen.
+    pub(super) place: Option<Place>,
     done: Vec<u64>,
 }
 
-/// Steps 1 to 4.
-pub fn settle(backing: &dyn Backing, slots: &mut Slots) -> Result<Settled, OpenError> {
+/// Steps 1 to 5.
+pub fn settle(backing: &dyn Backing, slots: &mut Slots, backup: Option<&mut Backup>) -> Result<Settled, OpenError> {
     match StoredState::read(backing)? {
-        Some(state) => resume(backing, &state, slots),
-        None => first_start(backing, slots),
+        Some(state) => resume(backing, &state, slots, backup),
+        None => first_start(backing, slots, backup.is_some()),
     }
 }
 
 impl Settled {
-    /// Step 6, once what the root opens has been seen.
+    /// The root of a rotation that the backup lacks, and its command.
+    pub(super) fn owed(&self) -> Option<(RootId, u64)> {
+        self.roots.last().filter(|_| self.roots.len() > 1).map(|root| (root.id, root.from))
+    }
+
+    /// Step 7, once what the root opens has been seen. Where the backup lacks a rotation, the root that it needs stays.
     pub fn commit(&self, backing: &dyn Backing, slots: &mut Slots) -> Result<(), OpenError> {
-        slots.settle(&self.root)?;
+        let older = self.roots.iter().filter(|root| root.id != self.root.id && !root.dropped);
+        slots.settle(&older.map(|root| root.id).collect::<Vec<_>>())?;
         Ok(backing.drop_pending(&self.done)?)
     }
 }
 
-fn resume(backing: &dyn Backing, state: &StoredState<'_>, slots: &mut Slots) -> Result<Settled, OpenError> {
-    let (mut last_number, mut root, mut generation) = (state.last_number(), state.root(), None);
-    let (mut done, mut torn, mut missing) = (Vec::new(), Vec::new(), Vec::new());
-    for (number, bytes) in backing.pending()? {
-        if number > last_number + 1 {
-            return Err(OpenError::Gap { from: last_number + 1, to: number - 1 });
-        }
-        match Command::decode(&bytes) {
-            Err(_) => torn.push(number),
-            Ok(command) if command.number != number => {
-                return Err(OpenError::Damaged("a pending command bears another number than its file"));
-            }
-            Ok(_) if number <= last_number => done.push(number),
-            Ok(command) => {
-                let Some(rotation) = command.rotation.filter(|rotation| rotation.from == root) else {
-                    return Err(OpenError::Damaged("a pending command was planned on another state"));
-                };
-                (last_number, root, generation) = (number, rotation.to, Some(rotation.generation));
-                missing.push(command);
-                done.push(number);
-            }
+/// Most bytes of commands that a start fills from the backup: a torn tail, or some hours.
+const MOST_FILLED: usize = 256 << 20;
+
+/// A command that the store lacks, and whether the backup lacks it too.
+type Missing = (Command, bool);
+
+fn resume(
+    backing: &dyn Backing,
+    state: &StoredState<'_>,
+    slots: &mut Slots,
+    backup: Option<&mut Backup>,
+) -> Result<Settled, OpenError> {
+    let held = slots.held()?;
+    let (mut last_number, mut root) = (state.last_number(), state.root());
+    let mut missing = Vec::<Missing>::new();
+    let has_backup = backup.is_some();
+    let mut place = None;
+    if let (Some(backup), Some(store)) = (backup, store_id(backing.get(Family::Meta, STORE)?)?) {
+        let tip = Tip { store, number: last_number, chain: state.chain() };
+        place = fill(backup, backing, tip, &held, &mut missing)?;
+        for (command, _) in &missing {
+            (last_number, root) = follow(command, root)?;
         }
     }
-    let (found, key) = look(backing, &missing, slots, root)?;
-    let generation = generation.unwrap_or(found);
-    for command in missing {
+    let (mut files, mut commands) = (Vec::new(), BTreeMap::new());
+    for (number, bytes) in backing.pending()? {
+        let content = match Command::decode(&bytes) {
+            Err(_) => Content::Torn,
+            Ok(command) => {
+                let content = Content::Whole { number: command.number, rotation: command.rotation };
+                commands.insert(number, command);
+                content
+            }
+        };
+        files.push((number, content));
+    }
+    let Decision { root, last_number, fill, torn, done } = decide(last_number, root, &files, &held)?;
+    missing.extend(fill.iter().filter_map(|number| Some((commands.remove(number)?, has_backup))));
+    let (roots, backed) = if has_backup {
+        roots(backing, root, last_number, place.as_ref(), &missing, |id| held.contains(&id))?
+    } else {
+        (vec![Root { from: 0, id: root, dropped: false }], 0)
+    };
+    let root = look(backing, &missing, slots, root)?;
+    for (command, waits) in missing {
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
-        command.apply(backing, &state)?;
+        command.apply(backing, &state, waits.then_some(&mut Sent { gone: 0, sent: 0 }))?;
     }
     backing.drop_pending(&torn)?;
     backing.flush()?;
-    Ok(Settled { root: RootKey { generation, id: root, key: Arc::new(key) }, last_number, done })
+    let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
+    let outbox_from = keeper::outbox(backing, 0, 1)?.first().map_or(last_number + 1, |first| first.number);
+    Ok(Settled { root, last_number, chain: state.chain(), backed, roots, outbox_from, place, done })
 }
 
 /// Finds the root, by what the rows say of the slots once the missing commands are applied.
-fn look(
-    backing: &dyn Backing,
-    missing: &[Command],
-    slots: &mut Slots,
-    root: RootId,
-) -> Result<(u64, Secret), OpenError> {
-    let mut known = slot_rows(backing)?;
-    for row in missing.iter().flat_map(|command| &command.rows).filter(|row| row.family == Family::Meta) {
-        known.retain(|(key, _)| *key != row.key);
-        known.extend(row.value.iter().map(|value| (row.key.clone(), value.clone())));
+fn look(backing: &dyn Backing, missing: &[Missing], slots: &mut Slots, root: RootId) -> Result<RootKey, OpenError> {
+    let mut rows = backing.scan(Family::Slots, &[], None, usize::MAX)?;
+    let later = missing.iter().flat_map(|(command, _)| &command.rows);
+    for row in later.filter(|row| row.family == Family::Slots) {
+        rows.retain(|(key, _)| *key != row.key);
+        rows.extend(row.value.iter().map(|value| (row.key.clone(), value.clone())));
     }
-    let damaged = || OpenError::Damaged("the table of slots");
-    let table = known.iter().find(|(key, _)| key == table::NAME).ok_or_else(damaged)?;
-    let table = Table::decode(&table.1).ok_or_else(damaged)?;
-    known.retain(|(key, _)| key.starts_with(shares::WAITING));
-    let single = table.k() == 1;
-    slots.find(table, &known, root).map_err(|short| match short {
-        short if short.all_empty => OpenError::SlotIsEmpty,
-        _ if single => OpenError::ForeignRoot,
-        short => OpenError::TooFewSlots { needed: short.needed, found: short.found, detail: short.detail },
+    let table = Table::of(&rows).ok_or(OpenError::Damaged("the table of slots"))?;
+    slots.find(table, &rows, root).map_err(|short| match short.needed {
+        1 => OpenError::ForeignRoot,
+        needed => OpenError::TooFewSlots { needed, found: short.found, detail: short.detail },
     })
 }
 
-/// The rows that are about slots.
-fn slot_rows(backing: &dyn Backing) -> Result<Vec<KeyValue>, BackingError> {
-    let mut rows = backing.scan(Family::Meta, shares::WAITING, None, usize::MAX)?;
-    let table = backing.get(Family::Meta, table::NAME)?;
-    rows.extend(table.map(|table| (table::NAME.to_vec(), table)));
-    Ok(rows)
+/// Number and root behind a command.
+fn follow(command: &Command, root: RootId) -> Result<(u64, RootId), OpenError> {
+    match command.rotation {
+        Some(rotation) if rotation.from != root => {
+            Err(OpenError::Damaged("a pending command was planned on another state"))
+        }
+        Some(rotation) => Ok((command.number, rotation.to)),
+        None => Ok((command.number, root)),
+    }
+}
+
+/// Gets what the store lacks from the backup; says where the backup stands. Object storage that is away is waited for
+/// later.
+fn fill(
+    backup: &mut Backup,
+    backing: &dyn Backing,
+    mut tip: Tip,
+    held: &[RootId],
+    missing: &mut Vec<Missing>,
+) -> Result<Option<Place>, OpenError> {
+    let away = |why: String| {
+        tracing::warn!(why, "the key store opens without a look at its backup");
+        Ok(None)
+    };
+    let holds = |root| held.iter().any(|id| keeper::short(*id) == root);
+    let Ahead { mark, taken, deltas } = match keeper::reconcile(&mut *backup.archive, backing, &tip, holds) {
+        Ok(Compared::Linked(place)) => return Ok(Some(place)),
+        Ok(Compared::Apart) => return Ok(None),
+        Ok(Compared::Diverged) => return Err(OpenError::Diverged),
+        Ok(Compared::Ahead(ahead)) => ahead,
+        Err(Trouble::Away(why)) => return away(why),
+        Err(Trouble::Fatal(why)) => return Err(OpenError::Backing(why)),
+    };
+    let older = OpenError::OlderThanBackup { store: tip.number, backup: mark.number };
+    let Some(deltas) = deltas else { return Err(older) };
+    let mut bytes = 0;
+    for name in deltas {
+        let fetched = match keeper::fetch(&mut *backup.archive, &tip, &name) {
+            Ok(fetched) => fetched,
+            Err(error) => return away(error.to_string()),
+        };
+        // Its name said that it continues the store, and it does not.
+        let Some((commands, size)) = fetched else { return Err(OpenError::Diverged) };
+        bytes += size;
+        if bytes > MOST_FILLED {
+            return Err(older);
+        }
+        if let Some((last, chain)) = commands.last() {
+            (tip.number, tip.chain) = (last.number, *chain);
+        }
+        missing.extend(commands.into_iter().map(|(command, _)| (command, false)));
+    }
+    tracing::warn!(commands = missing.len(), "the key store was behind its backup and is filled from it");
+    Ok(Some(Place::at(mark, tip.chain, taken)))
+}
+
+/// What states of the backup may need of the slot, and what the backup has for certain.
+fn roots(
+    backing: &dyn Backing,
+    top: RootId,
+    last_number: u64,
+    place: Option<&Place>,
+    missing: &[Missing],
+    held: impl Fn(RootId) -> bool,
+) -> Result<(Vec<Root>, u64), OpenError> {
+    let first = keeper::outbox(backing, 0, 1)?.first().map(|first| first.number);
+    let mut backed = match (place, first) {
+        (Some(place), _) => place.number,
+        (None, Some(first)) => first - 1,
+        (None, None) => last_number - missing.iter().filter(|(_, waits)| *waits).count() as u64,
+    };
+    let mut rotations = Vec::new();
+    let mut behind = backed;
+    loop {
+        let rows = keeper::outbox(backing, behind, 64)?;
+        let Some(last) = rows.last() else { break };
+        behind = last.number;
+        for waiting in rows {
+            let (from, to) = (Command::root_replaced(&waiting.bytes), Command::root_brought(&waiting.bytes));
+            rotations.extend(from.zip(to).map(|(from, to)| (waiting.number, from, to)));
+        }
+    }
+    let filed = missing.iter().filter(|(_, waits)| *waits);
+    rotations.extend(
+        filed.filter_map(|(command, _)| command.rotation.map(|rotation| (command.number, rotation.from, rotation.to))),
+    );
+    let alone = vec![Root { from: 0, id: top, dropped: false }];
+    match rotations.first() {
+        // What the slot has forgotten it forgot because the backup has what came after.
+        Some((_, needed, _)) if held(*needed) && *needed != top => {
+            let mut roots = vec![Root { from: 0, id: *needed, dropped: false }];
+            roots.extend(rotations.iter().map(|(from, _, to)| Root { from: *from, id: *to, dropped: *to != top }));
+            Ok((roots, backed))
+        }
+        Some(_) => {
+            backed = rotations.last().map_or(backed, |(number, ..)| *number);
+            Ok((alone, backed))
+        }
+        None => Ok((alone, backed)),
+    }
 }
 
 /// Nothing was ever written but, perhaps, the mark of a first start that did not get to its end.
-fn first_start(backing: &dyn Backing, slots: &mut Slots) -> Result<Settled, OpenError> {
+fn first_start(backing: &dyn Backing, slots: &mut Slots, has_backup: bool) -> Result<Settled, OpenError> {
     let birth = backing.get(Family::Meta, BIRTH)?;
     let held = slots.records()?;
     if held.iter().any(|record| birth.as_deref() != Some(&record.id.0)) {
@@ -214,9 +359,12 @@ fn first_start(backing: &dyn Backing, slots: &mut Slots) -> Result<Settled, Open
     let clear = Clear { page: TOP, version: 1, root: Some(root.id), items }.encode();
     let top = Row::put(Family::Pages, TOP.0, seal(Kind::Top, &root.key, &clear, &body));
     let rows = vec![top, table, Row::delete(Family::Meta, BIRTH)];
-    Command { number: 1, rotation: None, expects: Vec::new(), rows }.apply(backing, &Nothing)?;
+    let mut waits = has_backup.then_some(Sent { gone: 0, sent: 0 });
+    let first = Command { number: 1, rotation: None, expects: Vec::new(), rows };
+    let chain = first.apply(backing, &Nothing, waits.as_mut())?;
     backing.flush()?;
-    Ok(Settled { root, last_number: 1, done: Vec::new() })
+    let roots = vec![Root { from: 0, id: root.id, dropped: false }];
+    Ok(Settled { root, last_number: 1, chain, backed: 0, roots, outbox_from: 1, place: None, done: Vec::new() })
 }
 
 /// The state before the first command.
@@ -225,6 +373,10 @@ struct Nothing;
 impl State for Nothing {
     fn last_number(&self) -> u64 {
         0
+    }
+
+    fn chain(&self) -> Chain {
+        Chain::START
     }
 
     fn root(&self) -> RootId {

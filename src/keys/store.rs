@@ -12,7 +12,11 @@ use super::{
     CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
     SlotsReport, ValueName,
     backing::{Backing, Family, KeyValue, Row},
-    command::{self, Command, State},
+    backup::{
+        Backup, BackupStatus,
+        keeper::{self, Backlog, Keeper},
+    },
+    command::{self, Chain, Command, Sent, State},
     index::{Index, NameChange},
     page::{Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
     plan::{Limits, Published, RootKey, Store},
@@ -27,6 +31,7 @@ use crate::{
     crypto::{
         envelope::{self, Envelope, Kind},
         secret::Secret,
+        stack,
     },
     domain::{
         id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
@@ -60,16 +65,20 @@ struct Inner {
 
 /// What readers and the writer share.
 pub(super) struct Shared {
-    pub(super) backing: Box<dyn Backing>,
+    pub(super) backing: Arc<dyn Backing>,
     pub(super) limits: Limits,
+    /// None: there is no backup.
+    pub(super) backlog: Option<Arc<Backlog>>,
+    /// The newest rotation at which all old roots were destroyed.
+    pub(super) destroyed: watch::Sender<u64>,
+    /// The newest rotation.
+    pub(super) rotated: AtomicU64,
     cache: Cache<PageId, Arc<Page>, ByEntries>,
     present: RwLock<Present>,
     doomed: AtomicU64,
     copies: AtomicU64,
     /// What the slots hold, as of their last commit.
     pub(super) slots: Mutex<Told>,
-    /// Every root below this generation is destroyed.
-    pub(super) destroyed_before: watch::Sender<u64>,
     /// The doomed row that a step was last drawn up from.
     sweeps_behind: Mutex<Vec<u8>>,
     /// How often an audio secret was handed out.
@@ -87,9 +96,12 @@ pub(super) struct Told {
 pub(super) struct Present {
     pub(super) root: RootKey,
     pub(super) last_number: u64,
+    pub(super) chain: Chain,
     /// Leaves of the audit log.
     pub(super) log_size: u64,
     pub(super) index: Index,
+    /// Which rows of the outbox may go.
+    sent: Sent,
 }
 
 #[derive(Clone)]
@@ -112,12 +124,20 @@ pub struct Settings {
     pub clock: Clock,
 }
 
+impl Settings {
+    /// Rotations keep this interval by this clock.
+    pub fn spaced(min_rotation_interval: Duration, clock: Clock) -> Self {
+        Self { min_rotation_interval, clock, ..Self::default() }
+    }
+}
+
 impl KeyStore {
     /// Opens the key store in a folder, or creates it when both it and the slot are empty.
     ///
     /// The slot must lie outside of every snapshot and backup of the folder.
+    /// There is no backup: whoever loses the folder loses everything.
     pub fn open(dir: &Path, slot: Box<dyn Slot>) -> Result<KeyStore, OpenError> {
-        Self::open_with(dir, Slots::one(slot), Settings::default())
+        Self::open_with(dir, Slots::one(slot), None, Settings::default())
     }
 
     /// Whether a key store is in this folder.
@@ -125,36 +145,48 @@ impl KeyStore {
         Rocks::exists(dir)
     }
 
-    /// The same with several slots.
-    pub fn open_with(dir: &Path, mut slots: Slots, settings: Settings) -> Result<KeyStore, OpenError> {
+    /// The same with several slots, and with a backup, where there is one.
+    pub fn open_with(
+        dir: &Path,
+        mut slots: Slots,
+        backup: Option<Backup>,
+        settings: Settings,
+    ) -> Result<KeyStore, OpenError> {
         // Before RocksDB creates anything.
         if !Rocks::exists(dir) && !slots.records()?.is_empty() {
             return Err(OpenError::StoreIsMissing);
         }
         let rocks = Rocks::open(dir).map_err(|error| if error.is_lock() { OpenError::InUse } else { error.into() })?;
-        Self::open_on(Box::new(rocks), slots, settings)
+        Self::open_on(Arc::new(rocks), slots, backup, settings)
     }
 
     pub(super) fn open_on(
-        backing: Box<dyn Backing>,
+        backing: Arc<dyn Backing>,
         mut slots: Slots,
+        mut backup: Option<Backup>,
         settings: Settings,
     ) -> Result<KeyStore, OpenError> {
-        let settled = start::settle(&*backing, &mut slots)?;
+        let settled = start::settle(&*backing, &mut slots, backup.as_mut())?;
         let log_size = super::log::size(&*backing)?;
-        let (root, last_number) = (settled.root.clone(), settled.last_number);
-        let present = Present { root, last_number, log_size, index: Index::default() };
+        let (root, last_number, chain) = (settled.root.clone(), settled.last_number, settled.chain);
+        let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.backed };
+        let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
+        let owed = settled.owed();
+        let backlog =
+            backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone())));
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let shared = Shared {
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
             present: RwLock::new(present),
             limits: settings.limits,
+            backlog,
+            destroyed: watch::Sender::new(0),
+            rotated: AtomicU64::new(last_number),
             backing,
             doomed,
             copies,
             slots: Mutex::new(Told { report: slots.report(), forgets: slots.forgets() }),
-            destroyed_before: watch::Sender::new(0),
             sweeps_behind: Mutex::new(Vec::new()),
             #[cfg(test)]
             audio_opened: AtomicU64::new(0),
@@ -162,9 +194,18 @@ impl KeyStore {
         shared.rebuild_index()?;
         settled.commit(&*shared.backing, &mut slots)?;
         shared.tell(&slots);
+        let keeper = match (backup, &shared.backlog) {
+            (Some(backup), Some(backlog)) => {
+                let store = keeper::name_store(&*shared.backing)?;
+                let patience = backup.options.patience;
+                let keeper = Keeper::new(backup, store, shared.backing.clone(), backlog.clone(), settled.place);
+                Some((keeper, patience))
+            }
+            _ => None,
+        };
         let shared = Arc::new(shared);
-        let writer =
-            Writer::start(shared.clone(), slots, settings).map_err(|error| OpenError::Backing(error.to_string()))?;
+        let writer = Writer::start(shared.clone(), slots, settings, keeper, owed)
+            .map_err(|error| OpenError::Backing(error.to_string()))?;
         Ok(KeyStore(Arc::new(Inner { shared, writer })))
     }
 
@@ -265,6 +306,42 @@ impl KeyStore {
         self.0.writer.submit(Work::Mutate(mutation)).await
     }
 
+    /// Waits until the backup has a command and everything before it; false when there is no backup.
+    pub async fn backed_up(&self, number: u64) -> bool {
+        let Some(backlog) = &self.0.shared.backlog else { return false };
+        // The sender lives as long as the store.
+        backlog.watch().wait_for(|backed| *backed >= number).await.is_ok()
+    }
+
+    /// Whether there is a backup.
+    pub fn has_backup(&self) -> bool {
+        self.0.shared.backlog.is_some()
+    }
+
+    /// How the backup stands; none where there is none.
+    pub fn backup_status(&self) -> Option<BackupStatus> {
+        self.0.shared.backlog.as_ref().map(|backlog| backlog.status())
+    }
+
+    /// Waits until whatever was erased up to a command is destroyed; see [`Committed::destroyed`].
+    pub async fn destroyed(&self, number: u64) {
+        let shared = &self.0.shared;
+        let wanted = number.min(shared.rotated.load(Ordering::SeqCst));
+        // Fails when the store is gone; then nobody waits here.
+        let _ = shared.destroyed.subscribe().wait_for(|destroyed| *destroyed >= wanted).await;
+    }
+
+    /// Whether everything that was erased is destroyed.
+    pub fn all_destroyed(&self) -> bool {
+        self.0.shared.all_destroyed()
+    }
+
+    /// Has the backup do now what it would do by itself: put what waits, make a base where one is due, remove what is over
+    /// its age. False when object storage is away, or there is no backup. Blocks.
+    pub fn tend_backup(&self) -> bool {
+        self.0.shared.backlog.as_ref().is_some_and(|backlog| backlog.round())
+    }
+
     /// Generation of the present root.
     pub fn generation(&self) -> u64 {
         self.read().present.root.generation
@@ -283,11 +360,6 @@ impl KeyStore {
     /// The slots, as of their last commit.
     pub fn slots(&self) -> SlotsReport {
         self.0.shared.told().report.clone()
-    }
-
-    /// Every root below this generation is destroyed. Equal to the present generation where all old ones are.
-    pub fn destroyed_before(&self) -> watch::Receiver<u64> {
-        self.0.shared.destroyed_before.subscribe()
     }
 
     /// Shares a fresh root among another set of slots. Erases nothing.
@@ -405,7 +477,7 @@ impl Store for Reading<'_> {
             Under::Subscriber(tenant, subscriber) => self.present.index.veil(tenant, subscriber),
             Under::Top | Under::Tenant(_) => None,
         };
-        let page = Arc::new(open_page(&*self.shared.backing, link, under, veil)?);
+        let page = Arc::new(stack::wiped(|| open_page(&*self.shared.backing, link, under, veil))?);
         self.shared.cache.insert(link.id, page.clone());
         Ok(page)
     }
@@ -459,6 +531,11 @@ fn open_row(
 }
 
 impl Shared {
+    /// Whether every root of before is destroyed.
+    pub(super) fn all_destroyed(&self) -> bool {
+        *self.destroyed.borrow() >= self.rotated.load(Ordering::SeqCst)
+    }
+
     pub(super) fn read(&self) -> Reading<'_> {
         // A panic elsewhere cannot leave the state half-changed: it is changed after everything that can fail.
         Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
@@ -471,7 +548,9 @@ impl Shared {
     /// Says what the slots hold now.
     pub(super) fn tell(&self, slots: &Slots) {
         *self.told() = Told { report: slots.report(), forgets: slots.forgets() };
-        self.destroyed_before.send_replace(slots.destroyed_before());
+        if slots.all_destroyed() {
+            self.destroyed.send_replace(self.rotated.load(Ordering::SeqCst));
+        }
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Present> {
@@ -487,8 +566,17 @@ impl Shared {
     ) -> Result<(), command::ApplyError> {
         let counts = self.counts(&command.rows)?;
         let mut present = self.write();
-        command.apply(&*self.backing, &Checked { shared: self, present: &present })?;
+        let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
+        let chain = command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
         present.last_number = command.number;
+        present.chain = chain;
+        present.sent = sent.unwrap_or(present.sent);
+        if root.is_some() {
+            self.rotated.store(command.number, Ordering::SeqCst);
+        }
+        if let Some(backlog) = &self.backlog {
+            backlog.applied(command.number, root.as_ref().map(|root| root.id));
+        }
         present.log_size += published.log;
         for page in published.pages {
             self.cache.insert(page.id, page);
@@ -582,6 +670,10 @@ struct Checked<'a> {
 impl State for Checked<'_> {
     fn last_number(&self) -> u64 {
         self.present.last_number
+    }
+
+    fn chain(&self) -> Chain {
+        self.present.chain
     }
 
     fn root(&self) -> RootId {

@@ -2,6 +2,7 @@
 //! written; [`attacker`] computes what follows from it; [`model`] is the plain truth to compare with.
 
 mod attacker;
+mod backup;
 mod basics;
 mod bound;
 mod history;
@@ -9,6 +10,7 @@ mod log;
 mod medium;
 mod model;
 mod musts;
+mod protocol;
 mod rocks;
 mod shares;
 
@@ -33,7 +35,7 @@ fn settings(limits: Limits) -> Settings {
 fn open_with(disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
     disk.revive();
     let slots = Slots::one(Box::new(medium::MemorySlot(disk.clone())));
-    KeyStore::open_on(Box::new(medium::Memory(disk.clone())), slots, settings(limits))
+    KeyStore::open_on(Arc::new(medium::Memory(disk.clone())), slots, None, settings(limits))
 }
 
 fn open(disk: &Arc<Disk>) -> KeyStore {

@@ -7,7 +7,10 @@
 //! The mask is SHA-256(veil ‖ number), each number used for one secret: a random function of fixed-length input, which is all
 //! that a mask needs. Nothing veiled ever leaves the memory, so it carries no tag.
 
-use crate::crypto::secret::{SECRET_LEN, Secret};
+use crate::crypto::{
+    secret::{SECRET_LEN, Secret},
+    stack,
+};
 use std::sync::{
     Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
@@ -37,10 +40,13 @@ impl Veil {
         let mut input = Zeroizing::new([0; SECRET_LEN + 8]);
         input[..SECRET_LEN].copy_from_slice(key.as_ref()?.expose());
         input[SECRET_LEN..].copy_from_slice(&number.to_be_bytes());
-        let mask = ring::digest::digest(&ring::digest::SHA256, &input[..]);
-        for (byte, mask) in bytes.iter_mut().zip(mask.as_ref()) {
-            *byte ^= mask;
-        }
+        // A mask that stays on the stack would give the secret back from what is veiled, whatever became of the veil.
+        stack::wiped(|| {
+            let mask = ring::digest::digest(&ring::digest::SHA256, &input[..]);
+            for (byte, mask) in bytes.iter_mut().zip(mask.as_ref()) {
+                *byte ^= mask;
+            }
+        });
         Some(())
     }
 }
@@ -58,7 +64,9 @@ impl Veiled {
     /// Puts a secret under a veil. Under one that was wiped nothing is ever read again.
     pub fn new(veil: &Arc<Veil>, secret: &Secret) -> Self {
         let number = veil.next.fetch_add(1, Ordering::Relaxed);
-        let mut masked = Zeroizing::new(*secret.expose());
+        // Masked where it lies: what is moved, and so may be copied, is what is veiled.
+        let mut masked = Zeroizing::new([0; SECRET_LEN]);
+        masked.copy_from_slice(secret.expose());
         if veil.mask(number, &mut masked).is_none() {
             *masked = [0; SECRET_LEN];
         }

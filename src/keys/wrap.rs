@@ -39,6 +39,7 @@ use crate::{
         epoch::TAG_LEN,
         label::{Label, derive},
         secret::{SECRET_LEN, Secret},
+        stack,
     },
     domain::id::{RowId, SubscriberHandle, TenantHandle},
 };
@@ -86,7 +87,7 @@ impl Bond {
             let Some(account) = found else { return Ok(None) };
             secrets.extend_from_slice(account.secret.expose());
         }
-        let secret = Secret::from_bytes(&derive(&secrets, Label::Parties, &[&row.0]));
+        let secret = stack::wiped(|| Secret::from_bytes(&derive(&secrets, Label::Parties, &[&row.0])));
         Ok(Some(Self { row, secret }))
     }
 

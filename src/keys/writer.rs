@@ -4,9 +4,15 @@
 //! once for all its erasures, and holds nothing else, so that a slot that refuses fails nobody else. As soon as the batch is
 //! applied the writer goes on with creates under the new generation, while the finisher has the slot destroy the root of
 //! before and then answers. Meanwhile everything that erases waits, and
-//! shares the next rotation: so at most one root is staged, and nobody who erases is answered before the commit, not even
-//! when nothing was left to erase. Where rotations must keep an interval (a token wears), whatever erases waits in the same
-//! way until it is over; a store that closes waits for nothing.
+//! shares the next rotation: so at most one root is staged, and nobody who erases is told that it is destroyed before the
+//! commit, not even when nothing was left to erase. Where rotations must keep an interval (a token wears), whatever erases
+//! waits in the same way until it is over; a store that closes waits for nothing.
+//!
+//! A slot that is away is asked again now and then. So an erasure that was sealed because too many shares of the old root were
+//! out of reach becomes destroyed as soon as enough of them come back.
+//!
+//! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
+//! erase are told that it is *sealed*, further rotations go on, and the slot is finished when the backup has caught up.
 //!
 //! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
@@ -15,9 +21,10 @@
 use super::{
     CommitError, Committed, DoomedBatch, Mutation, ReadError, Reshare, Slots,
     backing::Row,
+    backup::keeper::Keeper,
     command::{ApplyError, Command},
     plan::{Planner, RootKey, Taken},
-    slot::{root_id, shares::NotStaged},
+    slot::{SlotError, root_id, shares::NotStaged},
     store::{Settings, Shared},
 };
 use crate::{
@@ -31,7 +38,7 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -41,8 +48,10 @@ const BATCH: usize = 512;
 const QUEUED: usize = 4096;
 /// Files of rotations that pile up before the column families are flushed for them.
 const UNFLUSHED: usize = 64;
-/// How often the clock is looked at while something waits for it: it may be set.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often it is looked whether the backup has what the slots wait for, and at a clock that may be set.
+const LOOK: Duration = Duration::from_millis(50);
+/// How often a slot that is away is asked again.
+const ASK: Duration = Duration::from_secs(2);
 
 /// What to do when nobody knows what is on the disk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -159,11 +168,21 @@ impl Queue {
 /// The writer's handle: closes the writer when dropped.
 pub(super) struct Writer {
     inbox: Arc<Inbox>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl Writer {
-    pub(super) fn start(shared: Arc<Shared>, slots: Slots, settings: Settings) -> std::io::Result<Self> {
+    /// `keeper` keeps the backup; an erasure waits for it so long. `owed` is the root of a rotation, and its command, that the
+    /// slots have not finished because the backup lacks it.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        slots: Slots,
+        settings: Settings,
+        keeper: Option<(Keeper, Duration)>,
+        owed: Option<(RootId, u64)>,
+    ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox {
             state: Mutex::new(Queue::default()),
             wake: Condvar::new(),
@@ -179,13 +198,25 @@ impl Writer {
             inbox: inbox.clone(),
             on_failure,
             unflushed: vec![],
+            patience: keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience),
+            owed,
+            asked: Instant::now(),
         };
-        let thread = Thread { shared, slots, inbox: inbox.clone(), on_failure, finish, interval_ms };
+        let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let keeper = match keeper {
+            None => None,
+            Some((keeper, _)) => {
+                let (shared, inbox) = (shared.clone(), inbox.clone());
+                let on_fatal: Box<dyn Fn(&str) + Send> = Box::new(move |what| fail(on_failure, &shared, &inbox, what));
+                Some(spawn("keys-backup").spawn(move || keeper.run(&on_fatal))?)
+            }
+        };
+        let thread = Thread { shared: shared.clone(), slots, inbox: inbox.clone(), on_failure, finish, interval_ms };
         let threads = vec![
-            std::thread::Builder::new().name("keys-writer".to_owned()).spawn(move || thread.run())?,
-            std::thread::Builder::new().name("keys-finisher".to_owned()).spawn(move || finisher.run(&rotations))?,
+            spawn("keys-writer").spawn(move || thread.run())?,
+            spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
         ];
-        Ok(Self { inbox, threads })
+        Ok(Self { inbox, shared, threads, keeper })
     }
 
     pub(super) async fn submit(&self, work: Work) -> Answer {
@@ -211,14 +242,24 @@ impl Drop for Writer {
                 tracing::error!("a thread of the key store panicked");
             }
         }
+        // Last: the finisher may wait for a delta.
+        if let Some(backlog) = &self.shared.backlog {
+            backlog.close();
+        }
+        if self.keeper.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the keeper of the backup panicked");
+        }
     }
 }
 
 /// Stops everything: what is on the disk is unknown. Says what the medium said, which names nothing.
-fn fail(on_failure: OnFailure, inbox: &Inbox, what: &str) {
-    tracing::error!(what, "the key store cannot go on: a write or sync failed");
+fn fail(on_failure: OnFailure, shared: &Shared, inbox: &Inbox, what: &str) {
+    tracing::error!(what, "the key store cannot go on: a write or sync failed, or the backup contradicts it");
     if on_failure == OnFailure::Abort {
         std::process::abort();
+    }
+    if let Some(backlog) = &shared.backlog {
+        backlog.abandon();
     }
     inbox.change(|queue| queue.failed = true);
 }
@@ -263,7 +304,7 @@ impl Thread {
                         answer(reply, Err(error.clone()));
                     }
                 }
-                Err(Refused::Fatal(what)) => return fail(self.on_failure, &self.inbox, &what),
+                Err(Refused::Fatal(what)) => return fail(self.on_failure, &self.shared, &self.inbox, &what),
             }
         }
     }
@@ -312,12 +353,16 @@ impl Thread {
         if !command.rows.is_empty() {
             self.apply(&command, published, next.clone())?;
         }
-        // The backup's delta will go out here, before the slot commits.
-        let to = next.as_ref().map_or(root.generation, |next| next.generation);
+        let before = root.generation;
+        let to = next.as_ref().map_or(before, |next| next.generation);
+        // Before the finisher can answer: its answer says that the root of before is nowhere.
+        drop(root);
+        let number = if command.rows.is_empty() { number - 1 } else { number };
+        // Of a rotation the finisher says it.
+        let destroyed = next.is_none() && self.shared.all_destroyed();
         let replies = accepted.drain(..).map(|(reply, Taken { erased, log })| {
-            let from = if erased { root.generation } else { to };
-            let destroyed = *self.shared.destroyed_before.borrow() >= to;
-            (reply, Committed { erased, destroyed, generation_from: from, generation_to: to, log })
+            let from = if erased { before } else { to };
+            (reply, Committed { erased, generation_from: from, generation_to: to, log, number, destroyed })
         });
         match next {
             Some(next) => {
@@ -373,25 +418,32 @@ struct Finisher {
     on_failure: OnFailure,
     /// Rotations whose files still lie there.
     unflushed: Vec<u64>,
+    /// How long a rotation waits for its delta.
+    patience: Duration,
+    /// The newest root, and its rotation, whose delta was not put when its callers were answered.
+    owed: Option<(RootId, u64)>,
+    /// When slots that are away were last asked.
+    asked: Instant,
 }
 
 impl Finisher {
     fn run(mut self, rotations: &mpsc::Receiver<Finish>) {
-        while let Ok(Finish { keep, number, replies }) = rotations.recv() {
-            {
-                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Err(error) = slots.commit(keep) {
-                    return fail(self.on_failure, &self.inbox, &error.to_string());
-                }
-                self.shared.tell(&slots);
+        loop {
+            let short = self.slots().is_short();
+            let next = match (self.owed, short) {
+                (None, false) => rotations.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                (None, true) => rotations.recv_timeout(ASK),
+                (Some(_), _) => rotations.recv_timeout(LOOK),
+            };
+            // Callers of a rotation that failed learn it when their senders fall: after the store has stopped.
+            let (went, _callers) = match next {
+                Ok(mut rotation) => (self.finish(&mut rotation), Some(rotation)),
+                Err(mpsc::RecvTimeoutError::Timeout) => (self.look(), None),
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+            };
+            if let Err(error) = went {
+                return fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
             }
-            let destroyed_before = *self.shared.destroyed_before.borrow();
-            for (reply, committed) in replies {
-                let destroyed = destroyed_before >= committed.generation_to;
-                answer(reply, Ok(Committed { destroyed, ..committed }));
-            }
-            self.inbox.change(|queue| queue.finishing = false);
-            self.unflushed.push(number);
             if self.unflushed.len() >= UNFLUSHED && !self.drop_files() {
                 return;
             }
@@ -402,6 +454,63 @@ impl Finisher {
         }
     }
 
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the slots destroy the roots of before once the backup has the rotation, and answers.
+    fn finish(&mut self, rotation: &mut Finish) -> Result<(), SlotError> {
+        let (keep, number) = (rotation.keep, rotation.number);
+        match &self.shared.backlog {
+            Some(backlog) if !backlog.wait(number, self.patience) => {
+                self.slots().put_off(keep, &backlog.drop_roots())?;
+                self.shared.tell(&self.slots());
+                self.owed = Some((keep, number));
+            }
+            _ => {
+                self.slots().commit(keep)?;
+                self.committed();
+            }
+        }
+        let destroyed = self.shared.all_destroyed();
+        for (reply, committed) in rotation.replies.drain(..) {
+            answer(reply, Ok(Committed { destroyed, ..committed }));
+        }
+        self.inbox.change(|queue| queue.finishing = false);
+        self.unflushed.push(number);
+        Ok(())
+    }
+
+    fn committed(&mut self) {
+        if let Some(backlog) = &self.shared.backlog {
+            backlog.settled();
+        }
+        self.owed = None;
+        self.shared.tell(&self.slots());
+    }
+
+    /// Finishes what was put off, and asks slots that were away. Where a further rotation is on its way, that one does both.
+    fn look(&mut self) -> Result<(), SlotError> {
+        let ask = self.asked.elapsed() >= ASK;
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if slots.is_staged() {
+            return Ok(());
+        }
+        if ask && slots.is_short() {
+            slots.tend();
+            self.shared.tell(&slots);
+            self.asked = Instant::now();
+        }
+        if let (Some((keep, number)), Some(backlog)) = (self.owed, &self.shared.backlog)
+            && backlog.backed() >= number
+        {
+            slots.commit(keep)?;
+            drop(slots);
+            self.committed();
+        }
+        Ok(())
+    }
+
     fn drop_files(&mut self) -> bool {
         let backing = &self.shared.backing;
         match backing.flush().and_then(|()| backing.drop_pending(&self.unflushed)) {
@@ -410,7 +519,7 @@ impl Finisher {
                 true
             }
             Err(error) => {
-                fail(self.on_failure, &self.inbox, &error.to_string());
+                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
                 false
             }
         }

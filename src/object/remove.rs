@@ -13,7 +13,6 @@ use super::{
     client::{Region, Versions},
     fault::{self, Verb},
 };
-use crate::domain::id::ObjectId;
 use std::collections::VecDeque;
 
 /// Rounds of listing and deleting of one object.
@@ -23,17 +22,18 @@ const AT_ONCE: usize = 8;
 /// Pages of versions of one object and round; a page has up to 1000. More are left to the next round.
 const PAGES: usize = 16;
 
-pub(super) async fn remove(region: &Region, ids: &[ObjectId]) -> Result<(), StoreError> {
+/// Removes what these keys name, prefix included.
+pub(super) async fn remove(region: &Region, keys: Vec<String>) -> Result<(), StoreError> {
     let versions = region.versions().await?;
-    let mut waiting: VecDeque<ObjectId> = ids.iter().copied().collect();
+    let mut waiting = VecDeque::from(keys);
     let mut running = Vec::with_capacity(AT_ONCE);
     let mut outcome = Ok(());
     // A window of futures driven in this task: nothing runs on when the caller is dropped.
     loop {
         while running.len() < AT_ONCE
-            && let Some(id) = waiting.pop_front()
+            && let Some(key) = waiting.pop_front()
         {
-            running.push(Box::pin(remove_one(region, versions, id)));
+            running.push(Box::pin(remove_one(region, versions, key)));
         }
         if running.is_empty() {
             return outcome;
@@ -60,26 +60,26 @@ async fn first_of<F: Future + Unpin>(futures: &mut [F]) -> (usize, F::Output) {
     .await
 }
 
-async fn remove_one(region: &Region, versions: Versions, id: ObjectId) -> Result<(), StoreError> {
+async fn remove_one(region: &Region, versions: Versions, key: String) -> Result<(), StoreError> {
     match versions {
         Versions::Unknown => {
-            delete(region, id, None).await?;
-            match region.size(id).await? {
+            delete(region, &key, None).await?;
+            match region.size_of(&key).await? {
                 None => Ok(()),
                 Some(_) => Err(StoreError::Refused("delete: the object is still there".to_owned())),
             }
         }
         Versions::Listed => {
             for _ in 0..ROUNDS {
-                let found = list(region, id).await?;
+                let found = list(region, &key).await?;
                 if found.is_empty() {
                     return Ok(());
                 }
                 for version in found {
-                    delete(region, id, Some(version)).await?;
+                    delete(region, &key, Some(version)).await?;
                 }
             }
-            match list(region, id).await?.is_empty() {
+            match list(region, &key).await?.is_empty() {
                 true => Ok(()),
                 false => Err(StoreError::Unavailable("delete: versions of the object keep appearing".to_owned())),
             }
@@ -88,8 +88,7 @@ async fn remove_one(region: &Region, versions: Versions, id: ObjectId) -> Result
 }
 
 /// Ids of all versions and delete markers of one object.
-async fn list(region: &Region, id: ObjectId) -> Result<Vec<String>, StoreError> {
-    let key = region.key(id);
+async fn list(region: &Region, key: &str) -> Result<Vec<String>, StoreError> {
     let mut found = Vec::new();
     let mut marker: Option<(Option<String>, Option<String>)> = None;
     for _ in 0..PAGES {
@@ -98,7 +97,7 @@ async fn list(region: &Region, id: ObjectId) -> Result<Vec<String>, StoreError> 
             .client
             .list_object_versions()
             .bucket(&region.bucket)
-            .prefix(&key)
+            .prefix(key)
             .set_key_marker(key_marker)
             .set_version_id_marker(version_marker)
             .send()
@@ -107,7 +106,7 @@ async fn list(region: &Region, id: ObjectId) -> Result<Vec<String>, StoreError> 
         let versions = page.versions().iter().map(|version| (version.key(), version.version_id()));
         let markers = page.delete_markers().iter().map(|marker| (marker.key(), marker.version_id()));
         for (name, version) in versions.chain(markers) {
-            if name == Some(key.as_str()) {
+            if name == Some(key) {
                 // S3 calls the version of an object that has none "null".
                 found.push(version.filter(|version| !version.is_empty()).unwrap_or("null").to_owned());
             }
@@ -121,9 +120,9 @@ async fn list(region: &Region, id: ObjectId) -> Result<Vec<String>, StoreError> 
     Ok(found)
 }
 
-async fn delete(region: &Region, id: ObjectId, version: Option<String>) -> Result<(), StoreError> {
+async fn delete(region: &Region, key: &str, version: Option<String>) -> Result<(), StoreError> {
     let null = version.as_deref() == Some("null");
-    let request = region.client.delete_object().bucket(&region.bucket).key(region.key(id)).set_version_id(version);
+    let request = region.client.delete_object().bucket(&region.bucket).key(key).set_version_id(version);
     match request.send().await.map_err(|error| fault::store_error(Verb::Delete, error)) {
         Ok(_) | Err(StoreError::NotFound) => Ok(()),
         // A store that lists "null" versions and does not take one back: the plain delete is the same there, and what it
@@ -132,7 +131,7 @@ async fn delete(region: &Region, id: ObjectId, version: Option<String>) -> Resul
             .client
             .delete_object()
             .bucket(&region.bucket)
-            .key(region.key(id))
+            .key(key)
             .send()
             .await
             .map(drop)

@@ -6,11 +6,14 @@
 //! them, or they come from the environment.
 
 mod oidc;
+mod slot;
 
 pub use oidc::IssuerFile;
+pub use slot::{Pin, SlotConfig, SlotsConfig};
 
 use crate::{
-    journal, keys,
+    journal,
+    keys::backup,
     object::is_loopback,
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
@@ -28,7 +31,7 @@ pub struct Config {
     /// The journal's folder.
     pub journal: PathBuf,
     /// The slots.
-    pub slots: SlotFiles,
+    pub slots: SlotsConfig,
     /// The file of the key that signs checkpoints and receipts; made where it is missing.
     pub signing_key: PathBuf,
     /// Where to listen: TCP for HTTP/2 and HTTP/1.1, and UDP for HTTP/3.
@@ -55,24 +58,10 @@ pub struct Config {
     pub limits: Limits,
     /// Whether the slot may lie on the key store's file system.
     pub allow_same_filesystem: bool,
-}
-
-/// The slots' files.
-#[derive(Clone)]
-pub struct SlotFiles {
-    /// How many of them give the root.
-    pub threshold: u8,
-    /// Where they are.
-    pub paths: Vec<PathBuf>,
-    /// At least so long between two rotations.
-    pub min_rotation_interval: Duration,
-}
-
-impl SlotFiles {
-    /// One file that holds the root.
-    pub fn single(path: PathBuf) -> Self {
-        Self { threshold: 1, paths: vec![path], min_rotation_interval: Duration::ZERO }
-    }
+    /// Whether memory may be written to a swap area.
+    pub accept_swap: bool,
+    /// Bounds of the backup; none where there is none, as was asked for in words.
+    pub backup: Option<backup::Options>,
 }
 
 /// Certificates of the listener.
@@ -97,6 +86,8 @@ pub struct Region {
     pub bucket: String,
     /// Where the S3 server is, where it is not AWS's own.
     pub endpoint: Option<String>,
+    /// The bucket of the key store's backup, where it is not the same.
+    pub backup_bucket: Option<String>,
     /// Whether buckets stand in the path.
     pub path_style: bool,
     /// Put before every object's name.
@@ -158,9 +149,12 @@ struct Raw {
     identities: PathBuf,
     listen: RawListen,
     tls: RawTls,
-    slot: Spanned<RawSlot>,
+    slot: Spanned<slot::RawSlot>,
+    backup: Option<Spanned<RawBackup>>,
     #[serde(default)]
     journal: RawJournal,
+    #[serde(default)]
+    memory: RawMemory,
     #[serde(default)]
     limits: RawLimits,
     #[serde(default)]
@@ -198,22 +192,11 @@ struct RawTls {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RawSlot {
-    path: Option<PathBuf>,
+struct RawBackup {
     #[serde(default)]
-    member: Vec<RawMember>,
-    threshold: Option<Spanned<u64>>,
-    min_rotation_interval_seconds: Option<Spanned<u64>>,
-    #[serde(default)]
-    allow_same_filesystem: bool,
-    #[serde(default)]
-    accept_total_loss: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawMember {
-    path: Spanned<PathBuf>,
+    accept_none: bool,
+    keep_days: Option<Spanned<u64>>,
+    base_hours: Option<Spanned<u64>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -222,6 +205,13 @@ struct RawJournal {
     limit_mib: Option<Spanned<u64>>,
     segment_mib: Option<Spanned<u64>>,
     max_unstored_seconds: Option<Spanned<u64>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMemory {
+    #[serde(default)]
+    accept_swap: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -257,6 +247,7 @@ struct RawAudit {
 struct RawRegion {
     name: Spanned<String>,
     bucket: Spanned<String>,
+    backup_bucket: Option<String>,
     endpoint: Option<Spanned<String>>,
     #[serde(default)]
     prefix: String,
@@ -281,14 +272,15 @@ impl Config {
         let raw: Raw = toml::from_str(text)?;
         let check = Check { text };
         check.that(is_plain(raw.group.get_ref()), &raw.group, "group", "letters, digits, `-`, `_`, `.` and `+`")?;
-        let slot = raw.slot.get_ref();
-        let slots = check.slots(&raw.slot)?;
-        let signing_key = match (raw.audit.signing_key, slots.paths.as_slice()) {
+        let at = Spanned::new(raw.slot.span(), ());
+        let allow_same_filesystem = raw.slot.get_ref().allow_same_filesystem;
+        let slots = check.slots(raw.slot, &environment)?;
+        let signing_key = match (raw.audit.signing_key, slots.members.as_slice()) {
             (Some(path), _) => path,
-            (None, [only]) => only.with_file_name("audit.key"),
+            (None, [only]) => only.path().with_file_name("audit.key"),
             (None, _) => {
                 let remedy = "with several slots, say where the key that signs the audit log lies";
-                return Err(check.refuse(&raw.slot, "audit.signing_key", remedy));
+                return Err(check.refuse(&at, "audit.signing_key", remedy));
             }
         };
         let vault = VaultConfig::default();
@@ -298,13 +290,16 @@ impl Config {
         let seconds = |field, value: &Option<_>, range, default: Duration| {
             check.number(field, value, range, default.as_secs()).map(Duration::from_secs)
         };
+        let backup = check.backup(raw.backup)?;
         let regions = check.regions(raw.region, &environment)?;
         Ok(Self {
             keys: raw.data.join("keys"),
             journal: raw.data.join("journal"),
             slots,
             signing_key,
-            allow_same_filesystem: slot.allow_same_filesystem,
+            allow_same_filesystem,
+            accept_swap: raw.memory.accept_swap,
+            backup,
             listen: raw.listen.address,
             http3: raw.listen.http3,
             tls: TlsFiles { certificate: raw.tls.certificate, key: raw.tls.key, client_ca: raw.tls.client_ca },
@@ -423,42 +418,28 @@ impl Check<'_> {
         Ok(*value.get_ref())
     }
 
-    fn slots(&self, at: &Spanned<RawSlot>) -> Result<SlotFiles, ConfigError> {
-        let raw = at.get_ref();
-        let several = !raw.member.is_empty();
-        let remedy = "either `path`, or `[[slot.member]]` sections with a path each";
-        self.that(raw.path.is_some() != several, at, "slot.path", remedy)?;
-        self.that(
-            several == raw.threshold.is_some(),
-            at,
-            "slot.threshold",
-            "how many members give the root; only with members",
-        )?;
-        let mut paths: Vec<PathBuf> = raw.path.iter().cloned().collect();
-        for member in &raw.member {
-            let path = member.path.get_ref();
-            self.that(!paths.contains(path), &member.path, "slot.member.path", "this path is listed twice")?;
-            paths.push(path.clone());
+    /// The backup: what is said of it, or that there is to be none.
+    fn backup(&self, raw: Option<Spanned<RawBackup>>) -> Result<Option<backup::Options>, ConfigError> {
+        let Some(raw) = raw else {
+            let remedy = "say `[backup]` to keep the key store's backup in the regions' buckets, or `accept_none = true` \
+                          below it: whoever loses the node then loses every recording";
+            return Err(ConfigError::Value { line: 1, field: "backup", remedy: remedy.to_owned() });
+        };
+        let RawBackup { accept_none, keep_days, base_hours } = raw.get_ref();
+        if *accept_none {
+            let alone = keep_days.is_none() && base_hours.is_none();
+            self.that(alone, &raw, "backup.accept_none", "nothing else is said of a backup that there is not")?;
+            return Ok(None);
         }
-        let count = paths.len() as u64;
-        let few = count <= keys::MAX_SLOTS as u64;
-        self.that(few, at, "slot.member", &format!("at most {} slots", keys::MAX_SLOTS))?;
-        let remedy =
-            "more than half of the members must be needed, else two halves could each go their way: 2 of 3, 3 of 5";
-        let threshold =
-            self.number("slot.threshold", &raw.threshold, count / 2 + 1..=count, 1).map_err(|error| match error {
-                ConfigError::Value { line, field, .. } => ConfigError::Value { line, field, remedy: remedy.to_owned() },
-                other => other,
-            })?;
-        self.that(
-            threshold < count || raw.accept_total_loss,
-            at,
-            "slot.accept_total_loss",
-            "whoever loses one slot loses every recording: say `accept_total_loss = true` to accept that, or take 2 of 3",
-        )?;
-        let interval =
-            self.number("slot.min_rotation_interval_seconds", &raw.min_rotation_interval_seconds, 0..=86_400, 0)?;
-        Ok(SlotFiles { threshold: threshold as u8, paths, min_rotation_interval: Duration::from_secs(interval) })
+        let options = backup::Options::default();
+        let (days, hours) = (options.max_age.as_secs() / 86_400, options.base_interval.as_secs() / 3600);
+        let days = self.number("backup.keep_days", keep_days, 1..=30, days)?;
+        let hours = self.number("backup.base_hours", base_hours, 1..=24, hours)?;
+        Ok(Some(backup::Options {
+            max_age: Duration::from_secs(days * 86_400),
+            base_interval: Duration::from_secs(hours * 3600),
+            ..options
+        }))
     }
 
     fn regions(
@@ -500,6 +481,7 @@ impl Check<'_> {
             regions.push(Region {
                 name: region.name.into_inner(),
                 bucket: region.bucket.into_inner(),
+                backup_bucket: region.backup_bucket,
                 endpoint: region.endpoint.map(Spanned::into_inner),
                 prefix: region.prefix,
                 path_style: region.path_style,
@@ -522,7 +504,7 @@ fn is_plain(name: &str) -> bool {
 mod tests {
     use super::*;
 
-    const EXAMPLE: &str = include_str!("../../infra/quietus.example.toml");
+    pub(super) const EXAMPLE: &str = include_str!("../../infra/quietus.example.toml");
 
     fn parse(text: &str) -> Result<Config, ConfigError> {
         Config::parse(text, |_| None)
@@ -542,7 +524,7 @@ mod tests {
             ["eu-west-2", "eu-west-1"]
         );
         assert_eq!(config.vault.group, "uk+eu");
-        assert!(!config.allow_same_filesystem && config.http3);
+        assert!(!config.allow_same_filesystem && !config.accept_swap && config.http3);
     }
 
     #[test]
@@ -557,50 +539,6 @@ mod tests {
         let from = EXAMPLE.lines().nth(line - 1).expect("there");
         let error = refusal(from, "limit_mib = 1");
         assert!(error.starts_with(&format!("line {line}: journal.limit_mib")), "{error}");
-    }
-
-    #[test]
-    fn a_single_slot_must_be_accepted() {
-        assert!(refusal("accept_total_loss = true", "").contains("slot.accept_total_loss"));
-    }
-
-    const MEMBERS: &str = "threshold = 2\n[[slot.member]]\npath = \"/a\"\n[[slot.member]]\npath = \"/b\"\n[[slot.member]]\npath = \"/c\"\n[audit]\nsigning_key = \"/k\"";
-
-    fn with_slots(section: &str) -> Result<Config, ConfigError> {
-        let (before, rest) = EXAMPLE.split_once("[slot]").expect("there");
-        let (_, after) = rest.split_once("\n[").expect("another section");
-        parse(&format!("{before}[slot]\n{section}\n[{after}"))
-    }
-
-    #[test]
-    fn several_slots_need_no_total_loss_accepted() {
-        let config = with_slots(&format!("min_rotation_interval_seconds = 60\n{MEMBERS}")).expect("good");
-        assert_eq!((config.slots.threshold, config.slots.paths.len()), (2, 3));
-        assert_eq!(config.slots.min_rotation_interval.as_secs(), 60);
-    }
-
-    #[test]
-    fn slots_that_cannot_be_are_named() {
-        for (from, to, field) in [
-            ("threshold = 2", "threshold = 1", "slot.threshold"),
-            ("threshold = 2", "threshold = 4", "slot.threshold"),
-            ("threshold = 2", "", "slot.threshold"),
-            ("threshold = 2", "threshold = 3", "slot.accept_total_loss"),
-            ("threshold = 2", "threshold = 2\npath = \"/d\"", "slot.path"),
-            ("path = \"/b\"", "path = \"/a\"", "slot.member.path"),
-            (
-                "threshold = 2",
-                "threshold = 2\nmin_rotation_interval_seconds = 86401",
-                "slot.min_rotation_interval_seconds",
-            ),
-            ("signing_key = \"/k\"", "", "audit.signing_key"),
-            ("path = \"/b\"", "pathname = \"/b\"", "pathname"),
-        ] {
-            assert!(MEMBERS.contains(from), "{from}");
-            let refused = with_slots(&MEMBERS.replace(from, to)).err().expect("refused").to_string();
-            assert!(refused.contains(field) && refused.contains("line "), "{to}: {refused}");
-        }
-        assert!(with_slots("accept_total_loss = true").is_err());
     }
 
     #[test]

@@ -5,17 +5,21 @@
 //! store: fine for trying, and the reason why a dev folder guarantees nothing once it has been copied.
 
 use super::{
-    config::SlotFiles,
+    config::{SlotConfig, SlotsConfig},
     dev_files::{DevFiles, GROUP},
     rehearsal,
     run::{self, Parts, Sockets},
-    signing_key,
+    signing_key, swap,
     who::Who,
 };
 use crate::{
     domain::time::Clock,
     journal,
-    object::embedded::{Certificate, Embedded},
+    keys::backup,
+    object::{
+        RegionConfig,
+        embedded::{Certificate, Embedded},
+    },
     transport::Limits,
     vault::{VaultConfig, WebhookConfig},
 };
@@ -40,6 +44,7 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
         .create(dir)
         .with_context(|| format!("cannot make {}", dir.display()))?;
     let _lock = lock(dir)?;
+    swap::warn();
     let sockets = Sockets::bind(listen, true)?;
     let files = DevFiles::prepare(dir)?;
     let who = Who::new(GROUP, &dir.join("tls").join("identities.toml"), None, Vec::new(), true)?;
@@ -49,12 +54,19 @@ pub async fn dev(dir: &Path, listen: SocketAddr, clock: Option<&Path>) -> anyhow
     let profile = files.write_profiles(sockets.address.port())?;
     let key = signing_key::find_or_make(&dir.join("tls").join("audit.key"), GROUP)?;
     files.write_verifier_key(&key.verifier().to_string())?;
+    let beside = |region: RegionConfig| RegionConfig {
+        bucket: format!("{}-backup", region.bucket),
+        create_bucket: true,
+        ..region
+    };
+    let backup = embedded.region_configs().into_iter().map(beside).collect();
     let parts = Parts {
         keys: dir.join("keys"),
         journal: dir.join("journal"),
-        slots: SlotFiles::single(dir.join("slot").join("root")),
+        slots: SlotsConfig::single(SlotConfig::File(dir.join("slot").join("root"))),
         journal_options: journal::Options::default(),
         regions: embedded.region_configs(),
+        backup: Some((backup, backup::Options::default())),
         vault: VaultConfig {
             group: GROUP.into(),
             signing_key: Some(Arc::new(key)),

@@ -1,7 +1,7 @@
 //! Composes the gateway, serves, drains.
 //!
 //! Start: TLS material and identities are read and the port is bound before anything that holds a secret is opened, so
-//! that a typing error costs nothing; then slot, key store, journal, object storage, vault. `ready` is said when all of it
+//! that a typing error costs nothing; then slots, key store, journal, object storage, vault. `ready` is said when all of it
 //! answers.
 //!
 //! SIGHUP reads the identities file again.
@@ -11,14 +11,18 @@
 //! that was acknowledged depends on a clean stop.
 
 use super::{
-    config::{Config, Credentials, SlotFiles},
-    signing_key, slots,
+    archive::Buckets,
+    config::{Config, Credentials, SlotsConfig},
+    signing_key, slots, swap,
     who::{self, Who},
 };
 use crate::{
     domain::time::Clock,
     journal::{self, Journal},
-    keys::{KeyStore, Settings},
+    keys::{
+        KeyStore, Settings,
+        backup::{self, Backup},
+    },
     object::{self, ObjectStore, RegionConfig},
     transport::{
         self, Gateway, Limits, quic, serve,
@@ -50,11 +54,13 @@ pub struct Parts {
     /// The journal's folder.
     pub journal: PathBuf,
     /// The slots.
-    pub slots: SlotFiles,
+    pub slots: SlotsConfig,
     /// Bounds of the journal.
     pub journal_options: journal::Options,
     /// Object storage.
     pub regions: Vec<RegionConfig>,
+    /// Where the key store is backed up to, and its bounds; none: it is not.
+    pub backup: Option<(Vec<RegionConfig>, backup::Options)>,
     /// Bounds of the vault.
     pub vault: VaultConfig,
     /// What the listeners show.
@@ -99,14 +105,22 @@ impl Sockets {
 
 /// `quietus serve`.
 pub async fn serve(config: Config) -> anyhow::Result<()> {
+    swap::refuse(config.accept_swap)?;
     let tls = Material::read(&config.tls.certificate, &config.tls.key, config.tls.client_ca.as_deref())?;
     let who = Who::new(&config.group, &config.identities, config.access_policies.as_deref(), config.issuers, false)?;
     if !config.allow_same_filesystem {
-        config.slots.paths.iter().try_for_each(|slot| refuse_same_filesystem(slot, &config.keys))?;
+        // One that is not there may be a volume that is not mounted; whatever makes a slot looks again.
+        let first = !KeyStore::exists(&config.keys);
+        let looked_at = config.slots.bare_files().filter(|slot| first || slot.exists());
+        looked_at.into_iter().try_for_each(|slot| refuse_same_filesystem(slot, &config.keys))?;
     }
     let key = signing_key::find_or_make(&config.signing_key, &config.group)?;
     let sockets = Sockets::bind(config.listen, config.http3)?;
-    let regions = config.regions.into_iter().map(region).collect::<anyhow::Result<_>>()?;
+    let regions = config.regions.iter().map(region).collect::<anyhow::Result<_>>()?;
+    let backup = config.backup.map(|options| anyhow::Ok((backup_regions(&config.regions)?, options))).transpose()?;
+    if backup.is_none() {
+        tracing::warn!("there is NO BACKUP of the key store: whoever loses this node loses every recording");
+    }
     let webhook_ca =
         config.webhook_ca.map(|path| std::fs::read(&path).with_context(|| format!("cannot read {}", path.display())));
     let webhook = WebhookConfig { ca_pem: webhook_ca.transpose()?, ..config.vault.webhook };
@@ -116,6 +130,7 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
         slots: config.slots,
         journal_options: config.journal_options,
         regions,
+        backup,
         vault: VaultConfig { signing_key: Some(Arc::new(key)), webhook, ..config.vault },
         tls,
         who,
@@ -126,32 +141,41 @@ pub async fn serve(config: Config) -> anyhow::Result<()> {
     run(parts, sockets, || say(&format!("ready https://{address}"))).await
 }
 
-fn region(region: super::config::Region) -> anyhow::Result<RegionConfig> {
+/// The buckets of the backup.
+pub(super) fn backup_regions(regions: &[super::config::Region]) -> anyhow::Result<Vec<RegionConfig>> {
+    let bucket = |config: &super::config::Region| {
+        let bucket = config.backup_bucket.clone().unwrap_or_else(|| config.bucket.clone());
+        Ok(RegionConfig { bucket, ..region(config)? })
+    };
+    regions.iter().map(bucket).collect()
+}
+
+fn region(region: &super::config::Region) -> anyhow::Result<RegionConfig> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let keys = |access_key, secret_key| object::Credentials { access_key, secret_key: Zeroizing::new(secret_key) };
-    let credentials = match region.credentials {
+    let credentials = match &region.credentials {
         Credentials::Platform => None,
-        Credentials::Given(id, secret) => Some(keys(id, secret)),
+        Credentials::Given(id, secret) => Some(keys(id.clone(), secret.clone())),
         Credentials::File(id, path) => {
-            let secret = String::from_utf8(read(&path)?).with_context(|| format!("{}: not text", path.display()))?;
-            Some(keys(id, secret.trim().to_owned()))
+            let secret = String::from_utf8(read(path)?).with_context(|| format!("{}: not text", path.display()))?;
+            Some(keys(id.clone(), secret.trim().to_owned()))
         }
     };
     Ok(RegionConfig {
-        name: region.name,
-        bucket: region.bucket,
-        prefix: region.prefix,
-        endpoint: region.endpoint,
+        name: region.name.clone(),
+        bucket: region.bucket.clone(),
+        prefix: region.prefix.clone(),
+        endpoint: region.endpoint.clone(),
         credentials,
         path_style: region.path_style,
-        ca_pem: region.ca.map(|path| read(&path)).transpose()?,
+        ca_pem: region.ca.as_ref().map(|path| read(path)).transpose()?,
         allow_http: region.allow_http,
         create_bucket: region.create_bucket,
     })
 }
 
 /// A slot inside of what backups and snapshots copy is no slot: old roots would live on in them.
-fn refuse_same_filesystem(slot: &Path, keys: &Path) -> anyhow::Result<()> {
+pub(super) fn refuse_same_filesystem(slot: &Path, keys: &Path) -> anyhow::Result<()> {
     if device(slot)? == device(keys)? {
         bail!(
             "the slot {} lies on the key store's file system, so that a snapshot or backup of it keeps roots that were \
@@ -171,13 +195,14 @@ fn device(path: &Path) -> anyhow::Result<u64> {
 
 /// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
 pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let beside = |slot: &PathBuf| anyhow::Ok(device(slot)? == device(&parts.keys)?);
-    let beside: Vec<bool> = parts.slots.paths.iter().map(beside).collect::<Result<_, _>>()?;
+    let beside = |slot: &Path| anyhow::Ok(slot.exists() && device(slot)? == device(&parts.keys)?);
+    let beside: Vec<bool> = parts.slots.bare_files().map(beside).collect::<Result<_, _>>()?;
     parts.vault.slot_beside_store = beside.contains(&true);
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);
     let quic_tls = server_config(&parts.tls, &[b"h3"])?;
-    let stores =
-        open_stores(parts.slots, parts.keys, parts.journal, parts.journal_options, parts.regions, &parts.clock).await?;
+    let place = Place { slots: parts.slots, keys: parts.keys, journal: parts.journal, options: parts.journal_options };
+    let backup = parts.backup.map(|(regions, options)| (regions, options, parts.clock.clone()));
+    let stores = open_stores(place, parts.regions, backup, parts.clock.clone()).await?;
     let vault = Vault::open(parts.vault, stores.keys, stores.journal, stores.objects, parts.clock)?;
 
     let (serving, is_serving) = watch::channel(false);
@@ -224,20 +249,30 @@ struct Stores {
     objects: ObjectStore,
 }
 
-async fn open_stores(
-    slots: SlotFiles,
+/// Where the stores lie.
+struct Place {
+    slots: SlotsConfig,
     keys: PathBuf,
     journal: PathBuf,
     options: journal::Options,
+}
+
+async fn open_stores(
+    place: Place,
     regions: Vec<RegionConfig>,
-    clock: &Clock,
+    backup: Option<(Vec<RegionConfig>, backup::Options, Clock)>,
+    clock: Clock,
 ) -> anyhow::Result<Stores> {
-    let min_rotation_interval = slots.min_rotation_interval;
-    let settings = Settings { min_rotation_interval, clock: clock.clone(), ..Settings::default() };
+    let Place { slots, keys, journal, options } = place;
+    let settings = Settings::spaced(slots.min_rotation_interval, clock);
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
-        let keys = KeyStore::open_with(&keys, slots::slots(&slots), settings)
+        let backup = backup.map(|(regions, options, clock)| {
+            let archive = Box::new(Buckets::connect(regions)?);
+            anyhow::Ok(Backup { archive, clock, options })
+        });
+        let keys = KeyStore::open_with(&keys, slots::slots(slots), backup.transpose()?, settings)
             .with_context(|| format!("the key store {}", keys.display()))?;
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))

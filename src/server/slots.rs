@@ -1,16 +1,25 @@
 //! The slots of a configuration, and what an operator does with them on the node's own files (`quietus slot …`).
 //!
-//! Every command opens the key store as a start of the gateway does, so it wants the gateway stopped, and does to the slots what a
-//! start does: whoever comes back is wiped and gets its share. Changing the set of slots is a rotation.
+//! Every command opens the key store and its backup as a start of the gateway does, so it wants the gateway stopped, and does to
+//! the slots what a start does: whoever comes back is wiped and gets its share. Changing the set of slots is a rotation.
 
-use super::config::{Config, SlotFiles};
+use super::{
+    archive::Buckets,
+    config::{Config, Pin, SlotConfig, SlotsConfig},
+    run,
+};
 use crate::{
     domain::time::Clock,
     keys::{
-        CommitError, FileSlot, KeyStore, OpenError, Opener, Reshare, Settings, Slot, SlotError, Slots, SlotsReport,
+        CommitError, FileSlot, KeyStore, ModuleToken, OpenError, Opener, Pkcs11Slot, Reshare, Settings, Slot,
+        SlotError, Slots, SlotsReport, backup::Backup,
     },
 };
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+use zeroize::Zeroizing;
 
 /// What an operator asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,44 +49,94 @@ pub enum Failed {
     /// The root could not be shared anew.
     #[error("{0}")]
     Commit(CommitError),
+    /// Anything else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
 }
 
 /// The slots of a configuration; opened when the key store is.
-pub fn slots(files: &SlotFiles) -> Slots {
-    let slot = |path: &std::path::PathBuf| {
-        let (name, path) = (path.display().to_string(), path.clone());
-        let open: Opener = Box::new(move || FileSlot::open(&path).map(|slot| Box::new(slot) as Box<dyn Slot>));
-        (name, open)
-    };
-    Slots::several(files.threshold, files.paths.iter().map(slot).collect())
+pub fn slots(config: SlotsConfig) -> Slots {
+    let member = |member: SlotConfig| (member.path().display().to_string(), opener(member));
+    Slots::several(config.threshold, config.members.into_iter().map(member).collect())
+}
+
+fn opener(slot: SlotConfig) -> Opener {
+    match slot {
+        // Anew each time: another file may lie there, of a volume that was mounted meanwhile.
+        SlotConfig::File(path) => Box::new(move || Ok(Box::new(FileSlot::open(&path)?))),
+        // Once: it finds its token by itself when that is back, and knows that a PIN was refused.
+        SlotConfig::Pkcs11 { path, module, token, pin, forgets } => {
+            let mut kept: Option<Arc<Mutex<Pkcs11Slot>>> = None;
+            Box::new(move || {
+                let slot = match &kept {
+                    Some(slot) => slot.clone(),
+                    None => {
+                        let token = ModuleToken::load(&module, &token, read(&pin)?)?;
+                        let slot = Pkcs11Slot::open(&path, Box::new(token), forgets)?;
+                        kept.insert(Arc::new(Mutex::new(slot))).clone()
+                    }
+                };
+                Ok(Box::new(slot) as Box<dyn Slot>)
+            })
+        }
+    }
+}
+
+fn read(pin: &Pin) -> Result<Zeroizing<String>, SlotError> {
+    match pin {
+        Pin::Given(pin) => Ok(pin.clone()),
+        Pin::File(file) => {
+            let unreadable = |error| SlotError::Io(format!("`slot.pin_file` {}: {error}", file.display()));
+            let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(unreadable)?;
+            Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+    }
 }
 
 /// Does it, and says how the slots stand then.
 ///
 /// # Errors
 /// See [`Failed`].
-pub async fn run(config: &Config, asked: Asked) -> Result<SlotsReport, Failed> {
+pub async fn run(config: Config, asked: Asked) -> Result<SlotsReport, Failed> {
     let there = KeyStore::exists(&config.keys);
-    if asked == Asked::Init && there {
-        let text = format!("there is a key store in {}: `slot migrate` changes its slots", config.keys.display());
-        return Err(Failed::Refused(text));
+    let refused = |what: &str, remedy: &str| {
+        Failed::Refused(format!("there is {what} key store in {}: {remedy}", config.keys.display()))
+    };
+    match (asked, there) {
+        (Asked::Init, true) => return Err(refused("a", "`slot migrate` changes its slots")),
+        (Asked::Status | Asked::Retire(_) | Asked::Migrate, false) => {
+            return Err(refused("no", "`slot init` makes one"));
+        }
+        _ => {}
     }
-    if asked != Asked::Init && !there {
-        let text = format!("there is no key store in {}: `slot init` makes one", config.keys.display());
-        return Err(Failed::Refused(text));
+    if matches!(asked, Asked::Init | Asked::Migrate) && !config.allow_same_filesystem {
+        config.slots.bare_files().try_for_each(|slot| run::refuse_same_filesystem(slot, &config.keys))?;
     }
-    let keys = open(&config.keys, &config.slots)?;
+    let regions = run::backup_regions(&config.regions)?;
+    let open = move || {
+        let backup = match config.backup {
+            Some(options) => {
+                let archive = Box::new(Buckets::connect(regions)?);
+                Some(Backup { archive, clock: Clock::system(), options })
+            }
+            None => None,
+        };
+        open(&config.keys, slots(config.slots), backup)
+    };
+    let keys = tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??;
     match asked {
         Asked::Init | Asked::Status => {}
         Asked::Retire(number) => drop(keys.reshare(Reshare::Retire(number)).await.map_err(Failed::Commit)?),
         Asked::Migrate => drop(keys.reshare(Reshare::Match).await.map_err(Failed::Commit)?),
     }
-    Ok(keys.slots())
+    let report = keys.slots();
+    // It joins threads that may wait for object storage.
+    tokio::task::spawn_blocking(move || drop(keys)).await.map_err(anyhow::Error::from)?;
+    Ok(report)
 }
 
-fn open(keys: &Path, files: &SlotFiles) -> Result<KeyStore, Failed> {
-    let settings = Settings { clock: Clock::system(), ..Settings::default() };
-    KeyStore::open_with(keys, slots(files), settings).map_err(|error| match error {
+fn open(keys: &Path, slots: Slots, backup: Option<Backup>) -> Result<KeyStore, Failed> {
+    KeyStore::open_with(keys, slots, backup, Settings::default()).map_err(|error| match error {
         OpenError::InUse | OpenError::Slot(SlotError::Held) => Failed::Running,
         error => Failed::Open(error),
     })

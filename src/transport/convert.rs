@@ -218,9 +218,14 @@ pub fn watermark(progress: &Progress) -> v1::Watermark {
     v1::Watermark {
         journaled: progress.journaled,
         stored: progress.stored,
-        key: v1::KeyCustody::ThisNode.into(),
+        key: custody(progress.backed_up),
         finish_journaled: progress.finish_journaled,
     }
+}
+
+/// Writes where the key lies that `stored` rests on.
+fn custody(backed_up: bool) -> i32 {
+    if backed_up { v1::KeyCustody::BackedUp.into() } else { v1::KeyCustody::ThisNode.into() }
 }
 
 /// Reads the range of a playback.
@@ -492,6 +497,10 @@ pub fn status(status: Status) -> v1::Status {
         clock_disagrees: status.expiry.clock_disagrees,
         failing_tenants: status.expiry.failing_tenants,
         receipts_overdue: status.receipts_overdue,
+        backup: status.backup.is_some(),
+        backup_behind: status.backup.map_or(0, |backup| backup.behind),
+        backup_away: status.backup.is_some_and(|backup| backup.away),
+        erasures_sealed: status.erasures_sealed,
     }
 }
 
@@ -501,7 +510,7 @@ pub fn finished(id: &str, finished: vault::Finished) -> v1::Finished {
         recording_id: id.into(),
         length: finished.length,
         state: v1::State::Complete.into(),
-        key: v1::KeyCustody::ThisNode.into(),
+        key: custody(finished.backed_up),
         mismatch: finished.mismatch,
     }
 }

@@ -52,6 +52,9 @@ mod metric {
     pub const EXPIRED: &str = "quietus_retention_expired_recordings";
     pub const EXPIRED_LATE: &str = "quietus_retention_expired_late_recordings";
     pub const CLOCK: &str = "quietus_clock_disagrees";
+    pub const BACKUP_BEHIND: &str = "quietus_backup_behind_commands";
+    pub const BACKUP_AWAY: &str = "quietus_backup_away";
+    pub const SEALED: &str = "quietus_erasures_sealed";
     pub const FAILING: &str = "quietus_retention_failing_tenants";
 }
 
@@ -78,6 +81,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
     let (identity, _) = caller(&request.extensions)?;
     identity.authorize(Action::Metrics, None)?;
     let status = gateway.vault.status();
+    let backup = status.backup.unwrap_or_default();
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
         (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),
@@ -95,6 +99,13 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         (metric::EXPIRED, "Recordings that expired since the start.", status.expiry.expired),
         (metric::EXPIRED_LATE, "Recordings that expired after their promise.", status.expiry.expired_late),
         (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
+        (metric::BACKUP_BEHIND, "Commands that the backup lacks.", backup.behind),
+        (metric::BACKUP_AWAY, "1: the backup's object storage is away.", backup.away.into()),
+        (
+            metric::SEALED,
+            "1: something erased is not destroyed before the backup has it.",
+            status.erasures_sealed.into(),
+        ),
         (metric::FAILING, "Tenants of which nothing expires because of a fault.", status.expiry.failing_tenants),
     ];
     let text: String = gauges

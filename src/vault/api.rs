@@ -1,12 +1,15 @@
 //! What goes in and out of the vault: plain types, no transport, no storage.
 
 use super::{ExpiryStatus, PolicySource};
-use crate::domain::{
-    basis::{Announcement, Basis, Evidence, Footing},
-    id::{ReceiptId, RecordingId},
-    pause::PauseReason,
-    retention::Jurisdiction,
-    time::{Day, Timestamp},
+use crate::{
+    domain::{
+        basis::{Announcement, Basis, Evidence, Footing},
+        id::{ReceiptId, RecordingId},
+        pause::PauseReason,
+        retention::Jurisdiction,
+        time::{Day, Timestamp},
+    },
+    keys::backup::BackupStatus,
 };
 use std::collections::BTreeMap;
 
@@ -336,8 +339,10 @@ pub struct Gap {
 pub struct Progress {
     /// Bytes that survive loss of the process and of power.
     pub journaled: u64,
-    /// Bytes that lie sealed in object storage, their key synced on this node.
+    /// Bytes that lie sealed in object storage, their key synced on this node and, where there is a backup, in it.
     pub stored: u64,
+    /// There is a backup.
+    pub backed_up: bool,
     /// Finish itself is in the journal (live mode).
     pub finish_journaled: bool,
     /// Everything is stored.
@@ -349,6 +354,8 @@ pub struct Progress {
 pub struct Finished {
     /// Bytes of the whole recording.
     pub length: u64,
+    /// Its keys are in the backup.
+    pub backed_up: bool,
     /// A live recording whose stated length or digest is not that of what arrived.
     pub mismatch: bool,
 }
@@ -464,7 +471,8 @@ pub enum Target {
 pub struct Erasure {
     /// The root of before has been destroyed. False where nothing was left to erase, or it is sealed.
     pub destroyed: bool,
-    /// Durable, and a root of before is not destroyed yet: the receipt states it when it is.
+    /// A root of before is not destroyed yet: the backup's object storage is away, or too many shares are left in slots that
+    /// are.
     pub sealed: bool,
     /// Generation of the root that was destroyed.
     pub generation_from: u64,
@@ -534,6 +542,10 @@ pub struct Status {
     pub parked: u64,
     /// Closes and purges that wait.
     pub transitions: u64,
+    /// How the backup stands; none where there is none.
+    pub backup: Option<BackupStatus>,
+    /// Something that was erased is sealed, and not destroyed yet.
+    pub erasures_sealed: bool,
 }
 
 /// The receipt of an erasure that waits. Until it runs, no receipt has this id.

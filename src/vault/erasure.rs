@@ -3,10 +3,12 @@
 //! First it is asked whether anything stands in the way, so that nobody is cut off for an erasure that is refused. Then
 //! sessions of the scope are cut, so that nobody is heard or recorded while the key goes. Then it is asked again, under
 //! the lock that gives the proof ([`super::clearance`]). The key tree's commit is the erasure; it returns after the slot has
-//! destroyed the root of before (or, with several slots, when it is known that it cannot yet: then the answer says *sealed*, and
-//! the receipt is stated later). Sessions that entered between the two are cut after it: whoever read a secret had
+//! destroyed the root of before. Sessions that entered between the two are cut after it: whoever read a secret had
 //! entered before the commit. Then no copy of the secret is left in this process, the receipt is stated in the log
 //! ([`super::receipt`]), and the answer goes out. Ciphertext is the sweeper's.
+//!
+//! Where the backup's object storage is away, the commit returns before the root is destroyed and says so: the erasure is
+//! *sealed*. Everything happens as above but the receipt, which is stated once the root is destroyed.
 //!
 //! The log's entry, and a row that says that a receipt is due, are in the same command as the erasure.
 //!
@@ -17,7 +19,7 @@ use super::{
     audit::{About, Detail, Event},
     clearance::{Blocked, Clearance, Standing, Wanted},
     permission::At,
-    receipt::Pending,
+    receipt::{Pending, state_later},
     recording_id,
     sessions::{Cut, Role},
 };
@@ -242,6 +244,7 @@ impl Inner {
                 self.api_keys.forget(*tenant);
                 self.switches.forget(*tenant);
                 self.holds.forget(*tenant);
+                self.policies.forget(*tenant);
             }
         }
         let mut fallen = HashSet::new();
@@ -258,15 +261,22 @@ impl Inner {
         }
         let Pending { id, scope, opening, row } = receipt;
         let generations = Some((committed.generation_from, committed.generation_to));
-        let receipt_file = self.state_destroyed(id, row, committed.erased, generations).await?;
+        let receipt_file = if committed.destroyed {
+            self.state_destroyed(id, row, committed.erased, generations).await?
+        } else {
+            tracing::warn!(receipt = %id, "an erasure is sealed, and not destroyed before its backup, or enough slots, are there");
+            let erased = committed.erased;
+            self.tasks.spawn(state_later(self.clone(), id, row, erased, generations, committed.number));
+            String::new()
+        };
         Ok(Erasure {
-            destroyed: committed.erased && receipt_file.is_some(),
-            sealed: receipt_file.is_none(),
+            destroyed: committed.erased,
+            sealed: !committed.destroyed,
             generation_from: committed.generation_from,
             generation_to: committed.generation_to,
             slot_forgets: self.keys.forgets().to_string(),
             receipt: id,
-            receipt_file: receipt_file.unwrap_or_default(),
+            receipt_file,
             opening,
             scope,
         })

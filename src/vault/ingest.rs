@@ -119,8 +119,12 @@ impl Inner {
         let queues = Queues { jobs: queued_jobs, written: queued_frames, commands: queued_commands };
         let timekeeper = track.timekeeper()?;
         let paused = timeline::paused(&timekeeper.timeline)?;
-        let (progress, watched) =
-            watch::channel(Progress { journaled: opened.resume_offset, stored: track.stored, ..Progress::default() });
+        let (progress, watched) = watch::channel(Progress {
+            journaled: opened.resume_offset,
+            stored: track.stored,
+            backed_up: self.keys.has_backup(),
+            ..Progress::default()
+        });
         let (ended, ending) = watch::channel(None);
         let writer = match mode {
             Mode::Spooled => None,
@@ -157,6 +161,7 @@ impl Ingest {
         let (_, progress) = watch::channel(Progress {
             journaled: length,
             stored: length,
+            backed_up: finished.backed_up,
             finish_journaled: true,
             finished: Some(finished),
         });

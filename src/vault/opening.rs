@@ -32,6 +32,7 @@ use crate::{
         label::{Label, derive},
         random,
         secret::Secret,
+        stack,
     },
     domain::{
         id::{ObjectId, PeriodHandle, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
@@ -372,7 +373,8 @@ impl Inner {
             if track.audio_row.state == 3 {
                 let length = track.audio_row.length;
                 let opened = Opened { id, resume_offset: length, already_finished: true };
-                let finished = Finished { length, mismatch: track.audio_row.mismatch };
+                let backed_up = self.keys.backed_up(self.keys.commands()).await;
+                let finished = Finished { length, backed_up, mismatch: track.audio_row.mismatch };
                 return Ok(Ingest::finished_before(self, opened, mode, finished));
             }
             track.reopen().await?;
@@ -428,7 +430,7 @@ impl Inner {
 /// Name and secret of a client id's row. Only somebody who presents the client id finds or opens it.
 fn client_row(period_row: RowId, period: &Secret, client_id: &[u8]) -> (ValueName, Secret) {
     let suffix = derive::<16>(period.expose(), Label::ClientRow, &[client_id]);
-    let secret = Secret::from_bytes(&derive(period.expose(), Label::ClientSecret, &[client_id]));
+    let secret = stack::wiped(|| Secret::from_bytes(&derive(period.expose(), Label::ClientSecret, &[client_id])));
     (values::name_with(period_row, envelope::Kind::Client, suffix.as_slice()), secret)
 }
 

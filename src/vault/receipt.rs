@@ -8,8 +8,6 @@
 //! - *Killed behind it, before the second*: the start completes the erasure (`keys::start`), finds the row, and states it.
 //!   The generation is read anew: what was asked for lay under the one that the row names and lies under none of the
 //!   present ones, and every root between is destroyed. So the statement is true, if wider.
-//! - *Too many shares of a root of before are left* (a slot was away while another was lost for good): the row stays sealed,
-//!   and the statement follows when the key store says that the root is destroyed ([`follow`]), in this run or a later one.
 //! - *A session did not end when it was cut*: the key is destroyed and a copy may be in memory. The row stays sealed, and
 //!   the next start states it, when that memory is gone.
 //! - *The sweeper is done before the first statement is*: the second waits for the first (`swept_early`); a kill
@@ -37,13 +35,14 @@ use crate::{
         id::{ReceiptId, RowId, TenantHandle},
         time::Timestamp,
     },
-    keys::{Change, Forgets, Mutation, Standing},
+    keys::{Change, Mutation, Standing},
     proto::stored,
 };
 use prost::Message as _;
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// The row holds an erasure that is durable and not stated.
@@ -63,17 +62,6 @@ struct Open {
     unswept: HashMap<ReceiptId, Timestamp>,
     /// The ciphertext went before the first statement was made.
     swept_early: HashSet<ReceiptId>,
-    /// Not yet destroyed.
-    sealed: HashMap<ReceiptId, Sealed>,
-}
-
-/// An erasure that is durable, while too many shares of a root of before are left.
-#[derive(Clone, Copy)]
-struct Sealed {
-    erased: bool,
-    generations: Option<(u64, u64)>,
-    /// Every root below this generation must be destroyed first.
-    below: u64,
 }
 
 impl Receipts {
@@ -84,27 +72,6 @@ impl Receipts {
     /// How many should be swept by now.
     pub fn overdue(&self, now: Timestamp) -> u64 {
         self.open().unswept.values().filter(|gone_by| **gone_by < now).count() as u64
-    }
-}
-
-/// States what was sealed, once it is destroyed.
-pub(crate) async fn follow(inner: Arc<Inner>) {
-    let mut destroyed = inner.keys.destroyed_before();
-    loop {
-        let below = *destroyed.borrow_and_update();
-        let due: Vec<(ReceiptId, Sealed)> = {
-            let mut open = inner.receipts.open();
-            open.sealed.extract_if(|_, sealed| sealed.below <= below).collect()
-        };
-        for (id, Sealed { erased, generations, .. }) in due {
-            if let Err(error) = inner.state_sealed(id, erased, generations).await {
-                tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
-            }
-        }
-        tokio::select! {
-            () = inner.stopping.cancelled() => return,
-            changed = destroyed.changed() => if changed.is_err() { return },
-        }
     }
 }
 
@@ -168,8 +135,36 @@ pub struct Receipt {
     pub overdue: bool,
 }
 
-/// States what a stop left unstated.
+/// How long an answer waits for its receipt to be in the backup.
+const BACKED_WITHIN: Duration = Duration::from_secs(5);
+
+/// States an erasure that was sealed, as soon as it is destroyed. A stop leaves that to the next start.
+pub(crate) async fn state_later(
+    inner: Arc<Inner>,
+    id: ReceiptId,
+    row: stored::Receipt,
+    erased: bool,
+    generations: Option<(u64, u64)>,
+    number: u64,
+) {
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(number) => {}
+    }
+    if let Err(error) = inner.state_destroyed(id, row, erased, generations).await {
+        tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+    }
+}
+
+/// States what a stop left unstated; what is sealed only, once it is destroyed.
 pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
+    if due.is_empty() {
+        return;
+    }
+    tokio::select! {
+        () = inner.stopping.cancelled() => return,
+        () = inner.keys.destroyed(inner.keys.commands()) => {}
+    }
     for id in due {
         if let Err(error) = inner.settle_receipt(id).await {
             tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
@@ -287,29 +282,20 @@ impl Inner {
         Change::PutReceipt { id: pending.id, body: pending.row.encode_to_vec() }
     }
 
-    /// States an erasure that is done, in the log; gives the receipt file, or none while a root of before is not destroyed:
-    /// the statement then follows by itself. `generations` are those of the commit; none at a start, which does not know
-    /// them.
+    /// States an erasure that is done, in the log; gives the receipt file. `generations` are those of the commit; none at a
+    /// start, which does not know them.
     pub(crate) async fn state_destroyed(
         &self,
         id: ReceiptId,
         mut row: stored::Receipt,
         erased: bool,
         generations: Option<(u64, u64)>,
-    ) -> Result<Option<String>, Error> {
-        let below = generations.map_or_else(|| self.keys.generation(), |(_, to)| to);
-        {
-            // Whoever is told that more is destroyed looks behind this lock.
-            let mut open = self.receipts.open();
-            if *self.keys.destroyed_before().borrow() < below {
-                open.sealed.insert(id, Sealed { erased, generations, below });
-                return Ok(None);
-            }
-        }
-        let state = match (erased, self.keys.forgets()) {
+    ) -> Result<String, Error> {
+        // Read behind the commit, so that the time is no earlier than the last copy's.
+        let state = match (erased, self.keys.forgets().last_copy(self.clock.now())) {
             (false, _) => State::NothingLeft,
-            (true, Forgets::At(when)) => State::DestroyedBy(when),
-            (true, Forgets::AtOnce | Forgets::BestEffort) => State::Destroyed,
+            (true, Some(when)) => State::DestroyedBy(when),
+            (true, None) => State::Destroyed,
         };
         let generations = generations.unwrap_or((row.generation_seen, self.keys.generation()));
         if !erased {
@@ -322,20 +308,15 @@ impl Inner {
         if erased {
             self.receipts.open().unswept.insert(id, Timestamp(row.gone_by_ms));
         }
-        self.keep_statement(id, &row, &text, Vec::new()).await?;
+        let number = self.keep_statement(id, &row, &text, Vec::new()).await?;
         // Whoever read the row before this command has left its mark by now, or sees the statement.
         let early = self.receipts.open().swept_early.remove(&id);
         if early {
             self.state_removed(id).await?;
         }
-        self.receipt_file(id, &text).map(Some)
-    }
-
-    async fn state_sealed(&self, id: ReceiptId, erased: bool, generations: Option<(u64, u64)>) -> Result<(), Error> {
-        match self.receipt_row(id)?.filter(|row| row.state == SEALED) {
-            Some(row) => self.state_destroyed(id, row, erased, generations).await.map(drop),
-            None => Ok(()),
-        }
+        // What leaves with a signature must not be lost with the node. Whoever gets no file asks for it later.
+        let there = tokio::time::timeout(BACKED_WITHIN, self.keys.backed_up(number)).await;
+        if there.is_ok() { self.receipt_file(id, &text) } else { Ok(String::new()) }
     }
 
     /// The sweeper has removed the last of what fell under a receipt: the second one says so.
@@ -413,11 +394,10 @@ impl Inner {
         row: &stored::Receipt,
         text: &str,
         mut more: Vec<Change>,
-    ) -> Result<(), Error> {
+    ) -> Result<u64, Error> {
         more.push(Change::Log { leaf: leaf::statement(text), under: Some(RowId(id.0)) });
         more.push(Change::PutReceipt { id, body: row.encode_to_vec() });
-        self.keys.commit(Mutation::new(more)).await?;
-        Ok(())
+        Ok(self.keys.commit(Mutation::new(more)).await?.number)
     }
 
     fn statement(&self, id: ReceiptId, row: &stored::Receipt, state: State) -> Result<Statement, Error> {
@@ -451,11 +431,8 @@ impl Inner {
     /// What each slot declares that takes part.
     fn declared(&self) -> Vec<Slot> {
         let beside_store = self.config.slot_beside_store;
-        let slots = self.keys.slots().slots.into_iter();
-        slots
-            .filter(|slot| slot.standing == Standing::Present)
-            .filter_map(|slot| Some(Slot { forgets: slot.forgets?.to_string(), beside_store }))
-            .collect()
+        let present = self.keys.slots().slots.into_iter().filter(|slot| slot.standing == Standing::Present);
+        present.filter_map(|slot| Some(Slot { forgets: slot.forgets?.to_string(), beside_store })).collect()
     }
 
     /// The file of a receipt, with a proof to the present head of the log.

@@ -87,9 +87,13 @@ impl Refusals {
         false
     }
 
-    /// Forgets who tried to hear some recordings. The entries of this minute stay counted.
+    /// Forgets who tried to hear some recordings, their names too where they tried nothing else. The entries of this minute
+    /// stay counted.
     pub(super) fn drop_of(&self, gone: impl Fn(&RecordingPath) -> bool) {
-        self.minute().written.values_mut().for_each(|own| own.retain(|at| !gone(at)));
+        self.minute().written.retain(|_, own| {
+            own.retain(|at| !gone(at));
+            !own.is_empty()
+        });
     }
 
     /// One number that is to be written: of a minute that is over, or any.

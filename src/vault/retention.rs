@@ -177,6 +177,13 @@ impl Default for Policies {
     }
 }
 
+impl Policies {
+    /// Drops those of a tenant.
+    pub fn forget(&self, tenant: TenantHandle) {
+        self.0.retain(|(of, _), _| *of != tenant);
+    }
+}
+
 /// What there is to know about a tenant when it is asked how long something is kept.
 pub(crate) struct Rules {
     pub policy: Arc<Policy>,

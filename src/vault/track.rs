@@ -5,7 +5,8 @@
 //! 1. The next slice's object id is in the recording's entry (by the create, or by the row that listed the slice before).
 //! 2. The slice is sealed, in an epoch of its own, and put. Every retry of the network sends the same bytes.
 //! 3. One command lists the slice, names the next object id, and queues the copy for the second region.
-//! 4. `stored` moves; the journal lets go of what the slice holds.
+//! 4. Where there is a backup, it has the command, and with it the create of the recording and all keys above.
+//! 5. `stored` moves; the journal lets go of what the slice holds.
 //!
 //! A crash before 3 leaves an object that is named and not listed: [`Track::take_up`] dooms every such id and names a
 //! fresh one, so that bytes that were sealed twice never share an object id, and a put that arrives late changes nothing
@@ -472,10 +473,11 @@ impl Track {
         let next_object = ObjectId(random());
         let stored = self.stored + sealed.length;
         let inner = self.inner.clone();
-        let _keeping = match finish {
+        let keeping = match finish {
             Some(_) => Some(inner.keeping.read().await),
             None => None,
         };
+        let mut number = 0;
         // A day's counters may close between two tries; anything else that is gone is the recording itself.
         for last_try in [false, true] {
             let mut changes = vec![Change::PutValue {
@@ -492,7 +494,10 @@ impl Track {
                 None => changes.push(Change::AddObject { at: self.path, object: next_object }),
             }
             match self.inner.keys.commit(Mutation::new(changes)).await {
-                Ok(_) => break,
+                Ok(committed) => {
+                    number = committed.number;
+                    break;
+                }
                 Err(CommitError::Gone) if !last_try && finish.is_some() => {}
                 Err(error) => return Err(error.into()),
             }
@@ -501,9 +506,13 @@ impl Track {
         self.next_ordinal += 1;
         self.next_object = next_object;
         self.stored = stored;
+        // Nobody who changes what is kept waits for the backup with us.
+        drop(keeping);
+        let backed_up = self.inner.keys.backed_up(number).await;
         progress.send_modify(|progress| {
             progress.stored = stored;
-            progress.finished = finish.map(|stated| Finished { length: stated.length, mismatch: stated.mismatch });
+            progress.finished =
+                finish.map(|stated| Finished { length: stated.length, backed_up, mismatch: stated.mismatch });
         });
         Ok(())
     }

@@ -41,7 +41,12 @@ impl Gateway {
     }
 
     /// Starts a command that serves, and waits until it does.
-    pub fn spawn(mut command: Command, data: &Path) -> Self {
+    pub fn spawn(command: Command, data: &Path) -> Self {
+        Self::try_spawn(command, data).unwrap_or_else(|log| panic!("no ready line; the log says: {log}"))
+    }
+
+    /// The same; gives the log where it ends before it serves.
+    pub fn try_spawn(mut command: Command, data: &Path) -> Result<Self, String> {
         let log = data.with_extension("log");
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
         let mut child =
@@ -54,15 +59,16 @@ impl Gateway {
                 let _ = lines.send(line);
             }
         });
-        let ready = first.recv_timeout(READY_WITHIN).unwrap_or_else(|_| {
+        let Ok(ready) = first.recv_timeout(READY_WITHIN) else {
             let _ = child.kill();
-            panic!("no ready line; the log says: {}", std::fs::read_to_string(&log).unwrap_or_default());
-        });
+            let _ = child.wait();
+            return Err(std::fs::read_to_string(&log).unwrap_or_default());
+        };
         let port = ready
             .strip_prefix("ready https://")
             .and_then(|rest| rest.split(' ').next()?.rsplit(':').next()?.parse().ok())
             .unwrap_or_else(|| panic!("not a ready line: {ready}"));
-        Self { child, data: data.to_owned(), log, port }
+        Ok(Self { child, data: data.to_owned(), log, port })
     }
 
     /// The folder.
@@ -112,6 +118,19 @@ impl Gateway {
         let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         assert!(told.expect("kill runs").success());
         self.child.wait().expect("it ends")
+    }
+
+    /// Waits until it ends by itself, so long at most; then kills it. Says whether it had ended.
+    pub fn end_within(mut self, time: Duration) -> bool {
+        let began = std::time::Instant::now();
+        while began.elapsed() < time {
+            if self.child.try_wait().expect("it is ours").is_some() {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+        false
     }
 
     /// Kills it where it stands.

@@ -8,7 +8,7 @@ use quietus::{
     object::{Embedded, RegionConfig, embedded::Certificate},
     server::dev_files::{DevFiles, GROUP},
 };
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf};
+use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, process::Command};
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -74,10 +74,11 @@ impl World {
             .collect();
         std::fs::write(data.join("identities.toml"), kept.concat()).expect("written");
         let at = |name: &str| data.join(name).display().to_string();
+        let backup = if settings.contains("[backup]") { "" } else { "[backup]\naccept_none = true" };
         let mut text = format!(
             "group = \"{GROUP}\"\ndata = \"{}\"\nidentities = \"{}\"\n[listen]\naddress = \"127.0.0.1:0\"\n[tls]\n\
              certificate = \"{}\"\nkey = \"{}\"\nclient_ca = \"{}\"\n[slot]\npath = \"{}\"\n\
-             allow_same_filesystem = true\naccept_total_loss = true\n{settings}\n",
+             allow_same_filesystem = true\naccept_total_loss = true\n[memory]\naccept_swap = true\n{backup}\n{settings}\n",
             data.display(),
             at("identities.toml"),
             at("tls/server.pem"),
@@ -108,15 +109,23 @@ impl World {
 
     /// Starts a gateway on the folder.
     pub fn start(&self) -> Gateway {
+        self.try_start(&[]).unwrap_or_else(|log| panic!("no ready line; the log says: {log}"))
+    }
+
+    /// Starts a gateway with these in its environment; gives its log where it ends before it serves.
+    pub fn try_start(&self, environment: &[(&str, String)]) -> Result<Gateway, String> {
         let data = self.data();
-        let gateway = tokio::task::block_in_place(|| Gateway::serve(&data.join("quietus.toml"), &data));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_quietus"));
+        command.args(["serve", "--config"]).arg(data.join("quietus.toml"));
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
+        let gateway = tokio::task::block_in_place(|| Gateway::try_spawn(command, &data))?;
         self.files.write_profiles(gateway.port).expect("profiles");
         let root = format!(
             "endpoint = \"https://localhost:{}\"\nca = \"ca.pem\"\ntoken_file = \"developer.token\"\n",
             gateway.port
         );
         std::fs::write(data.join("client/root.toml"), root).expect("a profile");
-        gateway
+        Ok(gateway)
     }
 
     /// Holds keys, journal, slot, client files.

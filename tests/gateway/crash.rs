@@ -1,9 +1,12 @@
-//! The process is killed where it stands, again and again, under load. What it acknowledged is there afterwards, bit for
+//! The process is killed where it stands, again and again, under load: from outside at any moment, and by the library of
+//! `common/recorder.c` at the steps of rotations, slot commits, sweeps, starts and of the journal, and at any other call that
+//! touches its files. What it acknowledged is there afterwards, bit for
 //! bit; what it forgot stays forgotten; nothing is there twice, and nothing is left lying about.
 
 use super::{
     TRANSPORTS,
     gateway::Gateway,
+    recorder,
     served::{REGIONS, World},
     wire::{self, Call, assert_plays, open, play, sound},
 };
@@ -20,8 +23,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long it is killed for.
-const FOR: Duration = Duration::from_secs(45);
+/// How long it is killed for: `QUIETUS_CRASH=full` goes on for longer.
+fn killed_for() -> Duration {
+    Duration::from_secs(if recorder::is_full() { 1200 } else { 50 })
+}
+
 const SENDERS: u64 = 7;
 
 /// What the senders know.
@@ -50,6 +56,23 @@ impl Known {
 
 fn below(limit: u64) -> u64 {
     u64::from_le_bytes(random()) % limit
+}
+
+/// Starts a gateway that is to die at a call, or one that is not where it died before it served. Says whether it did.
+fn start_to_end(world: &World, number: usize) -> (Gateway, bool) {
+    let act = match recorder::STEPS.get(number % (2 * recorder::STEPS.len())) {
+        Some(step) => format!("kill:{step}:{}", 1 + below(8)),
+        None => format!("kill:*:*:{}", 1 + below(600)),
+    };
+    let environment = [
+        ("LD_PRELOAD", recorder::library().display().to_string()),
+        ("QUIETUS_RECORD_ROOT", world.data().display().to_string()),
+        ("QUIETUS_RECORD_ACT", act),
+    ];
+    match world.try_start(&environment) {
+        Ok(gateway) => (gateway, false),
+        Err(_) => (world.start(), true),
+    }
 }
 
 /// Whether a sender is to try again: the gateway was away or going.
@@ -174,17 +197,26 @@ async fn what_was_acknowledged_survives_every_kill() {
     }
     tasks.spawn(forget(known.clone()));
 
-    let (began, mut kills) = (Instant::now(), 0);
-    while began.elapsed() < FOR {
-        tokio::time::sleep(Duration::from_millis(100 + below(1500))).await;
-        if let Some(failed) = tasks.try_join_next() {
-            panic!("a sender ended early: {failed:?}; {}", gateway.log());
-        }
-        gateway.kill();
-        gateway = world.start();
-        known.meet(&gateway);
+    let (began, mut kills, mut at_a_call, mut starts) = (Instant::now(), 0, 0, 0);
+    while began.elapsed() < killed_for() {
+        // From outside, or where it was started to die; a call that never comes is waited for no longer than this.
+        let patience = Duration::from_millis(100 + below(1500));
+        at_a_call += usize::from(tokio::task::block_in_place(|| gateway.end_within(patience)));
         kills += 1;
+        if let Some(failed) = tasks.try_join_next() {
+            panic!("a sender ended early: {failed:?}");
+        }
+        let died;
+        (gateway, died) = start_to_end(&world, starts);
+        starts += 1;
+        kills += usize::from(died);
+        at_a_call += usize::from(died);
+        known.meet(&gateway);
     }
+    // The last one is not to die any more.
+    gateway.kill();
+    let gateway = world.start();
+    known.meet(&gateway);
     known.over.store(true, Ordering::Relaxed);
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap_or_else(|failed| panic!("{failed}; {}", gateway.log()));
@@ -197,13 +229,13 @@ async fn what_was_acknowledged_survives_every_kill() {
         std::mem::take(&mut *known.erased.lock().expect("list")),
     );
     println!(
-        "{kills} kills, {} resumed, {} complete, {} abandoned, {} erased",
+        "{kills} kills, {at_a_call} of them at a chosen call, {} resumed, {} complete, {} abandoned, {} erased",
         known.resumed.load(Ordering::Relaxed),
         complete.len(),
         abandoned.len(),
         erased.len()
     );
-    assert!(kills > 5 && known.resumed.load(Ordering::Relaxed) > 0, "nothing was put to the test");
+    assert!(kills > 5 && at_a_call > 2 && known.resumed.load(Ordering::Relaxed) > 0, "nothing was put to the test");
     for (id, content) in &complete {
         assert_plays(link(), id, content).await;
     }

@@ -15,13 +15,22 @@
 //!
 //! By cases: `stage` writes a free or broken sector only, so a torn write harms no valid record. `commit` first makes sure
 //! that the record to keep is valid, then overwrites the others with zeros and syncs; torn, they are invalid or still
-//! whole, and the next start finishes the work. The file is created at the first `stage`, so that opening changes nothing.
+//! whole, and the next start finishes the work. It overwrites sectors that read as zeros too: they may do so in the page
+//! cache only, when an earlier process died, or its sync failed, behind the write, and the old root is then still on the
+//! disk. The file is created at the first `stage`, so that opening changes nothing; a file that is there gets its name
+//! synced, which whoever created it may not have lived to do.
 //!
 //! What it cannot do: make flash or a copying file system forget the old blocks. It declares *best effort*. It belongs
 //! on a medium that is in no snapshot and no backup.
 
-use super::{Forgets, Record, Slot, SlotError};
-use crate::{crypto::secret::Secret, domain::id::RootId};
+use super::{
+    super::backing::{create_folder, sync_folder},
+    Forgets, Record, Slot, SlotError,
+};
+use crate::{
+    crypto::{secret::Secret, stack},
+    domain::id::RootId,
+};
 use std::{
     fs::{File, OpenOptions},
     io::ErrorKind,
@@ -66,8 +75,9 @@ fn sector_of(record: &Record) -> Zeroizing<Vec<u8>> {
     sector
 }
 
-fn digest(bytes: &[u8]) -> ring::digest::Digest {
-    ring::digest::digest(&ring::digest::SHA256, bytes)
+pub(super) fn digest(bytes: &[u8]) -> ring::digest::Digest {
+    // The root is among them.
+    stack::wiped(|| ring::digest::digest(&ring::digest::SHA256, bytes))
 }
 
 /// The slot in a file.
@@ -87,28 +97,28 @@ impl FileSlot {
             Err(error) => return Err(io(error)),
         };
         lock(&file)?;
-        match file.metadata().map_err(io)?.len() {
-            // A crash between creating the file and its first sync: nothing was ever in it.
-            0 => drop(file.set_len((SECTOR * SECTORS) as u64).map_err(io)?),
-            len if len == (SECTOR * SECTORS) as u64 => {}
-            _ => return Err(SlotError::NotASlot),
+        if file.metadata().map_err(io)?.len() != (SECTOR * SECTORS) as u64 {
+            return Err(SlotError::NotASlot);
         }
+        file.sync_all().and_then(|()| create_folder(folder(path))).map_err(io)?;
+        sync_folder(folder(path)).map_err(io)?;
         Ok(Self { path: path.to_owned(), file: Some(file) })
     }
 
     fn created(&mut self) -> Result<&File, SlotError> {
         if self.file.is_none() {
-            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-            if let Some(parent) = parent {
-                std::fs::create_dir_all(parent).map_err(io)?;
-            }
+            create_folder(folder(&self.path)).map_err(io)?;
+            // Under another name until it is whole: what has the slot's name is a slot. All of it now, so that a full disk is
+            // met here and not at an erasure.
+            let new = self.path.with_added_extension("new");
+            let mut options = OpenOptions::new();
             let file =
-                OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&self.path).map_err(io)?;
+                options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&new).map_err(io)?;
             lock(&file)?;
-            // All of it now, so that a full disk is met here and not at an erasure.
+            file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
             file.write_all_at(&[0; SECTOR * SECTORS], 0).map_err(io)?;
-            file.sync_all().map_err(io)?;
-            File::open(parent.unwrap_or(Path::new("."))).and_then(|dir| dir.sync_all()).map_err(io)?;
+            file.sync_all().and_then(|()| std::fs::rename(&new, &self.path)).map_err(io)?;
+            sync_folder(folder(&self.path)).map_err(io)?;
             self.file = Some(file);
         }
         self.file.as_ref().ok_or(SlotError::NotASlot)
@@ -125,14 +135,10 @@ impl FileSlot {
     fn wipe(&mut self, doomed: impl Fn(&[u8]) -> bool) -> Result<(), SlotError> {
         let sectors = self.sectors()?;
         let Some(file) = &self.file else { return Ok(()) };
-        let mut wiped = false;
-        for (number, sector) in sectors.chunks_exact(SECTOR).enumerate() {
-            if doomed(sector) && sector.iter().any(|byte| *byte != 0) {
-                file.write_all_at(&[0; SECTOR], (number * SECTOR) as u64).map_err(io)?;
-                wiped = true;
-            }
+        for (number, _) in sectors.chunks_exact(SECTOR).enumerate().filter(|(_, sector)| doomed(sector)) {
+            file.write_all_at(&[0; SECTOR], (number * SECTOR) as u64).map_err(io)?;
         }
-        if wiped { file.sync_data().map_err(io) } else { Ok(()) }
+        file.sync_data().map_err(io)
     }
 }
 
@@ -166,7 +172,11 @@ impl Slot for FileSlot {
     }
 }
 
-fn lock(file: &File) -> Result<(), SlotError> {
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+pub(super) fn lock(file: &File) -> Result<(), SlotError> {
     match file.try_lock() {
         Ok(()) => Ok(()),
         Err(std::fs::TryLockError::WouldBlock) => Err(SlotError::Held),
@@ -174,7 +184,7 @@ fn lock(file: &File) -> Result<(), SlotError> {
     }
 }
 
-fn io(error: std::io::Error) -> SlotError {
+pub(super) fn io(error: std::io::Error) -> SlotError {
     SlotError::Io(error.to_string())
 }
 
@@ -243,6 +253,21 @@ mod tests {
         assert_eq!(ids(&mut slot).len(), 1);
         slot.commit(super::super::root_id(&kept)).expect("commits");
         assert!(std::fs::read(&path).expect("reads")[SECTOR..].iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_start_destroys_what_reads_as_destroyed() {
+        let (_dir, path) = slot();
+        let kept = Secret::random();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(&record(1, &kept)).expect("stages");
+        drop(slot);
+        let file = File::options().write(true).open(&path).expect("opens");
+        file.set_modified(std::time::UNIX_EPOCH).expect("sets a time");
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.commit(super::super::root_id(&kept)).expect("commits");
+        let written = file.metadata().expect("there").modified().expect("a time");
+        assert!(written > std::time::UNIX_EPOCH, "whatever the other sectors read as, they are written");
     }
 
     #[test]

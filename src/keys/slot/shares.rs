@@ -19,14 +19,18 @@
 //!   that is fewer than k.
 //!
 //! Within one run of the process the row of an absent slot starts from the same share each time (kept in memory while the slot is
-//! away: it is worth what that slot is worth) and takes the place of the row before; only a restart adds a row. So rows
-//! are bounded by starts, not by erasures.
+//! away: it is worth what that slot is worth, and goes when that slot is wiped) and takes the place of the row before; only a
+//! restart adds a row. So rows are bounded by starts, not by erasures.
 //!
 //! # The steps of a rotation
-//! [`Slots::stage`] gives every slot that answers its new share, and is refused, with everything taken back, when fewer than `k` are
-//! confirmed; [`Slots::commit`], behind the commit point, has each of them destroy what else it holds. A slot that fails in
-//! either is *away* from then on; it is asked again at the next rotation and at the next start. Where fewer than `k` commit, nobody
+//! [`Slots::stage`] gives every slot that matches its new share, and is refused, with everything taken back, when fewer than
+//! `k` take it. Behind the commit point, [`Slots::commit`] has each of them destroy what else it holds. A slot that fails in
+//! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and now and then. Where fewer than `k` commit, nobody
 //! knows what the slots hold: the writer ends the process, and a start finds out.
+//!
+//! While the backup lacks a rotation, [`Slots::put_off`] takes the place of the commit: every slot keeps its share of the root
+//! that the backup needs (one of [`Slots::older`]) beside that of the present one. A slot that comes back meanwhile gets both,
+//! since whoever loses the node has the backup's state only; one that joined later does not, as it was never counted for it.
 //!
 //! # A start
 //! [`Slots::find`] changes nothing. It needs `k` slots that hold a share of the root that the top names, or reach one by rows. Then
@@ -34,27 +38,25 @@
 //! else it holds; one that was retired is emptied. A slot is taken for one of ours by its number and the id of a root that
 //! it is known to have held; any other is foreign, and is left alone.
 
+mod report;
+mod waiting;
+
+pub use report::{SlotReport, SlotsReport, Standing};
+
 use super::{
     Forgets, Record, Slot, SlotError, root_id,
-    table::{self, Member, Table},
+    table::{self, Table},
 };
 use crate::{
-    crypto::{
-        envelope::{Envelope, Kind, seal},
-        label::{Label, derive},
-        secret::Secret,
-        share,
-    },
+    crypto::{secret::Secret, share},
     domain::id::RootId,
     keys::{
-        backing::{Family, KeyValue, Row},
+        backing::{KeyValue, Row},
         plan::RootKey,
     },
 };
-use std::collections::BTreeMap;
-
-/// What the names of the rows of shares that wait begin with.
-pub const WAITING: &[u8] = b"waiting";
+use std::{collections::BTreeMap, sync::Arc};
+use waiting::{Waiting, follow};
 
 /// Opens a slot; asked again when the slot was away.
 pub type Opener = Box<dyn FnMut() -> Result<Box<dyn Slot>, SlotError> + Send>;
@@ -68,63 +70,13 @@ pub enum Reshare {
     Match,
 }
 
-/// What became of a slot.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Standing {
-    /// It holds the present share.
-    Present,
-    /// It is one of ours and holds an older share, or got none of the last rotation.
-    Behind,
-    /// It was retired, and still holds something.
-    Retired,
-    /// It holds nothing, and is none of ours: new, or not mounted.
-    Empty,
-    /// It holds something of another key store.
-    Foreign,
-    /// It cannot be used.
-    Away(String),
-}
-
-/// One slot, as it is shown.
-#[derive(Clone, Debug)]
-pub struct SlotReport {
-    /// Where it is; empty for one that no configured slot is.
-    pub name: String,
-    /// Its number, where it is known.
-    pub number: Option<u8>,
-    /// What became of it.
-    pub standing: Standing,
-    /// What it declares; none where it could not be opened.
-    pub forgets: Option<Forgets>,
-    /// It holds no share of an older generation than this.
-    pub confirmed: Option<u64>,
-}
-
-/// All slots, as they are shown.
-#[derive(Clone, Debug)]
-pub struct SlotsReport {
-    /// How many shares give the root.
-    pub k: u8,
-    /// How many slots share the present root.
-    pub of: usize,
-    /// Generation of the present root.
-    pub generation: u64,
-    /// Every root below this generation is destroyed.
-    pub destroyed_before: u64,
-    /// Shares that are left of the oldest root that is not destroyed; none where every old root is.
-    pub shares_left: Option<usize>,
-    /// How many more slots may be lost without losing everything.
-    pub losses_survivable: usize,
-    /// Each slot.
-    pub slots: Vec<SlotReport>,
-}
-
 /// Too few slots match. Nothing was changed.
-pub(crate) struct Short {
+#[derive(Debug)]
+pub struct Short {
+    /// How many shares give the root.
     pub needed: u8,
+    /// How many there are.
     pub found: usize,
-    /// Every slot could be read, and none held anything.
-    pub all_empty: bool,
     /// Each slot, and what is the matter with it.
     pub detail: String,
 }
@@ -136,6 +88,8 @@ struct Seat {
     slot: Option<Box<dyn Slot>>,
     number: Option<u8>,
     standing: Standing,
+    /// Of a slot that is behind: the root whose share tells it for ours, and leads to the present one.
+    leads: Option<RootId>,
     forgets: Option<Forgets>,
 }
 
@@ -148,29 +102,37 @@ impl Seat {
         }
     }
 
-    fn records(&mut self) -> Result<Vec<Record>, SlotError> {
+    fn slot(&mut self) -> Result<&mut Box<dyn Slot>, SlotError> {
         let slot = match (&mut self.slot, &mut self.open) {
             (Some(slot), _) => slot,
             (none, Some(open)) => none.insert(open()?),
             (None, None) => return Err(SlotError::Missing),
         };
         self.forgets = Some(slot.forgets());
-        slot.records()
+        Ok(slot)
     }
+}
 
-    fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
-        self.slot.as_mut().ok_or(SlotError::Missing)?.stage(record)
+/// One root, and every share of it.
+struct Sharing {
+    generation: u64,
+    id: RootId,
+    shares: BTreeMap<u8, Secret>,
+}
+
+impl Sharing {
+    fn record(&self, number: u8) -> Option<Record> {
+        let share = self.shares.get(&number)?.duplicate();
+        Some(Record { generation: self.generation, id: self.id, number, share })
     }
 }
 
 /// A rotation between its stage and its commit.
 struct Staged {
-    generation: u64,
-    id: RootId,
+    sharing: Sharing,
     table: Table,
-    shares: BTreeMap<u8, Secret>,
     numbers: Vec<u8>,
-    anchored: BTreeMap<u8, (RootId, Secret)>,
+    anchors: BTreeMap<u8, (RootId, Secret)>,
 }
 
 /// The slots of one key store.
@@ -179,12 +141,11 @@ pub struct Slots {
     /// As configured: for a first start, and for [`Reshare::Match`].
     k: u8,
     table: Table,
-    generation: u64,
-    id: RootId,
-    /// Every share of the present root.
-    shares: BTreeMap<u8, Secret>,
-    /// The rows of shares that wait: number, and the root whose share opens it.
-    waiting: Vec<(u8, RootId)>,
+    present: Sharing,
+    /// Those of roots that the backup may need.
+    older: Vec<Sharing>,
+    /// The rows of shares that wait.
+    waiting: Vec<Waiting>,
     /// What the rows of absent slots start from.
     anchors: BTreeMap<u8, (RootId, Secret)>,
     staged: Option<Staged>,
@@ -211,16 +172,23 @@ impl Slots {
     }
 
     fn with(k: u8, slots: Vec<(String, Option<Opener>, Option<Box<dyn Slot>>)>) -> Self {
-        let seat =
-            |(name, open, slot)| Seat { name, open, slot, number: None, standing: Standing::Empty, forgets: None };
+        let seat = |(name, open, slot)| Seat {
+            name,
+            open,
+            slot,
+            number: None,
+            standing: Standing::Empty,
+            leads: None,
+            forgets: None,
+        };
         let seats: Vec<_> = slots.into_iter().map(seat).collect();
+        let nothing = RootId([0; 16]);
         Self {
             k,
-            table: Table::first(k, seats.len() as u8, RootId([0; 16])),
+            table: Table::first(k, seats.len() as u8, nothing),
             seats,
-            generation: 0,
-            id: RootId([0; 16]),
-            shares: BTreeMap::new(),
+            present: Sharing { generation: 0, id: nothing, shares: BTreeMap::new() },
+            older: Vec::new(),
             waiting: Vec::new(),
             anchors: BTreeMap::new(),
             staged: None,
@@ -231,24 +199,44 @@ impl Slots {
     pub fn records(&mut self) -> Result<Vec<Record>, SlotError> {
         let mut records = Vec::new();
         for seat in &mut self.seats {
-            records.append(&mut seat.records()?);
+            records.append(&mut seat.slot()?.records()?);
         }
         Ok(records)
+    }
+
+    /// The roots of which at least one slot holds a share. Fails when no slot can be read.
+    pub(crate) fn held(&mut self) -> Result<Vec<RootId>, SlotError> {
+        let (mut held, mut failed, mut read) = (Vec::new(), SlotError::Missing, false);
+        for seat in &mut self.seats {
+            match seat.slot().and_then(|slot| slot.records()) {
+                Ok(records) => {
+                    read = true;
+                    held.extend(records.iter().map(|record| record.id));
+                }
+                Err(error) => {
+                    seat.away(&error);
+                    failed = error;
+                }
+            }
+        }
+        held.sort_unstable();
+        held.dedup();
+        if read { Ok(held) } else { Err(failed) }
     }
 
     /// A first start: every slot must take its share. Gives the row of the table.
     pub(crate) fn begin(&mut self, root: &RootKey) -> Result<Row, SlotError> {
         self.table = Table::first(self.k, self.seats.len() as u8, root.id);
         let numbers: Vec<u8> = self.table.present().map(|member| member.number).collect();
-        for (number, share) in share::split(&root.key, self.k, &numbers) {
-            let seat = &mut self.seats[usize::from(number) - 1];
-            let record = Record { generation: root.generation, id: root.id, number, share };
-            seat.stage(&record)?;
+        let shares = share::split(&root.key, self.k, &numbers).into_iter().collect();
+        self.present = Sharing { generation: root.generation, id: root.id, shares };
+        for (seat, number) in self.seats.iter_mut().zip(numbers) {
+            if let Some(record) = self.present.record(number) {
+                seat.slot()?.stage(&record)?;
+            }
             (seat.number, seat.standing) = (Some(number), Standing::Present);
-            self.shares.insert(number, record.share);
         }
-        (self.generation, self.id) = (root.generation, root.id);
-        Ok(Row::put(Family::Meta, table::NAME, self.table.encode()))
+        Ok(self.table.row())
     }
 
     /// Takes back what an interrupted first start left.
@@ -256,44 +244,47 @@ impl Slots {
         self.seats.iter_mut().filter_map(|seat| seat.slot.as_mut()).try_for_each(|slot| slot.discard(root))
     }
 
-    /// Finds the root with this id: from what the slots hold and the rows of shares that wait. Changes nothing.
-    pub(crate) fn find(&mut self, table: Table, waiting: &[KeyValue], root: RootId) -> Result<(u64, Secret), Short> {
-        (self.table, self.id) = (table, root);
-        self.waiting = waiting.iter().filter_map(|(key, _)| waiting_name(key)).collect();
-        let (mut found, mut generation) = (BTreeMap::new(), None);
+    /// Finds the root with this id: from what the slots hold, and what the rows of the key store say of them. Changes nothing.
+    pub(crate) fn find(&mut self, table: Table, rows: &[KeyValue], root: RootId) -> Result<RootKey, Short> {
+        self.table = table;
+        self.present.id = root;
+        self.waiting = rows.iter().filter_map(|(name, _)| Waiting::of(name)).collect();
+        let mut found = BTreeMap::new();
         for at in 0..self.seats.len() {
-            let records = match self.seats[at].records() {
-                Ok(records) => records,
-                Err(error) => {
-                    self.seats[at].away(&error);
-                    continue;
-                }
-            };
-            let (number, standing) = self.recognize(&records);
-            for record in records.iter().filter(|record| Some(record.number) == number && standing != Standing::Retired)
-            {
+            let Some(records) = self.look_at(at) else { continue };
+            let seat = &self.seats[at];
+            let ours = |record: &&Record| Some(record.number) == seat.number && seat.standing != Standing::Retired;
+            for record in records.iter().filter(ours) {
                 if record.id == root {
-                    generation = Some(record.generation);
                     found.insert(record.number, record.share.duplicate());
-                } else if let Some(share) = follow(waiting, record, root) {
+                } else if let Some(share) = follow(rows, record, root) {
                     found.entry(record.number).or_insert(share);
                 }
             }
-            (self.seats[at].number, self.seats[at].standing) = (number, standing);
         }
         let shares: Vec<_> = found.iter().map(|(number, share)| (*number, share)).collect();
-        let (k, mut picked) = (usize::from(self.table.k()), Vec::new());
-        match any_of(&shares, k, &mut picked, &mut |some| share::combine(some).filter(|secret| root_id(secret) == root))
-        {
-            Some(secret) => {
-                for member in self.table.present() {
-                    if let Some(share) = share::another(member.number, &picked) {
-                        self.shares.insert(member.number, share);
-                    }
-                }
-                Ok((generation.unwrap_or(0), secret))
+        let present: Vec<u8> = self.table.present().map(|member| member.number).collect();
+        let Some((key, shares)) = recover(&shares, self.table.k(), root, &present) else {
+            return Err(self.short(found.len()));
+        };
+        let generation = self.table.generation();
+        self.present = Sharing { generation, id: root, shares };
+        Ok(RootKey { generation, id: root, key: Arc::new(key) })
+    }
+
+    /// Asks a slot what it is; gives what it holds.
+    fn look_at(&mut self, at: usize) -> Option<Vec<Record>> {
+        match self.seats[at].slot().and_then(|slot| slot.records()) {
+            Ok(records) => {
+                let known = self.recognize(&records);
+                let seat = &mut self.seats[at];
+                (seat.number, seat.standing, seat.leads) = known;
+                Some(records)
             }
-            None => Err(self.short(found.len())),
+            Err(error) => {
+                self.seats[at].away(&error);
+                None
+            }
         }
     }
 
@@ -302,157 +293,195 @@ impl Slots {
             let name = if seat.name.is_empty() { "the slot" } else { &seat.name };
             format!("{name} {}", seat.standing.words())
         });
-        Short {
-            needed: self.table.k(),
-            found,
-            all_empty: self.seats.iter().all(|seat| seat.standing == Standing::Empty),
-            detail: words.collect::<Vec<_>>().join("; "),
-        }
+        Short { needed: self.table.k(), found, detail: words.collect::<Vec<_>>().join("; ") }
     }
 
-    /// Which slot it is, by what it holds.
-    fn recognize(&self, records: &[Record]) -> (Option<u8>, Standing) {
+    /// Which slot it is, by what it holds; and the root whose share says so.
+    fn recognize(&self, records: &[Record]) -> (Option<u8>, Standing, Option<RootId>) {
         if records.is_empty() {
-            return (None, Standing::Empty);
+            return (None, Standing::Empty, None);
         }
-        for record in records {
+        let present = records.iter().filter(|record| record.id == self.present.id);
+        for record in present.chain(records) {
             let Some(member) = self.table.member(record.number) else { continue };
-            let held = record.id == member.holds || self.waiting.contains(&(record.number, record.id));
-            match member.left {
-                None if record.id == self.id => return (Some(record.number), Standing::Present),
-                None if held => return (Some(record.number), Standing::Behind),
-                Some(_) if held || record.id == self.id => return (Some(record.number), Standing::Retired),
-                _ => {}
-            }
+            let waits = self.waiting.contains(&Waiting { number: record.number, from: record.id });
+            let older = self.older.iter().any(|sharing| sharing.id == record.id);
+            let held = record.id == member.holds || waits || older;
+            let standing = match member.left {
+                None if record.id == self.present.id => Standing::Present,
+                None if held => Standing::Behind,
+                Some(_) if held || record.id == self.present.id => Standing::Retired,
+                _ => continue,
+            };
+            return (Some(record.number), standing, Some(record.id));
         }
-        (None, Standing::Foreign)
+        (None, Standing::Foreign, None)
     }
 
-    /// Has every slot of ours hold its share of the root that was found and nothing else.
-    pub(crate) fn settle(&mut self, root: &RootKey) -> Result<(), SlotError> {
-        self.generation = root.generation;
-        let (mut confirmed, mut failed) = (0, None);
+    /// Has every slot of ours hold its share of the root that was found, those of the roots in `older` that the backup needs,
+    /// and nothing else.
+    pub(crate) fn settle(&mut self, older: &[RootId]) -> Result<(), SlotError> {
+        for id in older {
+            self.recall(*id);
+        }
+        let (mut confirmed, mut failed) = (0, SlotError::Missing);
         for at in 0..self.seats.len() {
-            match self.settle_seat(at, root) {
+            match self.settle_seat(at, older) {
                 Ok(true) => confirmed += 1,
                 Ok(false) => {}
                 Err(error) => {
                     self.seats[at].away(&error);
-                    failed = Some(error);
+                    failed = error;
                 }
             }
         }
-        self.table.tidy(self.generation);
-        if confirmed < usize::from(self.table.k()) { Err(failed.unwrap_or(SlotError::Missing)) } else { Ok(()) }
+        self.table.tidy();
+        if confirmed < usize::from(self.table.k()) { Err(failed) } else { Ok(()) }
     }
 
-    fn settle_seat(&mut self, at: usize, root: &RootKey) -> Result<bool, SlotError> {
-        let Slots { seats, table, shares, .. } = self;
+    /// Finds every share of a root of before, where enough slots still hold theirs.
+    fn recall(&mut self, id: RootId) {
+        let (mut shares, mut generation) = (BTreeMap::new(), 0);
+        for seat in &mut self.seats {
+            let Ok(records) = seat.slot().and_then(|slot| slot.records()) else { continue };
+            for record in records.into_iter().filter(|record| record.id == id && seat.number == Some(record.number)) {
+                generation = record.generation;
+                shares.insert(record.number, record.share);
+            }
+        }
+        let held: Vec<_> = shares.iter().map(|(number, share)| (*number, share)).collect();
+        let then = self.table.members().iter().filter(|member| member.joined <= generation);
+        let numbers: Vec<u8> = then.map(|member| member.number).collect();
+        if let Some((_, shares)) = recover(&held, self.table.k_of(generation), id, &numbers) {
+            self.older.push(Sharing { generation, id, shares });
+        }
+    }
+
+    /// One slot; whether it holds the present share. It keeps those of `older` where it has them.
+    fn settle_seat(&mut self, at: usize, older: &[RootId]) -> Result<bool, SlotError> {
+        let Slots { seats, table, present, older: known, anchors, .. } = self;
         let seat = &mut seats[at];
         let (Some(number), Some(slot)) = (seat.number, seat.slot.as_mut()) else { return Ok(false) };
+        let kept = |id: RootId| id == present.id || older.contains(&id);
         match seat.standing {
-            Standing::Retired => {
+            Standing::Retired if older.is_empty() => {
                 empty(slot)?;
                 table.wiped(number);
                 (seat.number, seat.standing) = (None, Standing::Empty);
                 Ok(false)
             }
+            Standing::Present if older.is_empty() => {
+                slot.commit(present.id)?;
+                table.confirm(number, present.generation, present.id);
+                Ok(true)
+            }
             Standing::Present | Standing::Behind => {
-                if seat.standing == Standing::Behind
-                    && let Some(share) = shares.get(&number)
-                {
-                    let share = share.duplicate();
-                    stage_in(slot, &Record { generation: root.generation, id: root.id, number, share })?;
+                let joined = table.member(number).map_or(u64::MAX, |member| member.joined);
+                let given = known.iter().filter(|sharing| joined <= sharing.generation);
+                let wanted = [&*present].into_iter().chain(given);
+                let wanted = wanted.filter_map(|sharing| sharing.record(number));
+                for record in wanted.collect::<Vec<_>>() {
+                    add(slot, &record, |id| kept(id) || seat.leads == Some(id))?;
                 }
-                slot.commit(root.id)?;
-                table.confirm(number, root.generation, root.id);
+                for record in slot.records()?.iter().filter(|record| !kept(record.id)) {
+                    slot.discard(record.id)?;
+                }
+                if older.is_empty() {
+                    slot.commit(present.id)?;
+                    table.confirm(number, present.generation, present.id);
+                }
+                anchors.remove(&number);
                 seat.standing = Standing::Present;
                 Ok(true)
             }
-            Standing::Empty | Standing::Foreign | Standing::Away(_) => Ok(false),
+            Standing::Retired | Standing::Empty | Standing::Foreign | Standing::Away(_) => Ok(false),
         }
     }
 
-    /// Asks the slots that were away. One that answers and is ours takes part in the rotation.
-    fn ask_again(&mut self) {
+    /// Whether a rotation is between its stage and its commit.
+    pub(crate) fn is_staged(&self) -> bool {
+        self.staged.is_some()
+    }
+
+    /// Whether a slot does not hold its share.
+    pub(crate) fn is_short(&self) -> bool {
+        self.seats.iter().any(|seat| seat.standing != Standing::Present)
+    }
+
+    /// Asks the slots that were away. One that answers and is ours gets its share, and loses what else it holds.
+    pub(crate) fn tend(&mut self) {
+        let older: Vec<RootId> = self.older.iter().map(|sharing| sharing.id).collect();
         for at in 0..self.seats.len() {
-            if !matches!(self.seats[at].standing, Standing::Away(_) | Standing::Empty) {
-                continue;
-            }
-            match self.seats[at].records() {
-                Ok(records) => (self.seats[at].number, self.seats[at].standing) = self.recognize(&records),
-                Err(error) => self.seats[at].away(&error),
+            if self.seats[at].standing != Standing::Present
+                && self.look_at(at).is_some()
+                && let Err(error) = self.settle_seat(at, &older)
+            {
+                self.seats[at].away(&error);
             }
         }
+        self.table.tidy();
     }
 
     /// Shares the next root among the slots. Gives the rows of its command.
     pub(crate) fn stage(&mut self, next: &RootKey, change: Option<&Reshare>) -> Result<Vec<Row>, NotStaged> {
-        self.ask_again();
+        self.tend();
         let mut table = self.table.clone();
-        let new = self.apply(change, &mut table, next.generation).map_err(NotStaged::Refused)?;
+        table.advance(next.generation);
+        let new = self.apply(change, &mut table).map_err(NotStaged::Refused)?;
         let numbers: Vec<u8> = table.present().map(|member| member.number).collect();
-        let shares = share::split(&next.key, table.k(), &numbers);
-        let (mut staged, mut failed) = (Vec::new(), SlotError::Missing);
-        for (number, share) in &shares {
-            let record = Record { generation: next.generation, id: next.id, number: *number, share: share.duplicate() };
-            let joins = new.iter().find(|(_, new)| new == number).map(|(seat, _)| *seat);
-            let seat = joins.or_else(|| self.seats.iter().position(|seat| seat.number == Some(*number)));
-            let Some(seat) = seat.map(|at| &mut self.seats[at]) else { continue };
-            if joins.is_none() && !matches!(seat.standing, Standing::Present | Standing::Behind) {
-                continue;
-            }
-            match seat.stage(&record) {
-                Ok(()) => staged.push(*number),
-                Err(error) => {
-                    if !matches!(error, SlotError::Full) {
-                        seat.away(&error);
-                    }
-                    failed = error;
-                }
+        let shares = share::split(&next.key, table.k(), &numbers).into_iter().collect();
+        let sharing = Sharing { generation: next.generation, id: next.id, shares };
+        let (mut staged, mut failed) = (Vec::new(), Vec::new());
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            let joins = new.iter().find(|(joining, _)| *joining == at).map(|(_, number)| *number);
+            let stays = seat.number.filter(|_| seat.standing == Standing::Present);
+            // One that is retired by this rotation has no share of it.
+            let Some(record) = joins.or(stays).and_then(|number| sharing.record(number)) else { continue };
+            match seat.slot().and_then(|slot| slot.stage(&record)) {
+                Ok(()) => staged.push(record.number),
+                Err(error) => failed.push((at, error)),
             }
         }
         let joined = new.iter().all(|(_, number)| staged.contains(number));
         if staged.len() < usize::from(table.k()) || !joined {
-            return Err(self.take_back(next.id, failed));
+            let error = failed.into_iter().next().map_or(SlotError::Missing, |(_, error)| error);
+            return Err(self.take_back(next.id, error));
         }
-        for (seat, number) in &new {
-            (self.seats[*seat].number, self.seats[*seat].standing) = (Some(*number), Standing::Present);
+        for (at, error) in failed {
+            // Half of it may be there, and must not look like a share.
+            drop(self.seats[at].slot.as_mut().map(|slot| slot.discard(next.id)));
+            self.seats[at].away(&error);
         }
-        let shares: BTreeMap<u8, Secret> = shares.into_iter().collect();
-        Ok(self.draw_up(next, table, shares, staged))
+        for (at, number) in new {
+            (self.seats[at].number, self.seats[at].standing) = (Some(number), Standing::Present);
+        }
+        Ok(self.draw_up(sharing, table, staged))
     }
 
     /// The rows, and what the commit will need.
-    fn draw_up(&mut self, next: &RootKey, table: Table, shares: BTreeMap<u8, Secret>, staged: Vec<u8>) -> Vec<Row> {
-        let mut rows = vec![Row::put(Family::Meta, table::NAME, table.encode())];
+    fn draw_up(&mut self, sharing: Sharing, table: Table, staged: Vec<u8>) -> Vec<Row> {
+        let mut rows = vec![table.row()];
         // A slot that has the new share follows no row; one that was wiped after it was retired never will.
-        let gone = |number: &u8| staged.contains(number) || table.member(*number).is_none();
-        rows.extend(
-            self.waiting
-                .iter()
-                .filter(|(number, _)| gone(number))
-                .map(|(number, from)| Row::delete(Family::Meta, waiting_row(*number, *from))),
-        );
-        let mut anchored = BTreeMap::new();
-        for (number, share) in shares.iter().filter(|(number, _)| !staged.contains(number)) {
+        let gone = |waiting: &&Waiting| staged.contains(&waiting.number) || table.member(waiting.number).is_none();
+        rows.extend(self.waiting.iter().filter(gone).map(|waiting| waiting.delete()));
+        let mut anchors = BTreeMap::new();
+        for (number, share) in sharing.shares.iter().filter(|(number, _)| !staged.contains(number)) {
             let start = self.anchors.get(number).map(|(id, share)| (*id, share.duplicate()));
-            let start = start.or_else(|| self.shares.get(number).map(|share| (self.id, share.duplicate())));
-            if let Some((from, with)) = start {
-                rows.push(seal_waiting(*number, from, &with, next.id, share));
-                anchored.insert(*number, (from, with));
+            let present = || self.present.shares.get(number).map(|share| (self.present.id, share.duplicate()));
+            if let Some((from, with)) = start.or_else(present) {
+                rows.push(Waiting { number: *number, from }.put(&with, sharing.id, share));
+                anchors.insert(*number, (from, with));
             }
         }
-        self.staged =
-            Some(Staged { generation: next.generation, id: next.id, table, shares, numbers: staged, anchored });
+        self.staged = Some(Staged { sharing, table, numbers: staged, anchors });
         rows
     }
 
     fn take_back(&mut self, root: RootId, error: SlotError) -> NotStaged {
         let mut answered = 0;
-        for seat in &mut self.seats {
+        for seat in self.seats.iter_mut().filter(|seat| matches!(seat.standing, Standing::Present | Standing::Empty)) {
             match seat.slot.as_mut().map(|slot| slot.discard(root)) {
-                Some(Ok(())) if matches!(seat.standing, Standing::Present | Standing::Behind) => answered += 1,
+                Some(Ok(())) if seat.standing == Standing::Present => answered += 1,
                 Some(Err(error)) => seat.away(&error),
                 _ => {}
             }
@@ -461,12 +490,7 @@ impl Slots {
     }
 
     /// Changes the table; gives the seats that join and their numbers.
-    fn apply(
-        &self,
-        change: Option<&Reshare>,
-        table: &mut Table,
-        generation: u64,
-    ) -> Result<Vec<(usize, u8)>, SlotError> {
+    fn apply(&self, change: Option<&Reshare>, table: &mut Table) -> Result<Vec<(usize, u8)>, SlotError> {
         let (leave, join, k) = match change {
             None => return Ok(Vec::new()),
             Some(Reshare::Retire(number)) => {
@@ -482,9 +506,10 @@ impl Slots {
                         "each configured slot must be there, and empty or of this key store",
                     ));
                 }
-                let seated = |member: &&Member| self.seats.iter().any(|seat| seat.number == Some(member.number));
-                let leave = table.present().filter(|member| !seated(member)).map(|member| member.number).collect();
-                let empty = |(_, seat): &(usize, &Seat)| seat.standing == Standing::Empty && seat.slot.is_some();
+                let seated = |number| self.seats.iter().any(|seat| seat.number == Some(number));
+                let numbers = table.present().map(|member| member.number);
+                let leave = numbers.filter(|number| !seated(*number)).collect();
+                let empty = |(_, seat): &(usize, &Seat)| seat.standing == Standing::Empty;
                 (leave, self.seats.iter().enumerate().filter(empty).map(|(at, _)| at).collect(), self.k)
             }
         };
@@ -492,124 +517,60 @@ impl Slots {
         if count > table::MAX_SLOTS || usize::from(k) > count || 2 * usize::from(k) <= count {
             return Err(SlotError::Sharing("more than half of the slots must be needed, and no more than there are"));
         }
-        let new = table.reshare(generation, k, &leave, join.len());
+        let new = table.reshare(k, &leave, join.len());
         let new = new.ok_or(SlotError::Sharing("every number has been given to a slot"))?;
         Ok(join.into_iter().zip(new).collect())
+    }
+
+    /// The staged root is the present one from now on.
+    fn adopt(&mut self, keep: RootId) -> Result<(), SlotError> {
+        if let Some(Staged { sharing, table, numbers, anchors }) = self.staged.take() {
+            self.waiting.retain(|row| !numbers.contains(&row.number) && table.member(row.number).is_some());
+            for (number, (from, _)) in &anchors {
+                let row = Waiting { number: *number, from: *from };
+                if !self.waiting.contains(&row) {
+                    self.waiting.push(row);
+                }
+            }
+            for seat in self.seats.iter_mut().filter(|seat| seat.standing == Standing::Present) {
+                let left = seat.number.is_some_and(|number| !sharing.shares.contains_key(&number));
+                seat.standing = if left { Standing::Retired } else { Standing::Present };
+            }
+            self.older.push(std::mem::replace(&mut self.present, sharing));
+            (self.table, self.anchors) = (table, anchors);
+        }
+        if self.present.id == keep { Ok(()) } else { Err(SlotError::Missing) }
     }
 
     /// Behind the commit point: every slot that got its share destroys what else it holds, and those that were retired
     /// everything.
     pub(crate) fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
-        let Some(Staged { generation, id, mut table, shares, numbers, anchored }) =
-            self.staged.take().filter(|staged| staged.id == keep)
-        else {
-            return Err(SlotError::Missing);
-        };
-        let (mut confirmed, mut failed) = (0, SlotError::Missing);
-        for seat in &mut self.seats {
-            let (Some(number), Some(slot)) = (seat.number, seat.slot.as_mut()) else { continue };
-            let retired = table.member(number).is_some_and(|member| member.left.is_some());
-            let done = match numbers.contains(&number) {
-                true => slot.commit(keep),
-                false if retired => empty(slot),
-                false => continue,
-            };
-            match done {
-                Ok(()) if retired => {
-                    table.wiped(number);
-                    (seat.number, seat.standing) = (None, Standing::Empty);
-                }
-                Ok(()) => {
-                    confirmed += 1;
-                    table.confirm(number, generation, id);
-                    seat.standing = Standing::Present;
-                }
+        self.adopt(keep)?;
+        self.older.clear();
+        self.settle(&[])
+    }
+
+    /// The same while the backup lacks the rotation: only what neither the backup nor the top needs is destroyed.
+    pub(crate) fn put_off(&mut self, keep: RootId, dropped: &[RootId]) -> Result<(), SlotError> {
+        self.adopt(keep)?;
+        self.older.retain(|sharing| !dropped.contains(&sharing.id));
+        let (mut holding, mut failed) = (0, SlotError::Missing);
+        for seat in self.seats.iter_mut().filter(|seat| seat.standing == Standing::Present) {
+            let Some(slot) = seat.slot.as_mut() else { continue };
+            match dropped.iter().try_for_each(|root| slot.discard(*root)) {
+                Ok(()) => holding += 1,
                 Err(error) => {
                     seat.away(&error);
                     failed = error;
                 }
             }
         }
-        self.waiting.retain(|(number, _)| !numbers.contains(number) && table.member(*number).is_some());
-        for (number, (from, _)) in &anchored {
-            if !self.waiting.contains(&(*number, *from)) {
-                self.waiting.push((*number, *from));
-            }
-        }
-        (self.generation, self.id, self.shares, self.anchors) = (generation, id, shares, anchored);
-        table.tidy(generation);
-        self.table = table;
-        if confirmed < usize::from(self.table.k()) { Err(failed) } else { Ok(()) }
+        if holding < usize::from(self.table.k()) { Err(failed) } else { Ok(()) }
     }
 
-    /// Every root below this generation is destroyed.
-    pub fn destroyed_before(&self) -> u64 {
-        self.table.destroyed_before(self.generation)
-    }
-
-    /// As they are shown.
-    pub fn report(&self) -> SlotsReport {
-        let destroyed_before = self.destroyed_before();
-        let known = |number: u8| self.table.member(number);
-        let mut slots: Vec<_> = self
-            .seats
-            .iter()
-            .map(|seat| SlotReport {
-                name: seat.name.clone(),
-                number: seat.number,
-                standing: seat.standing.clone(),
-                forgets: seat.forgets,
-                confirmed: seat.number.and_then(known).map(|member| member.confirmed),
-            })
-            .collect();
-        for member in self.table.members() {
-            if self.seats.iter().all(|seat| seat.number != Some(member.number)) {
-                let what = if member.left.is_some() { "retired, and not known to be wiped" } else { "not seen" };
-                slots.push(SlotReport {
-                    name: String::new(),
-                    number: Some(member.number),
-                    standing: Standing::Away(what.to_owned()),
-                    forgets: None,
-                    confirmed: Some(member.confirmed),
-                });
-            }
-        }
-        let holding = self.seats.iter().filter(|seat| seat.standing == Standing::Present).count();
-        SlotsReport {
-            k: self.table.k(),
-            of: self.table.present().count(),
-            generation: self.generation,
-            destroyed_before,
-            shares_left: (destroyed_before < self.generation).then(|| self.table.shares_left(destroyed_before)),
-            losses_survivable: holding.saturating_sub(usize::from(self.table.k())),
-            slots,
-        }
-    }
-
-    /// What all of them together declare: the weakest of so many that fewer than `k` are without.
-    pub fn forgets(&self) -> Forgets {
-        let mut declared: Vec<_> = self.seats.iter().filter_map(|seat| seat.forgets).collect();
-        declared.sort_by_key(|forgets| match forgets {
-            Forgets::AtOnce => (0, 0),
-            Forgets::BestEffort => (1, 0),
-            Forgets::At(when) => (2, when.0),
-        });
-        let enough = self.table.present().count().saturating_sub(usize::from(self.table.k()));
-        declared.get(enough).or(declared.last()).copied().unwrap_or(Forgets::BestEffort)
-    }
-}
-
-impl Standing {
-    /// In words.
-    pub fn words(&self) -> String {
-        match self {
-            Standing::Present => "matches".to_owned(),
-            Standing::Behind => "holds an older share".to_owned(),
-            Standing::Retired => "was retired".to_owned(),
-            Standing::Empty => "is empty".to_owned(),
-            Standing::Foreign => "holds a root of another key store".to_owned(),
-            Standing::Away(why) => format!("is away ({why})"),
-        }
+    /// Whether every root of before is destroyed.
+    pub(crate) fn all_destroyed(&self) -> bool {
+        self.table.destroyed_before() == self.table.generation()
     }
 }
 
@@ -621,22 +582,34 @@ fn empty(slot: &mut Box<dyn Slot>) -> Result<(), SlotError> {
     Ok(())
 }
 
-/// Adds a record; where there is no room, the newest record is kept and the others go first.
-fn stage_in(slot: &mut Box<dyn Slot>, record: &Record) -> Result<(), SlotError> {
-    if slot.records()?.iter().any(|held| held.id == record.id) {
+/// Adds a record; where there is no room, one that need not be kept goes first.
+fn add(slot: &mut Box<dyn Slot>, record: &Record, kept: impl Fn(RootId) -> bool) -> Result<(), SlotError> {
+    let held = slot.records()?;
+    if held.iter().any(|held| held.id == record.id) {
         return Ok(());
     }
     match slot.stage(record) {
         Err(SlotError::Full) => {
-            let newest = slot.records()?.into_iter().max_by_key(|held| held.generation);
-            slot.commit(newest.ok_or(SlotError::Full)?.id)?;
+            let spare = held.iter().find(|held| !kept(held.id)).ok_or(SlotError::Full)?;
+            slot.discard(spare.id)?;
             slot.stage(record)
         }
         done => done,
     }
 }
 
-/// The first `k` of the shares that give what is looked for: a share that is not what it should be does not hide the others.
+/// The root with this id from `k` of these shares, and the shares of it with these numbers. A share that is not what it should
+/// be does not hide the others.
+fn recover(shares: &[(u8, &Secret)], k: u8, id: RootId, numbers: &[u8]) -> Option<(Secret, BTreeMap<u8, Secret>)> {
+    let mut picked = Vec::new();
+    let root = any_of(shares, usize::from(k), &mut picked, &mut |some| {
+        share::combine(some).filter(|secret| root_id(secret) == id)
+    })?;
+    let share = |number: &u8| Some((*number, share::another(*number, &picked)?));
+    Some((root, numbers.iter().filter_map(share).collect()))
+}
+
+/// The first `k` of the shares that give what is looked for.
 fn any_of<'a, R>(
     shares: &[(u8, &'a Secret)],
     k: usize,
@@ -652,46 +625,6 @@ fn any_of<'a, R>(
             return Some(found);
         }
         picked.pop();
-    }
-    None
-}
-
-/// Row name: `waiting` ‖ number (1) ‖ id of the root whose share opens it (16).
-fn waiting_row(number: u8, from: RootId) -> Vec<u8> {
-    [WAITING, &[number], &from.0].concat()
-}
-
-fn waiting_name(key: &[u8]) -> Option<(u8, RootId)> {
-    let (number, from) = key.strip_prefix(WAITING)?.split_first()?;
-    Some((*number, RootId::from_slice(from)?))
-}
-
-fn waiting_key(share: &Secret, number: u8, from: RootId) -> Secret {
-    Secret::from_bytes(&derive(share.expose(), Label::WaitingShare, &[&[number], &from.0]))
-}
-
-/// The share of root `to`, to be opened with the share of root `from`.
-fn seal_waiting(number: u8, from: RootId, with: &Secret, to: RootId, share: &Secret) -> Row {
-    let name = waiting_row(number, from);
-    let clear = [&name[..], &to.0].concat();
-    let sealed = seal(Kind::WaitingShare, &waiting_key(with, number, from), &clear, share.expose());
-    Row::put(Family::Meta, name, sealed)
-}
-
-/// Follows rows from what a slot holds to its share of a root.
-fn follow(rows: &[KeyValue], record: &Record, root: RootId) -> Option<Secret> {
-    let (mut at, mut share) = (record.id, record.share.duplicate());
-    // Each row leads on from a root of its own, so that there are no more steps than rows.
-    for _ in 0..rows.len() {
-        let name = waiting_row(record.number, at);
-        let (_, value) = rows.iter().find(|(key, _)| *key == name)?;
-        let envelope = Envelope::parse(value).ok().filter(|envelope| envelope.kind == Kind::WaitingShare)?;
-        let to = RootId::from_slice(envelope.clear.strip_prefix(&name[..])?)?;
-        let plain = envelope.open(&waiting_key(&share, record.number, at)).ok()?;
-        (at, share) = (to, plain.as_slice().try_into().ok().map(Secret::from_bytes)?);
-        if at == root {
-            return Some(share);
-        }
     }
     None
 }

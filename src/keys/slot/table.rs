@@ -9,10 +9,13 @@
 //! or away; and root g is *destroyed* when fewer than k of them are. What the table says may lag behind (it is written with
 //! the next rotation): then it counts too many as left, never too few.
 
-use crate::domain::id::RootId;
+use crate::{
+    domain::id::RootId,
+    keys::backing::{Family, KeyValue, Row},
+};
 
 /// Row of the table.
-pub const NAME: &[u8] = b"slots";
+pub const NAME: &[u8] = b"table";
 /// Most slots that share one root.
 pub const MAX_SLOTS: usize = 9;
 const MEMBER: usize = 1 + 8 + 8 + 8 + 16;
@@ -35,6 +38,8 @@ pub struct Member {
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
+    /// Generation of the root that it was drawn up for.
+    generation: u64,
     /// How many shares give the root, from which generation on; ascending, never empty.
     thresholds: Vec<(u64, u8)>,
     members: Vec<Member>,
@@ -46,7 +51,17 @@ impl Table {
     /// Of a first start: slots 1 to `count`, of which any `k` give the root.
     pub fn first(k: u8, count: u8, holds: RootId) -> Self {
         let member = |number| Member { number, joined: 1, left: None, confirmed: 1, holds };
-        Self { thresholds: vec![(1, k)], members: (1..=count).map(member).collect(), highest: count }
+        Self { generation: 1, thresholds: vec![(1, k)], members: (1..=count).map(member).collect(), highest: count }
+    }
+
+    /// Generation of the present root.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The next root.
+    pub fn advance(&mut self, generation: u64) {
+        self.generation = generation;
     }
 
     /// How many shares give the present root.
@@ -81,9 +96,10 @@ impl Table {
         self.members.retain(|member| member.number != number || member.left.is_none());
     }
 
-    /// From this generation on another set shares the root: without `leave`, with so many new ones. Gives the new numbers;
-    /// none when there are no numbers left.
-    pub fn reshare(&mut self, generation: u64, k: u8, leave: &[u8], join: usize) -> Option<Vec<u8>> {
+    /// From the present root on another set shares it: without `leave`, with so many new ones. Gives the new numbers; none
+    /// when there are no numbers left.
+    pub fn reshare(&mut self, k: u8, leave: &[u8], join: usize) -> Option<Vec<u8>> {
+        let generation = self.generation;
         for member in self.members.iter_mut().filter(|member| leave.contains(&member.number)) {
             member.left = Some(generation);
         }
@@ -116,13 +132,15 @@ impl Table {
         self.members.iter().filter(holds).count()
     }
 
-    fn k_of(&self, generation: u64) -> u8 {
+    /// How many shares give a root of before.
+    pub fn k_of(&self, generation: u64) -> u8 {
         self.thresholds.iter().rev().find(|(from, _)| *from <= generation).map_or(1, |(_, k)| *k)
     }
 
-    /// Every root below this generation is destroyed; `present` where all are. What is left, and how many are needed, only
-    /// changes at the generations that the table names: no other has to be looked at.
-    pub fn destroyed_before(&self, present: u64) -> u64 {
+    /// Every root below this generation is destroyed; the present one where all are. What is left, and how many are needed,
+    /// only changes at the generations that the table names: no other has to be looked at.
+    pub fn destroyed_before(&self) -> u64 {
+        let present = self.generation;
         let named = self.members.iter().flat_map(|member| [member.joined, member.confirmed]);
         named
             .chain(self.thresholds.iter().map(|(from, _)| *from))
@@ -132,17 +150,23 @@ impl Table {
     }
 
     /// Forgets what nothing is left of.
-    pub fn tidy(&mut self, present: u64) {
+    pub fn tidy(&mut self) {
         self.members.retain(|member| member.left.is_none_or(|left| member.confirmed < left));
-        let settled = self.destroyed_before(present);
+        let settled = self.destroyed_before();
         while self.thresholds.get(1).is_some_and(|(from, _)| *from <= settled) {
             self.thresholds.remove(0);
         }
     }
 
+    /// Its row.
+    pub fn row(&self) -> Row {
+        Row::put(Family::Slots, NAME, self.encode())
+    }
+
     /// The row's content.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![1, self.highest, self.thresholds.len() as u8, self.members.len() as u8];
+        out.extend_from_slice(&self.generation.to_be_bytes());
         for (from, k) in &self.thresholds {
             out.extend_from_slice(&from.to_be_bytes());
             out.push(*k);
@@ -157,9 +181,15 @@ impl Table {
         out
     }
 
+    /// The table among these rows; none when it is not there, or not a table.
+    pub fn of(rows: &[KeyValue]) -> Option<Self> {
+        rows.iter().find(|(name, _)| name == NAME).and_then(|(_, content)| Self::decode(content))
+    }
+
     /// Reads it; none when it is not a table.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ([1, highest, thresholds, members], rest) = bytes.split_first_chunk()? else { return None };
+        let (generation, rest) = rest.split_first_chunk()?;
         let (first, second) = rest.split_at_checked(usize::from(*thresholds) * 9)?;
         if *thresholds == 0 || second.len() != usize::from(*members) * MEMBER {
             return None;
@@ -176,6 +206,7 @@ impl Table {
             })
         });
         let table = Self {
+            generation: u64::from_be_bytes(*generation),
             thresholds: thresholds.collect::<Option<_>>()?,
             members: members.collect::<Option<_>>()?,
             highest: *highest,
@@ -195,26 +226,31 @@ mod tests {
     #[test]
     fn a_root_is_destroyed_when_fewer_than_k_shares_are_left() {
         let mut table = Table::first(2, 3, ID);
-        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (3, 1));
+        table.advance(2);
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (3, 1));
         table.confirm(1, 2, ID);
-        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (2, 1), "two that still hold it are enough");
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (2, 1), "two that still hold it are enough");
         table.confirm(2, 2, ID);
-        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (1, 2));
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (1, 2));
     }
 
     #[test]
     fn lost_and_retired_slots_count_until_they_are_wiped() {
         let mut table = Table::first(2, 3, ID);
         // Slot 1 is lost at generation 1; the others go on, and a fourth takes its place.
-        assert_eq!(table.reshare(2, 2, &[1], 1), Some(vec![4]));
+        table.advance(2);
+        assert_eq!(table.reshare(2, &[1], 1), Some(vec![4]));
         // Slot 2 goes away in the middle of it: with the lost one it still has what gives the first root.
         table.confirm(3, 2, ID);
         table.confirm(4, 2, ID);
-        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (2, 1));
-        table.tidy(2);
-        assert_eq!(table.destroyed_before(9), 1, "and it stays so however many generations pass");
-        table.confirm(2, 5, ID);
-        assert_eq!((table.shares_left(1), table.destroyed_before(2)), (1, 2));
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (2, 1));
+        table.advance(9);
+        table.tidy();
+        assert_eq!(table.destroyed_before(), 1, "and it stays so however many generations pass");
+        for number in [2, 3, 4] {
+            table.confirm(number, 9, ID);
+        }
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (1, 9));
         table.wiped(1);
         assert_eq!(table.shares_left(1), 0);
     }
@@ -222,33 +258,35 @@ mod tests {
     #[test]
     fn a_threshold_holds_for_the_generations_that_it_was_set_for() {
         let mut table = Table::first(1, 1, ID);
-        assert_eq!(table.reshare(2, 2, &[], 2), Some(vec![2, 3]));
+        table.advance(2);
+        assert_eq!(table.reshare(2, &[], 2), Some(vec![2, 3]));
         table.confirm(2, 2, ID);
         table.confirm(3, 2, ID);
-        assert_eq!(table.destroyed_before(2), 1, "one share was the whole root");
+        assert_eq!(table.destroyed_before(), 1, "one share was the whole root");
         table.confirm(1, 2, ID);
-        assert_eq!(table.destroyed_before(2), 2);
+        assert_eq!(table.destroyed_before(), 2);
     }
 
     #[test]
     fn a_table_reads_back_as_it_was_written() {
         let mut table = Table::first(2, 3, ID);
-        table.reshare(4, 3, &[2], 3);
+        table.advance(4);
+        table.reshare(3, &[2], 3);
         table.confirm(3, 4, RootId([1; 16]));
         assert_eq!(Table::decode(&table.encode()), Some(table));
     }
 
     proptest::proptest! {
         #[test]
-        fn hostile_tables_never_panic(content: Vec<u8>, present: u64) {
+        fn hostile_tables_never_panic(content: Vec<u8>) {
             let mut framed = content.clone();
             if let [version, ..] = framed.as_mut_slice() {
                 *version = 1;
             }
             for bytes in [content, framed] {
                 if let Some(mut table) = Table::decode(&bytes) {
-                    table.destroyed_before(present);
-                    table.tidy(present);
+                    table.destroyed_before();
+                    table.tidy();
                 }
             }
         }

@@ -370,16 +370,16 @@ fn an_ordinary_create_and_its_end_write_the_page_of_the_recording_alone() {
         commit(&keys, vec![change]).expect("creates");
         (at, disk.last_batch())
     };
-    // One row of the page, and the number.
-    assert_eq!(create(Keeping::default()).1, 2);
+    // One row of the page, number and chain.
+    assert_eq!(create(Keeping::default()).1, 3);
     // The first that is due lowers what is said of its page, up to the top.
     let (first, rows) = create(due(100));
-    assert_eq!(rows, 2 + 2);
-    assert_eq!(create(due(100)).1, 2);
+    assert_eq!(rows, 2 + 3);
+    assert_eq!(create(due(100)).1, 3);
     let (at, rows) = create(due(101));
-    assert_eq!(rows, 2);
+    assert_eq!(rows, 3);
     commit(&keys, vec![Change::SetKeeping { at, keeping: due(200) }]).expect("sets");
-    assert_eq!((disk.last_batch(), keys.generation()), (2, 1), "no rotation");
+    assert_eq!((disk.last_batch(), keys.generation()), (3, 1), "no rotation");
     check_found(&keys, &Model::of(&keys));
     // An erasure brings what is said up to date on its way.
     commit(&keys, vec![Change::EraseRecording { at: first, parts: Parts::BOTH }]).expect("erases");

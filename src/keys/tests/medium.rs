@@ -2,7 +2,7 @@
 
 use super::super::{
     Forgets, Slot, SlotError,
-    backing::{Backing, BackingError, Family, KeyValue, Row},
+    backing::{Backing, BackingError, Family, KeyValue, Row, Snapshot},
     slot::{Record, root_id},
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
@@ -162,6 +162,10 @@ impl State {
         self.durable.insert((family, key.to_vec()), value);
     }
 
+    pub fn remove_row(&mut self, family: Family, key: &[u8]) {
+        self.durable.remove(&(family, key.to_vec()));
+    }
+
     /// What is left of a step, or none when it goes through.
     fn burn(&mut self) -> Option<Left> {
         if self.dead {
@@ -215,6 +219,10 @@ impl Backing for Memory {
         let found = found.take_while(|((of, key), _)| *of == family && key.starts_with(prefix));
         let found = found.filter(|((_, key), _)| after.is_none_or(|after| key[..] > *after));
         Ok(found.take(limit).map(|((_, key), value)| (key.clone(), value.clone())).collect())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn Snapshot + '_>, BackingError> {
+        Ok(Box::new(self.0.lock().rows()))
     }
 
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError> {
@@ -286,6 +294,26 @@ impl Backing for Memory {
         }
         state.events.push(Event::Unlink);
         if left.is_none() { Ok(()) } else { failed() }
+    }
+}
+
+impl Snapshot for Rows {
+    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
+        Ok(BTreeMap::get(self, &(family, key.to_vec())).cloned())
+    }
+
+    fn rows(&self, family: Family, after: Option<&[u8]>, bytes: usize) -> Result<Vec<KeyValue>, BackingError> {
+        let (mut found, mut size) = (Vec::new(), 0);
+        for ((of, key), value) in self.range((family, after.unwrap_or_default().to_vec())..) {
+            if *of != family || size >= bytes {
+                break;
+            }
+            if after.is_none_or(|after| key[..] > *after) {
+                size += key.len() + value.len();
+                found.push((key.clone(), value.clone()));
+            }
+        }
+        Ok(found)
     }
 }
 

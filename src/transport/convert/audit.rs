@@ -36,9 +36,9 @@ pub fn receipt_id(field: &'static str, text: &str) -> Result<ReceiptId, Problem>
 /// Writes what an erasure did. The opening goes back only where it is not the one that was sent.
 pub fn erasure(erasure: Erasure, sent: Option<[u8; 32]>) -> v1::EraseResponse {
     v1::EraseResponse {
-        outcome: match (erasure.destroyed, erasure.sealed) {
-            (true, _) => v1::Outcome::Erased,
-            (false, true) => v1::Outcome::Sealed,
+        outcome: match (erasure.sealed, erasure.destroyed) {
+            (true, _) => v1::Outcome::Sealed,
+            (false, true) => v1::Outcome::Erased,
             (false, false) => v1::Outcome::AlreadyErased,
         }
         .into(),

@@ -190,7 +190,8 @@ async fn watermarks(mut progress: watch::Receiver<Progress>, answers: &Answers, 
     let mut said = Progress::default();
     loop {
         let now = *progress.borrow_and_update();
-        let moved = Progress { finished: None, ..now } != Progress { finished: None, ..said };
+        let moved =
+            (now.journaled, now.stored, now.finish_journaled) != (said.journaled, said.stored, said.finish_journaled);
         if moved {
             say(answers, record_response::Event::Watermark(convert::watermark(&now))).await;
             said = now;
@@ -238,7 +239,7 @@ mod tests {
             to.send_replace(progress(journaled, 0));
             tokio::task::yield_now().await;
         }
-        let finished = Some(Finished { length: 500, mismatch: false });
+        let finished = Some(Finished { length: 500, backed_up: false, mismatch: false });
         to.send_replace(Progress { finished, ..progress(500, 500) });
         assert!(matches!(pump.await, Ok(End::Finished)));
         let allowed = 2 + began.elapsed().as_millis() / COALESCE.as_millis();

@@ -1,0 +1,124 @@
+//! How the slots stand, as it is shown.
+
+use super::Slots;
+use crate::keys::Forgets;
+
+/// What became of a slot.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It holds the present share.
+    Present,
+    /// It is one of ours and holds an older share.
+    Behind,
+    /// It was retired, and still holds something.
+    Retired,
+    /// It holds nothing: new, wiped, or not mounted.
+    Empty,
+    /// It holds something of another key store.
+    Foreign,
+    /// It cannot be used.
+    Away(String),
+}
+
+impl Standing {
+    /// In words.
+    pub fn words(&self) -> String {
+        match self {
+            Standing::Present => "matches".to_owned(),
+            Standing::Behind => "holds an older share".to_owned(),
+            Standing::Retired => "was retired".to_owned(),
+            Standing::Empty => "is empty".to_owned(),
+            Standing::Foreign => "holds a root of another key store".to_owned(),
+            Standing::Away(why) => format!("is away ({why})"),
+        }
+    }
+}
+
+/// One slot.
+#[derive(Clone, Debug)]
+pub struct SlotReport {
+    /// Where it is; empty for one that no configured slot is.
+    pub name: String,
+    /// Its number, where it is known.
+    pub number: Option<u8>,
+    /// What became of it.
+    pub standing: Standing,
+    /// What it declares; none where it could not be opened.
+    pub forgets: Option<Forgets>,
+    /// It holds no share of an older generation than this.
+    pub confirmed: Option<u64>,
+}
+
+/// All slots.
+#[derive(Clone, Debug)]
+pub struct SlotsReport {
+    /// How many shares give the root.
+    pub k: u8,
+    /// How many slots share the present root.
+    pub of: usize,
+    /// Generation of the present root.
+    pub generation: u64,
+    /// Every root below this generation is destroyed.
+    pub destroyed_before: u64,
+    /// Shares that are left of the oldest root that is not destroyed; none where every old root is.
+    pub shares_left: Option<usize>,
+    /// How many more slots may be lost without losing everything.
+    pub losses_survivable: usize,
+    /// Each slot.
+    pub slots: Vec<SlotReport>,
+}
+
+impl Slots {
+    /// As they are shown.
+    pub fn report(&self) -> SlotsReport {
+        let confirmed = |number| self.table.member(number).map(|member| member.confirmed);
+        let mut slots: Vec<_> = self
+            .seats
+            .iter()
+            .map(|seat| SlotReport {
+                name: seat.name.clone(),
+                number: seat.number,
+                standing: seat.standing.clone(),
+                forgets: seat.forgets,
+                confirmed: seat.number.and_then(confirmed),
+            })
+            .collect();
+        for member in self.table.members() {
+            if self.seats.iter().all(|seat| seat.number != Some(member.number)) {
+                let what = if member.left.is_some() { "retired, and not known to be wiped" } else { "not seen" };
+                slots.push(SlotReport {
+                    name: String::new(),
+                    number: Some(member.number),
+                    standing: Standing::Away(what.to_owned()),
+                    forgets: None,
+                    confirmed: Some(member.confirmed),
+                });
+            }
+        }
+        let holding = self.seats.iter().filter(|seat| seat.standing == Standing::Present).count();
+        let (generation, destroyed_before) = (self.table.generation(), self.table.destroyed_before());
+        SlotsReport {
+            k: self.table.k(),
+            of: self.table.present().count(),
+            generation,
+            destroyed_before,
+            shares_left: (destroyed_before < generation).then(|| self.table.shares_left(destroyed_before)),
+            losses_survivable: holding.saturating_sub(usize::from(self.table.k())),
+            slots,
+        }
+    }
+
+    /// What all of them together declare: the weakest of the strongest that are needed, with those that are away, to leave
+    /// fewer than `k` shares of a root of before. `after N d` is stronger than `best-effort`: it comes true.
+    pub fn forgets(&self) -> Forgets {
+        let present = self.seats.iter().filter(|seat| seat.standing == Standing::Present);
+        let mut declared: Vec<_> = present.filter_map(|seat| seat.forgets).collect();
+        declared.sort_by_key(|forgets| match forgets {
+            Forgets::AtOnce => (0, 0),
+            Forgets::After { days } => (1, *days),
+            Forgets::BestEffort => (2, 0),
+        });
+        let needed = self.table.present().count().saturating_sub(usize::from(self.table.k()));
+        declared.get(needed).or(declared.last()).copied().unwrap_or(Forgets::BestEffort)
+    }
+}

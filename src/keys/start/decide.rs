@@ -1,0 +1,69 @@
+//! The decision of a start, as a pure function of what it found: whether it goes on, from which state, and what becomes of
+//! each file of a rotation. It reads and changes nothing, so the model of the protocol (`keys/tests/protocol`) asks it too.
+
+use super::OpenError;
+use crate::{domain::id::RootId, keys::command::Rotation};
+
+/// What a file of a rotation holds.
+#[derive(Clone, Copy, Debug)]
+pub enum Content {
+    /// Not all of a command: its attempt did not reach the commit point.
+    Torn,
+    /// A whole command.
+    Whole {
+        /// The command's own number.
+        number: u64,
+        /// The change of root that it makes.
+        rotation: Option<Rotation>,
+    },
+}
+
+/// How the start goes on.
+#[derive(Debug)]
+pub struct Decision {
+    /// The root that the top names once `fill` is applied; the slot holds it.
+    pub root: RootId,
+    /// Number of the last command once `fill` is applied.
+    pub last_number: u64,
+    /// Files to apply, in this order.
+    pub fill: Vec<u64>,
+    /// Files to unlink before anything else is planned.
+    pub torn: Vec<u64>,
+    /// Files that have done their work once everything is flushed; those of `fill` among them.
+    pub done: Vec<u64>,
+}
+
+/// Decides from the last command's number and the root that the top names, the files in ascending order by the number in
+/// their name, and the roots that the slot holds. An error means that nothing may be changed.
+pub fn decide(
+    last_number: u64,
+    root: RootId,
+    files: &[(u64, Content)],
+    held: &[RootId],
+) -> Result<Decision, OpenError> {
+    if held.is_empty() {
+        return Err(OpenError::SlotIsEmpty);
+    }
+    let mut decision = Decision { root, last_number, fill: Vec::new(), torn: Vec::new(), done: Vec::new() };
+    for (name, content) in files.iter().copied() {
+        if name > decision.last_number + 1 {
+            return Err(OpenError::Gap { from: decision.last_number + 1, to: name - 1 });
+        }
+        match content {
+            Content::Torn => decision.torn.push(name),
+            Content::Whole { number, .. } if number != name => {
+                return Err(OpenError::Damaged("a pending command bears another number than its file"));
+            }
+            Content::Whole { .. } if name <= decision.last_number => decision.done.push(name),
+            Content::Whole { rotation, .. } => {
+                let Some(rotation) = rotation.filter(|rotation| rotation.from == decision.root) else {
+                    return Err(OpenError::Damaged("a pending command was planned on another state"));
+                };
+                (decision.last_number, decision.root) = (name, rotation.to);
+                decision.fill.push(name);
+                decision.done.push(name);
+            }
+        }
+    }
+    if held.contains(&decision.root) { Ok(decision) } else { Err(OpenError::ForeignRoot) }
+}
