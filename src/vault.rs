@@ -349,6 +349,7 @@ impl Vault {
             journal_limit_bytes: inner.journal.limit(),
             generation: inner.keys.generation(),
             slot_forgets: inner.keys.forgets().to_string(),
+            slots: inner.keys.slots(),
             expiry: inner.expiry_status(),
             backup: inner.keys.backup_status(),
             erasures_sealed: !inner.keys.all_destroyed(),

@@ -29,6 +29,14 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "backup_behind": status.backup_behind,
         "backup_away": status.backup_away,
         "erasures_sealed": status.erasures_sealed,
+        "slot_threshold": status.slot_threshold,
+        "slot_losses_survivable": status.slot_losses_survivable,
+        "slots": status.slots.iter().map(|slot| serde_json::json!({
+            "number": (slot.number > 0).then_some(slot.number),
+            "matches": slot.matches,
+            "state": slot.state,
+            "forgets": slot.forgets,
+        })).collect::<Vec<_>>(),
     });
     output.one(json, || {
         format!(
@@ -36,7 +44,7 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
              journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
              holds                       {}, {} past their review\nwait for holds              {}\n\
              closes and purges that wait {}\nexpired since the start     {}, {} of them late\n\
-             backup                      {}",
+             backup                      {}\nslots                       {}",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
@@ -51,6 +59,7 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.expired,
             status.expired_late,
             backup(&status),
+            slots(&status),
         )
     })?;
     let overdue = overdue(&status);
@@ -67,12 +76,28 @@ fn backup(status: &Status) -> String {
     format!("lacks {} commands{away}{sealed}", status.backup_behind)
 }
 
+/// How the slots stand, in words.
+fn slots(status: &Status) -> String {
+    let mut text = format!(
+        "{} of {} give the root, {} more may be lost",
+        status.slot_threshold,
+        status.slots.len(),
+        status.slot_losses_survivable
+    );
+    for slot in status.slots.iter().filter(|slot| !slot.matches) {
+        text.push_str(&format!("; {} {}", slot.number, slot.state));
+    }
+    text
+}
+
 /// What should not be, each with where to look.
 fn overdue(status: &Status) -> Vec<String> {
+    let short = status.slots.iter().filter(|slot| !slot.matches).count();
     let counts = [
         (status.holds_overdue, "holds are past their review date: see `hold list`"),
         (status.receipts_overdue, "erasures whose ciphertext should be gone: see `receipt list --open`"),
         (status.retention_late_recordings, "recordings are kept beyond their promise: see the gateway's log"),
+        (short as u64, "slots do not hold their share of the root: see `slot status`, and the gateway's log"),
         (status.failing_tenants, "tenants of which nothing expires: see the gateway's log"),
         (status.clock_disagrees.into(), "clock that no object store bears out: nothing expires until they agree"),
     ];

@@ -124,10 +124,13 @@ pub async fn run(config: Config, asked: Asked) -> Result<SlotsReport, Failed> {
         open(&config.keys, slots(config.slots), backup)
     };
     let keys = tokio::task::spawn_blocking(open).await.map_err(anyhow::Error::from)??;
-    match asked {
-        Asked::Init | Asked::Status => {}
-        Asked::Retire(number) => drop(keys.reshare(Reshare::Retire(number)).await.map_err(Failed::Commit)?),
-        Asked::Migrate => drop(keys.reshare(Reshare::Match).await.map_err(Failed::Commit)?),
+    let change = match asked {
+        Asked::Init | Asked::Status => None,
+        Asked::Retire(number) => Some(Reshare::Retire(number)),
+        Asked::Migrate => Some(Reshare::Match),
+    };
+    if let Some(change) = change {
+        keys.reshare(change).await.map_err(Failed::Commit)?;
     }
     let report = keys.slots();
     // It joins threads that may wait for object storage.

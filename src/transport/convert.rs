@@ -478,6 +478,12 @@ fn kind_word(kind: Kind) -> &'static str {
 
 /// Writes what waits.
 pub fn status(status: Status) -> v1::Status {
+    let slots = status.slots.slots.iter().map(|slot| v1::SlotStatus {
+        number: slot.number.unwrap_or(0).into(),
+        matches: slot.matches(),
+        state: slot.brief(),
+        forgets: slot.forgets.map_or_else(String::new, |forgets| forgets.to_string()),
+    });
     v1::Status {
         sweeps_pending: status.sweeps_pending,
         replications_pending: status.replications_pending,
@@ -501,6 +507,9 @@ pub fn status(status: Status) -> v1::Status {
         backup_behind: status.backup.map_or(0, |backup| backup.behind),
         backup_away: status.backup.is_some_and(|backup| backup.away),
         erasures_sealed: status.erasures_sealed,
+        slot_threshold: status.slots.k.into(),
+        slot_losses_survivable: status.slots.losses_survivable as u32,
+        slots: slots.collect(),
     }
 }
 

@@ -55,6 +55,8 @@ mod metric {
     pub const BACKUP_BEHIND: &str = "quietus_backup_behind_commands";
     pub const BACKUP_AWAY: &str = "quietus_backup_away";
     pub const SEALED: &str = "quietus_erasures_sealed";
+    pub const SLOTS_SHORT: &str = "quietus_slots_short_count";
+    pub const LOSSES: &str = "quietus_slot_losses_survivable_count";
     pub const FAILING: &str = "quietus_retention_failing_tenants";
 }
 
@@ -82,6 +84,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
     identity.authorize(Action::Metrics, None)?;
     let status = gateway.vault.status();
     let backup = status.backup.unwrap_or_default();
+    let short = status.slots.slots.iter().filter(|slot| !slot.matches()).count();
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
         (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),
@@ -103,8 +106,14 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         (metric::BACKUP_AWAY, "1: the backup's object storage is away.", backup.away.into()),
         (
             metric::SEALED,
-            "1: something erased is not destroyed before the backup has it.",
+            "1: something erased is not destroyed before the backup has it, or before enough slots are back.",
             status.erasures_sealed.into(),
+        ),
+        (metric::SLOTS_SHORT, "Slots that do not hold their share of the root.", short as u64),
+        (
+            metric::LOSSES,
+            "How many more slots may be lost without losing every recording.",
+            status.slots.losses_survivable as u64,
         ),
         (metric::FAILING, "Tenants of which nothing expires because of a fault.", status.expiry.failing_tenants),
     ];

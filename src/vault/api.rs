@@ -9,7 +9,7 @@ use crate::{
         retention::Jurisdiction,
         time::{Day, Timestamp},
     },
-    keys::backup::BackupStatus,
+    keys::{SlotsReport, backup::BackupStatus},
 };
 use std::collections::BTreeMap;
 
@@ -530,8 +530,10 @@ pub struct Status {
     pub journal_limit_bytes: u64,
     /// Generation of the present root.
     pub generation: u64,
-    /// What the slot declares.
+    /// What the slots declare, all together.
     pub slot_forgets: String,
+    /// How each of them stands.
+    pub slots: SlotsReport,
     /// What the runner has done, and what it could not do.
     pub expiry: ExpiryStatus,
     /// Holds.

@@ -94,7 +94,14 @@ struct Seat {
 }
 
 impl Seat {
+    fn new(name: String, open: Option<Opener>, slot: Option<Box<dyn Slot>>) -> Self {
+        Self { name, open, slot, number: None, standing: Standing::Empty, leads: None, forgets: None }
+    }
+
     fn away(&mut self, error: &SlotError) {
+        if !matches!(self.standing, Standing::Away(_)) {
+            tracing::warn!(slot = self.name, %error, "a slot is away");
+        }
         self.standing = Standing::Away(error.to_string());
         // What is open is kept where it cannot be opened again.
         if self.open.is_some() {
@@ -162,26 +169,16 @@ pub(crate) enum NotStaged {
 impl Slots {
     /// A single slot.
     pub fn one(slot: Box<dyn Slot>) -> Self {
-        Self::with(1, vec![(String::new(), None, Some(slot))])
+        Self::with(1, vec![Seat::new(String::new(), None, Some(slot))])
     }
 
     /// Several, of which any `k` give the root; `2k > n`, as whoever read the configuration has checked. They are opened when
     /// they are first needed.
     pub fn several(k: u8, slots: Vec<(String, Opener)>) -> Self {
-        Self::with(k, slots.into_iter().map(|(name, open)| (name, Some(open), None)).collect())
+        Self::with(k, slots.into_iter().map(|(name, open)| Seat::new(name, Some(open), None)).collect())
     }
 
-    fn with(k: u8, slots: Vec<(String, Option<Opener>, Option<Box<dyn Slot>>)>) -> Self {
-        let seat = |(name, open, slot)| Seat {
-            name,
-            open,
-            slot,
-            number: None,
-            standing: Standing::Empty,
-            leads: None,
-            forgets: None,
-        };
-        let seats: Vec<_> = slots.into_iter().map(seat).collect();
+    fn with(k: u8, seats: Vec<Seat>) -> Self {
         let nothing = RootId([0; 16]);
         Self {
             k,
@@ -392,6 +389,7 @@ impl Slots {
                 }
                 anchors.remove(&number);
                 seat.standing = Standing::Present;
+                tracing::info!(slot = seat.name, number, "a slot that was away has its share");
                 Ok(true)
             }
             Standing::Retired | Standing::Empty | Standing::Foreign | Standing::Away(_) => Ok(false),

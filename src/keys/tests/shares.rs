@@ -3,7 +3,7 @@
 use super::{
     super::*,
     TINY, add_recording, add_subscriber, add_tenant,
-    attacker::Haul,
+    attacker::{Haul, Key},
     block_on, commit,
     medium::{Disk, Left, Memory},
     settings,
@@ -24,10 +24,13 @@ use std::{
     time::Duration,
 };
 
+/// Generation, root id, number, share.
+type Held = (u64, RootId, u8, [u8; 32]);
+
 /// What one slot holds now, and everything it ever held.
 #[derive(Default)]
 struct Drawer {
-    records: Vec<(u64, RootId, u8, [u8; 32])>,
+    records: Vec<Held>,
     ever: Vec<(RootId, u8, [u8; 32])>,
     away: bool,
     /// The call after so many more fails, done or not.
@@ -74,7 +77,7 @@ impl Slot for MemberSlot {
         if drawer.away {
             return away();
         }
-        let record = |(generation, id, number, share): &(u64, RootId, u8, [u8; 32])| Record {
+        let record = |(generation, id, number, share): &Held| Record {
             generation: *generation,
             id: *id,
             number: *number,
@@ -165,7 +168,7 @@ impl World {
     }
 
     /// Everything but what the disk shows.
-    fn image(&self) -> Vec<Vec<(u64, RootId, u8, [u8; 32])>> {
+    fn image(&self) -> Vec<Vec<Held>> {
         self.drawers.iter().map(|drawer| drawer.lock().expect("no panic").records.clone()).collect()
     }
 
@@ -258,7 +261,7 @@ fn inhabit(world: &World) -> Lives {
 
 impl Lives {
     /// What its secrets were, and how the erasure was answered.
-    fn rotate(&self, world: &World) -> Option<(BTreeSet<[u8; 32]>, Result<Committed, CommitError>)> {
+    fn rotate(&self, world: &World) -> Option<(BTreeSet<Key>, Result<Committed, CommitError>)> {
         let at = super::new_recording(self.tenant, self.subscriber, 1);
         commit(world.keys(), vec![at.1]).ok()?;
         let at = at.0;

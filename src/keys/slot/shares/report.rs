@@ -49,8 +49,23 @@ pub struct SlotReport {
     pub confirmed: Option<u64>,
 }
 
+impl SlotReport {
+    /// Whether it holds its share of the present root.
+    pub fn matches(&self) -> bool {
+        self.standing == Standing::Present
+    }
+
+    /// In words, for others than the node's operator: why it is away tells where it is.
+    pub fn brief(&self) -> String {
+        match &self.standing {
+            Standing::Away(_) => "is away".to_owned(),
+            standing => standing.words(),
+        }
+    }
+}
+
 /// All slots.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct SlotsReport {
     /// How many shares give the root.
     pub k: u8,
