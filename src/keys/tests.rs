@@ -13,6 +13,7 @@ mod musts;
 mod protocol;
 mod rocks;
 mod shares;
+mod storage;
 
 use super::*;
 use crate::crypto::random;

@@ -4,7 +4,7 @@ use super::{
     super::{
         backing::Family,
         backup::{
-            Archive, ArchiveError, Backup, Options,
+            ArchiveError,
             format::{Delta, Part},
             name,
             restore::{self, RestoreError},
@@ -16,92 +16,17 @@ use super::{
     block_on, commit,
     medium::{Disk, Left, Memory, MemorySlot},
     model::Model,
-    settings, sweep_all,
+    settings,
+    storage::Storage,
+    sweep_all,
 };
 use crate::{
     domain::time::{Clock, Timestamp},
     keys::*,
 };
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 const DAY: i64 = 86_400_000;
-
-/// Object storage in memory, with everything that was ever put.
-#[derive(Clone, Default)]
-struct Storage(Arc<Mutex<Objects>>);
-
-#[derive(Default)]
-struct Objects {
-    objects: BTreeMap<String, Vec<u8>>,
-    ever: Vec<Vec<u8>>,
-    away: bool,
-    /// The next put arrives and its answer does not.
-    mute: bool,
-}
-
-impl Storage {
-    fn lock(&self) -> MutexGuard<'_, Objects> {
-        self.0.lock().expect("no test panics with it")
-    }
-
-    fn set_away(&self, away: bool) {
-        self.lock().away = away;
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.lock().objects.keys().cloned().collect()
-    }
-}
-
-impl Archive for Storage {
-    fn list(&mut self, prefix: &str, after: &str) -> Result<Vec<String>, ArchiveError> {
-        let objects = self.lock();
-        if objects.away {
-            return Err(ArchiveError::Away("a test".to_owned()));
-        }
-        let names = objects.objects.keys().filter(|name| name.starts_with(prefix) && name.as_str() > after);
-        Ok(names.cloned().collect())
-    }
-
-    fn put(&mut self, name: &str, bytes: Vec<u8>) -> Result<(), ArchiveError> {
-        let mut objects = self.lock();
-        if objects.away {
-            return Err(ArchiveError::Away("a test".to_owned()));
-        }
-        objects.ever.push(bytes.clone());
-        if let Some(before) = objects.objects.insert(name.to_owned(), bytes.clone()) {
-            assert!(before == bytes, "a name is put again with the same bytes only");
-        }
-        if std::mem::take(&mut objects.mute) {
-            return Err(ArchiveError::Away("a test".to_owned()));
-        }
-        Ok(())
-    }
-
-    fn get(&mut self, name: &str) -> Result<Vec<u8>, ArchiveError> {
-        let objects = self.lock();
-        if objects.away {
-            return Err(ArchiveError::Away("a test".to_owned()));
-        }
-        objects.objects.get(name).cloned().ok_or(ArchiveError::Missing)
-    }
-
-    fn remove(&mut self, names: &[String]) -> Result<(), ArchiveError> {
-        let mut objects = self.lock();
-        for name in names {
-            objects.objects.remove(name);
-        }
-        Ok(())
-    }
-
-    fn heal(&mut self) -> Result<(), ArchiveError> {
-        Ok(())
-    }
-}
 
 struct World {
     disk: Arc<Disk>,
@@ -120,14 +45,7 @@ impl World {
 
     fn open_on(&self, disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
         disk.revive();
-        let options = Options {
-            tick: Duration::ZERO,
-            // Whoever waits in vain is told by the failure, not by the time.
-            patience: Duration::from_secs(60),
-            retry: Duration::from_millis(5),
-            ..Options::default()
-        };
-        let backup = Backup { archive: Box::new(self.storage.clone()), clock: self.clock.clone(), options };
+        let backup = self.storage.backup(&self.clock);
         let slots = Slots::one(Box::new(MemorySlot(disk.clone())));
         KeyStore::open_on(Arc::new(Memory(disk.clone())), slots, Some(backup), settings(limits))
     }

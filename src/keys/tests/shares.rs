@@ -1,4 +1,5 @@
-//! Slots made of slots: each of them lost, away or back at each step, over several rotations, with crashes between.
+//! Slots made of slots: each of them lost, away or back at each step, over several rotations, with crashes between, and with a
+//! backup that is away or that the node is built from again.
 
 use super::{
     super::*,
@@ -7,6 +8,7 @@ use super::{
     block_on, commit,
     medium::{Disk, Left, Memory},
     settings,
+    storage::Storage,
 };
 use crate::{
     crypto::share,
@@ -15,7 +17,8 @@ use crate::{
         time::{Clock, Timestamp},
     },
 };
-use backing::Family;
+use backing::{Backing, Family};
+use backup::restore::{self, RestoreError};
 use proptest::prelude::*;
 use slot::{Record, root_id};
 use std::{
@@ -122,6 +125,10 @@ impl Slot for MemberSlot {
 /// Key store and slots. The roots that there were are known, as a witness.
 struct World {
     disk: Arc<Disk>,
+    /// Where the backup lies, if there is one.
+    storage: Option<Storage>,
+    /// Everything that disks of nodes held that are lost.
+    lost: Vec<Vec<u8>>,
     /// All that there ever were; the first `seated` are configured.
     drawers: Vec<Arc<Mutex<Drawer>>>,
     seated: Vec<usize>,
@@ -132,8 +139,17 @@ struct World {
 impl World {
     fn new(k: u8, count: usize) -> Self {
         let drawers = (0..count).map(|_| Arc::default()).collect();
-        let mut world = Self { disk: Disk::new(), drawers, seated: (0..count).collect(), k, keys: None };
+        let (disk, seated) = (Disk::new(), (0..count).collect());
+        let mut world = Self { disk, storage: None, lost: Vec::new(), drawers, seated, k, keys: None };
         world.start().expect("a first start");
+        world
+    }
+
+    fn with_backup(k: u8, count: usize) -> Self {
+        let mut world = Self::new(k, count);
+        world.storage = Some(Storage::default());
+        world.start().expect("a start");
+        assert!(world.keys().tend_backup());
         world
     }
 
@@ -144,14 +160,40 @@ impl World {
     fn start_with(&mut self, settings: Settings) -> Result<(), OpenError> {
         self.keys = None;
         self.disk.revive();
+        let backup = self.storage.as_ref().map(|storage| storage.backup(&Clock::set_to(Timestamp(1_000_000))));
+        self.keys = Some(KeyStore::open_on(Arc::new(Memory(self.disk.clone())), self.slots(), backup, settings)?);
+        Ok(())
+    }
+
+    fn slots(&self) -> Slots {
         let slots = self.seated.iter().map(|at| {
             let drawer = self.drawers[*at].clone();
             let open: Opener = Box::new(move || Ok(Box::new(MemberSlot(drawer.clone())) as Box<dyn Slot>));
             (format!("slot {at}"), open)
         });
-        let slots = Slots::several(self.k, slots.collect());
-        self.keys = Some(KeyStore::open_on(Arc::new(Memory(self.disk.clone())), slots, None, settings)?);
+        Slots::several(self.k, slots.collect())
+    }
+
+    /// The node is lost: another one is built from slots and backup.
+    fn lose_node(&mut self) -> Result<(), RestoreError> {
+        self.stop();
+        let mut storage = self.storage.clone().expect("there is a backup");
+        let built = Mutex::new(Disk::new());
+        let anew = || {
+            let disk = Disk::new();
+            built.lock().expect("no panic").clone_from(&disk);
+            Box::new(Memory(disk)) as Box<dyn Backing>
+        };
+        restore::restore_into(anew, &mut self.slots(), &mut storage)?;
+        self.lost.extend(self.disk.ever());
+        self.disk = built.into_inner().expect("no panic");
         Ok(())
+    }
+
+    /// Every copy that there ever was of anything but slots.
+    fn copies(&self) -> Vec<Vec<u8>> {
+        let stored = self.storage.iter().flat_map(|storage| storage.lock().ever.clone());
+        self.disk.ever().into_iter().chain(self.lost.iter().cloned()).chain(stored).collect()
     }
 
     fn keys(&self) -> &KeyStore {
@@ -189,7 +231,7 @@ impl World {
                 shares.entry(id).or_default().insert(number, share);
             }
         }
-        shares_to_fixpoint(&self.disk.ever(), &mut shares);
+        shares_to_fixpoint(&self.copies(), &mut shares);
         let roots = shares.values().flat_map(|shares| {
             let shares: Vec<_> = shares.iter().map(|(number, share)| (*number, Secret::from_bytes(share))).collect();
             subsets(&shares)
@@ -277,7 +319,7 @@ fn rotate(world: &World, lives: &Lives) -> Committed {
 }
 
 fn opened(world: &World, roots: &[[u8; 32]]) -> BTreeSet<[u8; 32]> {
-    Haul::carve(&world.disk.ever()).below_roots(roots).secrets.into_iter().collect()
+    Haul::carve(&world.copies()).below_roots(roots).secrets.into_iter().collect()
 }
 
 #[test]
@@ -465,6 +507,73 @@ fn rotations_keep_their_interval_and_erasures_share_the_next() {
     });
 }
 
+#[test]
+fn a_lost_node_and_a_lost_slot_leave_enough() {
+    for lost in 0..3 {
+        let mut world = World::with_backup(2, 3);
+        let lives = inhabit(&world);
+        let kept = add_recording(world.keys(), lives.tenant, lives.subscriber);
+        // Its share waits, in the backup too.
+        world.set_away(2, true);
+        assert!(rotate(&world, &lives).destroyed && rotate(&world, &lives).destroyed && world.keys().tend_backup());
+        world.set_away(2, false);
+        world.set_away(lost, true);
+        world.lose_node().expect("restored");
+        world.start().expect("starts");
+        assert!(world.keys().audio_leaf(kept).expect("reads").is_some(), "without slot {lost}");
+        assert!(rotate(&world, &lives).destroyed);
+    }
+}
+
+#[test]
+fn a_restore_with_fewer_than_k_is_refused_and_builds_nothing() {
+    let mut world = World::with_backup(2, 3);
+    rotate(&world, &inhabit(&world));
+    world.set_away(0, true);
+    world.set_away(1, true);
+    let slots = world.image();
+    let refused = world.lose_node().expect_err("refused");
+    assert!(matches!(refused, RestoreError::TooFewSlots { needed: 2, found: 1, .. }), "{refused}");
+    assert!(refused.to_string().contains("slot 0 is away") && world.image() == slots);
+}
+
+#[test]
+fn a_slot_that_returns_while_the_backup_is_behind_gets_what_the_backup_needs() {
+    for starts in [false, true] {
+        let mut world = World::with_backup(2, 3);
+        let lives = inhabit(&world);
+        let kept = add_recording(world.keys(), lives.tenant, lives.subscriber);
+        world.set_away(2, true);
+        assert!(rotate(&world, &lives).destroyed && world.keys().tend_backup());
+        let storage = world.storage.clone().expect("there is a backup");
+        storage.set_away(true);
+        let (erased, answer) = lives.rotate(&world).expect("creates");
+        assert!(!answer.expect("erases").destroyed);
+        world.set_away(2, false);
+        if starts {
+            world.start().expect("starts");
+        } else {
+            assert!(!rotate(&world, &lives).destroyed);
+        }
+        let held: Vec<u64> = world.image()[2].iter().map(|record| record.0).collect();
+        assert!(held.contains(&2) && held.len() == 2, "what the backup needs and what seals the top: {held:?}");
+        // Node and another slot are lost: what the backup has comes back.
+        world.set_away(0, true);
+        storage.set_away(false);
+        let mut world = if starts {
+            world
+        } else {
+            // Here the backup catches up first, and the slots forget what it needed.
+            block_on(world.keys().destroyed(world.keys().commands()));
+            assert!(opened(&world, &world.reach(&[])).is_disjoint(&erased));
+            world
+        };
+        world.lose_node().expect("restored");
+        world.start().expect("starts");
+        assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Rotate,
@@ -476,9 +585,13 @@ enum Step {
     /// The disk fails at its next step but so many; then a start.
     Crash(u8, u8),
     Restart,
-    /// A slot is lost and a new one takes its place.
-    Replace(u8),
+    /// A slot is lost and a new one takes its place; where it is said, another one takes its share and then fails.
+    Replace(u8, Option<u8>),
     Retire(u8),
+    /// The backup's object storage goes away, or comes back.
+    Storage(bool),
+    /// The node is lost.
+    LoseNode,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -489,16 +602,29 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<u8>(), 0u8..3, any::<bool>()).prop_map(|(at, calls, done)| Step::Fuse(at, calls, done)),
         3 => (0u8..4, 0u8..3).prop_map(|(steps, left)| Step::Crash(steps, left)),
         2 => Just(Step::Restart),
-        1 => any::<u8>().prop_map(Step::Replace),
+        2 => (any::<u8>(), any::<Option<u8>>()).prop_map(|(at, misses)| Step::Replace(at, misses)),
         1 => any::<u8>().prop_map(Step::Retire),
+        2 => any::<bool>().prop_map(Step::Storage),
+        2 => Just(Step::LoseNode),
     ]
 }
 
-/// The truth beside the store: which secrets lived up to which generation, and were erased.
+/// Something that was erased.
+struct Erased {
+    secrets: BTreeSet<Key>,
+    /// The generation that its erasure made.
+    generation: u64,
+    /// It was said to be destroyed.
+    destroyed: bool,
+}
+
+/// The truth beside the store.
 struct Truth {
-    /// Secrets, and the generation that their erasure made.
-    erased: Vec<(BTreeSet<[u8; 32]>, u64)>,
+    erased: Vec<Erased>,
+    /// In the backup, where there is one.
     kept: Vec<RecordingPath>,
+    /// Not there yet.
+    loose: Vec<RecordingPath>,
 }
 
 /// A start; where too few slots are there, another one once all of them are back.
@@ -526,7 +652,8 @@ impl World {
             Step::Create => {
                 let (at, create) = super::new_recording(lives.tenant, lives.subscriber, 1);
                 commit(self.keys(), vec![create]).expect("creates");
-                truth.kept.push(at);
+                truth.loose.push(at);
+                self.catch_up(truth);
             }
             Step::Away(at, away) => self.set_away(seat(at, self), *away),
             Step::Fuse(at, calls, done) => {
@@ -541,7 +668,8 @@ impl World {
                 restart(self);
             }
             Step::Restart => restart(self),
-            Step::Replace(at) => {
+            Step::Replace(at, misses) => {
+                let misses = misses.map(|misses| seat(&misses, self));
                 // As an operator would: only while what is there is enough without it.
                 let at = seat(at, self);
                 self.stop();
@@ -554,8 +682,24 @@ impl World {
                     self.seated.pop();
                     self.seated.push(at);
                     restart(self);
-                } else if block_on(self.keys().reshare(Reshare::Match)).is_err() {
-                    restart(self);
+                } else {
+                    if let Some(misses) = misses.filter(|misses| *misses != at) {
+                        self.drawers[misses].lock().expect("no panic").fuse = Some((1, false));
+                    }
+                    if block_on(self.keys().reshare(Reshare::Match)).is_err() {
+                        restart(self);
+                    }
+                }
+            }
+            Step::Storage(away) => {
+                if let Some(storage) = &self.storage {
+                    storage.set_away(*away);
+                    self.catch_up(truth);
+                }
+            }
+            Step::LoseNode => {
+                if self.storage.as_ref().is_some_and(|storage| !storage.lock().away) {
+                    self.lose_and_restore(truth);
                 }
             }
             Step::Retire(at) => {
@@ -569,13 +713,38 @@ impl World {
         }
     }
 
+    /// What is created is in the backup, where that is there.
+    fn catch_up(&self, truth: &mut Truth) {
+        if self.storage.is_none() || self.keys().tend_backup() {
+            truth.kept.append(&mut truth.loose);
+        }
+    }
+
+    fn lose_and_restore(&mut self, truth: &mut Truth) {
+        if self.lose_node().is_err() {
+            assert!(self.is_any_away(), "a restore failed although every slot was there");
+            for at in self.seated.clone() {
+                self.set_away(at, false);
+            }
+            self.lose_node().expect("with every slot there is, it is restored");
+        }
+        // What was sealed, and not destroyed, may be back; what was not in the backup may be gone.
+        truth.erased.retain(|erased| erased.destroyed);
+        restart(self);
+        let keys = self.keys().clone();
+        truth.loose.retain(|at| keys.audio_leaf(*at).expect("reads").is_some());
+    }
+
     fn rotate_for(&mut self, lives: &Lives, truth: &mut Truth) {
         let Some((secrets, answer)) = lives.rotate(self) else {
             restart(self);
             return;
         };
         match answer {
-            Ok(committed) => truth.erased.push((secrets, committed.generation_to)),
+            Ok(committed) => {
+                let Committed { generation_to: generation, destroyed, .. } = committed;
+                truth.erased.push(Erased { secrets, generation, destroyed });
+            }
             Err(CommitError::Slot(_)) => {}
             Err(_) => restart(self),
         }
@@ -588,28 +757,31 @@ proptest! {
     #[test]
     fn no_coming_and_going_of_slots_loses_what_lives_or_opens_what_is_destroyed(
         (k, count) in prop_oneof![Just((1, 1)), Just((2, 3)), Just((3, 5)), Just((2, 2))],
+        backup: bool,
         steps in prop::collection::vec(step(), 1..25),
     ) {
-        let mut world = World::new(k, count);
+        let mut world = if backup { World::with_backup(k, count) } else { World::new(k, count) };
         let lives = inhabit(&world);
-        let mut truth = Truth { erased: Vec::new(), kept: Vec::new() };
+        assert!(!backup || world.keys().tend_backup());
+        let mut truth = Truth { erased: Vec::new(), kept: Vec::new(), loose: Vec::new() };
         for step in &steps {
             world.run(&lives, &mut truth, step);
             // What lives is read.
-            for at in &truth.kept {
+            for at in truth.kept.iter().chain(&truth.loose) {
                 assert!(world.keys().audio_leaf(*at).expect("reads").is_some());
             }
-            // What is called destroyed opens to nobody.
+            // What is called destroyed opens to nobody, and stays so.
             let destroyed_before = world.keys().slots().destroyed_before;
             let seen = opened(&world, &world.reach(&[]));
-            for (secrets, generation) in &truth.erased {
-                assert!(*generation > destroyed_before || seen.is_disjoint(secrets), "{step:?}");
+            for erased in &mut truth.erased {
+                erased.destroyed |= erased.generation <= destroyed_before;
+                assert!(!erased.destroyed || seen.is_disjoint(&erased.secrets), "{step:?}");
             }
         }
         // The control: with the past of every slot, everything opens.
         let all: Vec<_> = (0..world.drawers.len()).collect();
         let seen = opened(&world, &world.reach(&all));
-        assert!(truth.erased.iter().all(|(secrets, _)| seen.is_superset(secrets)));
+        assert!(truth.erased.iter().all(|erased| seen.is_superset(&erased.secrets)));
         // With every slot back, it opens.
         for at in world.seated.clone() {
             world.set_away(at, false);
