@@ -14,7 +14,7 @@ use std::{
 
 /// A configuration with slots 2 of 3 in folders of their own.
 async fn world() -> World {
-    let world = World::new("").await;
+    let world = World::new("[backup]\n").await;
     configure(&world, &["a", "b", "c"]);
     world
 }
@@ -28,14 +28,14 @@ fn configure(world: &World, slots: &[&str]) {
     let path = world.data().join("quietus.toml");
     let text = std::fs::read_to_string(&path).expect("written");
     let (before, rest) = text.split_once("[slot]").expect("there");
-    let (_, after) = rest.split_once("[[region]]").expect("there");
+    let (_, after) = rest.split_once("[memory]").expect("there");
     let key = world.data().join("tls/audit.key");
     let mut section = "allow_same_filesystem = true\nthreshold = 2\n".to_owned();
     for name in slots {
         section.push_str(&format!("[[slot.member]]\npath = \"{}\"\n", slot(world, name).display()));
     }
     section.push_str(&format!("[audit]\nsigning_key = \"{}\"\n", key.display()));
-    std::fs::write(&path, format!("{before}[slot]\n{section}[[region]]{after}")).expect("written");
+    std::fs::write(&path, format!("{before}[slot]\n{section}[memory]{after}")).expect("written");
 }
 
 fn run(world: &World, arguments: &[&str]) -> Output {

@@ -1,6 +1,6 @@
 //! What holds for every source file: the direction of dependencies, a module doc, a bounded length, nothing unfinished;
-//! for `Cargo.lock`: one TLS stack, one library of primitives; and for `docs/threats.md` and `docs/promises.md`: the tests
-//! that they name exist.
+//! for `Cargo.lock`: one TLS stack, one library of primitives; and for `docs/threats.md`, `docs/losses.md` and
+//! `docs/promises.md`: the tests that they name exist.
 //!
 //! The direction is read from paths that begin with `crate::` (nested braces included, comments and strings not) and, for
 //! the binaries, with `quietus::`. A path that begins with `super::` stays within its top-level module in this tree, because
@@ -277,13 +277,15 @@ fn programs() -> String {
 }
 
 #[test]
-fn every_test_that_the_threats_page_names_is_there() {
+fn every_test_that_the_pages_of_threats_and_losses_name_is_there() {
     let programs = programs();
-    let rows = rows("docs/threats.md", "Threat");
-    for row in &rows {
-        assert!(!tests_named(row.last().expect("a last cell"), &programs).is_empty(), "no test: {row:?}");
+    for (page, first) in [("docs/threats.md", "Threat"), ("docs/losses.md", "Case")] {
+        let rows = rows(page, first);
+        for row in &rows {
+            assert!(!tests_named(row.last().expect("a last cell"), &programs).is_empty(), "no test: {row:?}");
+        }
+        assert!(rows.len() > 30, "{page} is read as it should be");
     }
-    assert!(rows.len() > 30, "the page is read as it should be");
 }
 
 #[test]

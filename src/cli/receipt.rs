@@ -157,8 +157,9 @@ fn read_opening(text: &str) -> Result<Opening, Failure> {
 }
 
 fn show(receipt: &Receipt, file: Option<&Path>, output: Output) -> Result<(), Failure> {
-    if receipt.state() == ReceiptState::Sealed {
-        return Err(Failure::try_again("the erasure is durable and its receipt is not stated yet; ask again"));
+    if receipt.state() == ReceiptState::Sealed || receipt.text.is_empty() {
+        let why = "the erasure is durable and its receipt is not stated yet, or not in the backup yet; ask again";
+        return Err(Failure::try_again(why));
     }
     if let Some(path) = file {
         write(path, &receipt.text)?;

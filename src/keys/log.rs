@@ -32,6 +32,11 @@ pub fn leaf_name(number: u64) -> Vec<u8> {
     numbered(LEAF, number)
 }
 
+/// Whether a row is a leaf.
+pub fn is_leaf(row: &Row) -> bool {
+    row.family == Family::Log && row.key.first() == Some(&LEAF)
+}
+
 /// Row name of a stored hash.
 pub fn hash_name(index: u64) -> Vec<u8> {
     numbered(HASH, index)

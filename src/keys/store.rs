@@ -8,6 +8,7 @@
 mod entries;
 mod log;
 
+use self::log::BackedLeaves;
 use super::{
     CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
     SlotsReport, ValueName,
@@ -73,6 +74,8 @@ pub(super) struct Shared {
     pub(super) destroyed: watch::Sender<u64>,
     /// The newest rotation.
     pub(super) rotated: AtomicU64,
+    /// Which leaves of the audit log the backup has.
+    leaves: Mutex<BackedLeaves>,
     cache: Cache<PageId, Arc<Page>, ByEntries>,
     present: RwLock<Present>,
     doomed: AtomicU64,
@@ -176,7 +179,9 @@ impl KeyStore {
             backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone())));
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
+        let leaves = BackedLeaves::at_start(&*backing, settled.backed, log_size)?;
         let shared = Shared {
+            leaves: Mutex::new(leaves),
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
             present: RwLock::new(present),
             limits: settings.limits,
@@ -577,7 +582,13 @@ impl Shared {
         if let Some(backlog) = &self.backlog {
             backlog.applied(command.number, root.as_ref().map(|root| root.id));
         }
-        present.log_size += published.log;
+        if published.log > 0 {
+            present.log_size += published.log;
+            if self.backlog.is_some() {
+                let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
+                leaves.appended(command.number, present.log_size);
+            }
+        }
         for page in published.pages {
             self.cache.insert(page.id, page);
         }

@@ -14,7 +14,7 @@
 //! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
 //! erase are told that it is *sealed*, further rotations go on, and the slot is finished when the backup has caught up.
 //!
-//! By cases, when a step of a rotation fails: *the slot will not stage* → the staged record is discarded, the keys that were
+//! By cases, when a step of a rotation fails: *too few slots stage* → the staged records are discarded, the keys that were
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
 //! slot's commit) → nobody knows what is on the disk; the process aborts and the next start finds out.
 
@@ -24,7 +24,7 @@ use super::{
     backup::keeper::Keeper,
     command::{ApplyError, Command},
     plan::{Planner, RootKey, Taken},
-    slot::{SlotError, root_id, shares::NotStaged},
+    slot::{SlotError, root_id},
     store::{Settings, Shared},
 };
 use crate::{
@@ -395,10 +395,7 @@ impl Thread {
 
     fn stage(&self, next: &RootKey, reshare: Option<&Reshare>) -> Result<Vec<Row>, Refused> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.stage(next, reshare).map_err(|refusal| match refusal {
-            NotStaged::Refused(error) => Refused::Told(CommitError::Slot(error)),
-            NotStaged::Unknown(error) => fatal(error),
-        })
+        slots.stage(next, reshare).map_err(|refusal| Refused::Told(CommitError::Slot(refusal)))
     }
 }
 

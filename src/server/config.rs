@@ -542,6 +542,24 @@ mod tests {
     }
 
     #[test]
+    fn swap_is_accepted_in_words_only() {
+        let with = |value: &str| parse(&format!("{EXAMPLE}\n[memory]\naccept_swap = {value}\n"));
+        assert!(with("true").is_ok_and(|config| config.accept_swap));
+        assert!(with("false").is_ok_and(|config| !config.accept_swap));
+        assert!(with("1").is_err());
+    }
+
+    #[test]
+    fn running_without_a_backup_must_be_said_in_words() {
+        assert!(parse(EXAMPLE).expect("good").backup.is_some());
+        assert!(refusal("[backup]", "").contains("accept_none"));
+        let none = parse(&EXAMPLE.replace("[backup]", "[backup]\naccept_none = true")).expect("good");
+        assert!(none.backup.is_none());
+        assert!(refusal("[backup]", "[backup]\nkeep_days = 31").contains("backup.keep_days"));
+        assert!(refusal("[backup]", "[backup]\naccept_none = true\nkeep_days = 3").contains("accept_none"));
+    }
+
+    #[test]
     fn a_plaintext_endpoint_and_a_region_listed_twice_are_refused() {
         let with = |line: &str| {
             let text = EXAMPLE.replace("name = \"eu-west-1\"", line);

@@ -86,7 +86,7 @@ fn read(pin: &Pin) -> Result<Zeroizing<String>, SlotError> {
     match pin {
         Pin::Given(pin) => Ok(pin.clone()),
         Pin::File(file) => {
-            let unreadable = |error| SlotError::Io(format!("`slot.pin_file` {}: {error}", file.display()));
+            let unreadable = |error| SlotError::Io(format!("cannot read `slot.pin_file` {}: {error}", file.display()));
             let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(unreadable)?;
             Ok(Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned()))
         }

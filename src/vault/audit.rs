@@ -241,7 +241,7 @@ impl Vault {
     /// # Errors
     /// `Invalid` names what is outside of the log.
     pub fn inclusion(&self, index: u64, size: Option<u64>) -> Result<Inclusion, Error> {
-        let size = size.unwrap_or(self.0.keys.log_size());
+        let size = size.unwrap_or(self.0.keys.log_size_backed());
         self.0.within("size", size)?;
         let hashes = proof::inclusion(index, size, |at| self.0.keys.log_hashes(at)).map_err(|error| match error {
             ProofError::Outside => Error::Invalid { field: "index", remedy: "no entry has this index yet".to_owned() },
@@ -257,7 +257,7 @@ impl Vault {
     /// # Errors
     /// `Invalid` names what is outside of the log.
     pub fn consistency(&self, old: u64, new: Option<u64>) -> Result<(u64, Vec<Hash>), Error> {
-        let new = new.unwrap_or(self.0.keys.log_size());
+        let new = new.unwrap_or(self.0.keys.log_size_backed());
         self.0.within("new_size", new)?;
         let hashes = proof::consistency(old, new, |at| self.0.keys.log_hashes(at)).map_err(|error| match error {
             ProofError::Outside => {
@@ -438,16 +438,18 @@ impl Inner {
         Some(recording_id::issue(&holder.secret, at.subscriber, at.recording))
     }
 
-    /// The head of the log as it is now.
+    /// The newest head of the log that may leave with a signature: what it speaks of outlives this node, where there is a
+    /// backup.
     pub(crate) fn head(&self) -> Result<Checkpoint, Error> {
-        let size = self.keys.log_size();
+        let size = self.keys.log_size_backed();
         let root = proof::root(size, |at| self.keys.log_hashes(at)).map_err(failed)?;
         Ok(Checkpoint { size, root })
     }
 
     fn within(&self, field: &'static str, size: u64) -> Result<(), Error> {
-        let there = size <= self.keys.log_size();
-        if there { Ok(()) } else { Err(Error::Invalid { field, remedy: "the log has fewer entries".to_owned() }) }
+        let there = size <= self.keys.log_size_backed();
+        let remedy = "the log has fewer entries, or the backup does not have them yet";
+        if there { Ok(()) } else { Err(Error::Invalid { field, remedy: remedy.to_owned() }) }
     }
 
     /// The entries under the evidence of a tenant.

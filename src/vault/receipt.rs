@@ -119,7 +119,7 @@ impl Promise {
 pub struct Receipt {
     /// Its id.
     pub id: ReceiptId,
-    /// The file; none while it is sealed, and none in lists.
+    /// The file; none while it is sealed, while the backup lacks its statement, and in lists.
     pub text: Option<String>,
     /// Stated in the log.
     pub stated: bool,
@@ -173,13 +173,23 @@ pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
 }
 
 impl Vault {
+    /// Waits a moment until the backup has what there is now, so that heads, proofs and receipts, which leave only for what is
+    /// in it, speak of the present.
+    pub async fn backed_soon(&self) {
+        let keys = &self.0.keys;
+        if keys.has_backup() {
+            // Object storage that is away: they speak of what it has.
+            let _ = tokio::time::timeout(BACKED_WITHIN, keys.backed_up(keys.commands())).await;
+        }
+    }
+
     /// A receipt by its id.
     ///
     /// # Errors
     /// `Unknown`.
     pub fn receipt(&self, id: ReceiptId) -> Result<Receipt, Error> {
         let row = self.0.receipt_row(id)?.ok_or(Error::Unknown { what: "receipt" })?;
-        let text = if row.state == STATED { Some(self.0.receipt_file(id, &row.statement)?) } else { None };
+        let text = if row.state == STATED { self.0.receipt_file(id, &row.statement)? } else { None };
         Ok(Receipt { text, ..self.0.shown_receipt(id, &row)? })
     }
 
@@ -316,7 +326,7 @@ impl Inner {
         }
         // What leaves with a signature must not be lost with the node. Whoever gets no file asks for it later.
         let there = tokio::time::timeout(BACKED_WITHIN, self.keys.backed_up(number)).await;
-        if there.is_ok() { self.receipt_file(id, &text) } else { Ok(String::new()) }
+        Ok(if there.is_ok() { self.receipt_file(id, &text)?.unwrap_or_default() } else { String::new() })
     }
 
     /// The sweeper has removed the last of what fell under a receipt: the second one says so.
@@ -435,12 +445,15 @@ impl Inner {
         present.filter_map(|slot| Some(Slot { forgets: slot.forgets?.to_string(), beside_store })).collect()
     }
 
-    /// The file of a receipt, with a proof to the present head of the log.
-    fn receipt_file(&self, id: ReceiptId, statement: &str) -> Result<String, Error> {
+    /// The file of a receipt, with a proof to the present head of the log; none while the backup lacks the statement.
+    fn receipt_file(&self, id: ReceiptId, statement: &str) -> Result<Option<String>, Error> {
         let index = self.keys.log_under(RowId(id.0), None, 1)?.first().copied().ok_or_else(damaged)?;
         let head = self.head()?;
+        if index >= head.size {
+            return Ok(None);
+        }
         let path = proof::inclusion(index, head.size, |at| self.keys.log_hashes(at)).map_err(audit::failed)?;
-        Ok(verify::write(&self.log.key, statement, index, head, &path))
+        Ok(Some(verify::write(&self.log.key, statement, index, head, &path)))
     }
 
     fn receipt_row(&self, id: ReceiptId) -> Result<Option<stored::Receipt>, Error> {

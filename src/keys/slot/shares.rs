@@ -23,8 +23,8 @@
 //! restart adds a row. So rows are bounded by starts, not by erasures.
 //!
 //! # The steps of a rotation
-//! [`Slots::stage`] gives every slot that matches its new share, and is refused, with everything taken back, when fewer than
-//! `k` take it. Behind the commit point, [`Slots::commit`] has each of them destroy what else it holds. A slot that fails in
+//! [`Slots::stage`] gives every slot that matches its new share, and is refused, with everything taken back that can be, when
+//! fewer than `k` take it: the callers are told, and the rest of the gateway goes on. Behind the commit point, [`Slots::commit`] has each of them destroy what else it holds. A slot that fails in
 //! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and now and then. Where fewer than `k` commit, nobody
 //! knows what the slots hold: the writer ends the process, and a start finds out.
 //!
@@ -156,14 +156,6 @@ pub struct Slots {
     /// What the rows of absent slots start from.
     anchors: BTreeMap<u8, (RootId, Secret)>,
     staged: Option<Staged>,
-}
-
-/// A sharing that was refused: with every slot that answers as it was, or else not.
-pub(crate) enum NotStaged {
-    /// Everything was taken back.
-    Refused(SlotError),
-    /// Fewer slots answer than are needed.
-    Unknown(SlotError),
 }
 
 impl Slots {
@@ -370,6 +362,7 @@ impl Slots {
             Standing::Present if older.is_empty() => {
                 slot.commit(present.id)?;
                 table.confirm(number, present.generation, present.id);
+                anchors.remove(&number);
                 Ok(true)
             }
             Standing::Present | Standing::Behind => {
@@ -421,11 +414,11 @@ impl Slots {
     }
 
     /// Shares the next root among the slots. Gives the rows of its command.
-    pub(crate) fn stage(&mut self, next: &RootKey, change: Option<&Reshare>) -> Result<Vec<Row>, NotStaged> {
+    pub(crate) fn stage(&mut self, next: &RootKey, change: Option<&Reshare>) -> Result<Vec<Row>, SlotError> {
         self.tend();
         let mut table = self.table.clone();
         table.advance(next.generation);
-        let new = self.apply(change, &mut table).map_err(NotStaged::Refused)?;
+        let new = self.apply(change, &mut table)?;
         let numbers: Vec<u8> = table.present().map(|member| member.number).collect();
         let shares = share::split(&next.key, table.k(), &numbers).into_iter().collect();
         let sharing = Sharing { generation: next.generation, id: next.id, shares };
@@ -442,8 +435,8 @@ impl Slots {
         }
         let joined = new.iter().all(|(_, number)| staged.contains(number));
         if staged.len() < usize::from(table.k()) || !joined {
-            let error = failed.into_iter().next().map_or(SlotError::Missing, |(_, error)| error);
-            return Err(self.take_back(next.id, error));
+            self.take_back(next.id);
+            return Err(failed.into_iter().next().map_or(SlotError::Missing, |(_, error)| error));
         }
         for (at, error) in failed {
             // Half of it may be there, and must not look like a share.
@@ -475,16 +468,14 @@ impl Slots {
         rows
     }
 
-    fn take_back(&mut self, root: RootId, error: SlotError) -> NotStaged {
-        let mut answered = 0;
-        for seat in self.seats.iter_mut().filter(|seat| matches!(seat.standing, Standing::Present | Standing::Empty)) {
-            match seat.slot.as_mut().map(|slot| slot.discard(root)) {
-                Some(Ok(())) if seat.standing == Standing::Present => answered += 1,
-                Some(Err(error)) => seat.away(&error),
-                _ => {}
+    /// Takes the staged shares back. One that cannot be stays in a slot that is away from then on: nothing was, or will be, sealed
+    /// under its root, and the slot loses it when it is back.
+    fn take_back(&mut self, root: RootId) {
+        for seat in &mut self.seats {
+            if let Some(Err(error)) = seat.slot.as_mut().map(|slot| slot.discard(root)) {
+                seat.away(&error);
             }
         }
-        if answered < self.table.k() { NotStaged::Unknown(error) } else { NotStaged::Refused(error) }
     }
 
     /// Changes the table; gives the seats that join and their numbers.

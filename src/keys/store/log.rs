@@ -1,15 +1,82 @@
 //! The audit log and the receipts as the vault reads them.
 
 use super::{
-    super::{ReadError, backing::Family, log},
+    super::{
+        ReadError,
+        backing::{Backing, Family},
+        backup::keeper,
+        command::Command,
+        log,
+    },
     KeyStore,
 };
 use crate::domain::id::{ReceiptId, RowId};
+use std::{collections::VecDeque, sync::PoisonError};
+
+/// Commands with leaves that are remembered while the backup lacks them; of more, the last ones count as one.
+const REMEMBERED: usize = 65_536;
+/// Commands that are read at one time.
+const READ: usize = 256;
+
+/// How many leaves the backup has.
+pub(in super::super) struct BackedLeaves {
+    there: u64,
+    /// Commands that it lacks, and the size of the log behind each; ascending.
+    behind: VecDeque<(u64, u64)>,
+}
+
+impl BackedLeaves {
+    /// At a start: the log has so many leaves, and the backup every command up to `backed`.
+    pub(in super::super) fn at_start(backing: &dyn Backing, backed: u64, size: u64) -> Result<Self, ReadError> {
+        let (mut steps, mut number) = (Vec::new(), backed);
+        loop {
+            let waiting = keeper::outbox(backing, number, READ)?;
+            let Some(last) = waiting.last() else { break };
+            number = last.number;
+            for waiting in &waiting {
+                let command = Command::decode(&waiting.bytes);
+                let command = command.map_err(|_| ReadError::Damaged("a command in the outbox"))?;
+                steps.push((waiting.number, command.rows.iter().filter(|row| log::is_leaf(row)).count() as u64));
+            }
+        }
+        let waits: u64 = steps.iter().map(|(_, leaves)| leaves).sum();
+        let mut leaves = Self { there: size.saturating_sub(waits), behind: VecDeque::new() };
+        let mut size = leaves.there;
+        for (number, more) in steps.into_iter().filter(|(_, more)| *more > 0) {
+            size += more;
+            leaves.appended(number, size);
+        }
+        Ok(leaves)
+    }
+
+    /// A command left the log with so many leaves.
+    pub(in super::super) fn appended(&mut self, number: u64, size: u64) {
+        if self.behind.len() == REMEMBERED {
+            self.behind.pop_back();
+        }
+        self.behind.push_back((number, size));
+    }
+
+    /// How many there are, now that the backup has every command up to this one.
+    fn there(&mut self, backed: u64) -> u64 {
+        while let Some((_, size)) = self.behind.pop_front_if(|(number, _)| *number <= backed) {
+            self.there = size;
+        }
+        self.there
+    }
+}
 
 impl KeyStore {
     /// How many leaves the audit log has.
     pub fn log_size(&self) -> u64 {
         self.read().present.log_size
+    }
+
+    /// How many of them a loss of this node leaves: those in the backup, or all of them where there is none.
+    pub fn log_size_backed(&self) -> u64 {
+        let shared = &self.0.shared;
+        let Some(backlog) = &shared.backlog else { return self.log_size() };
+        shared.leaves.lock().unwrap_or_else(PoisonError::into_inner).there(backlog.backed())
     }
 
     /// A leaf of the audit log.

@@ -149,6 +149,34 @@ fn while_object_storage_is_away_an_erasure_is_sealed_and_creates_go_on() {
 }
 
 #[test]
+fn leaves_of_the_log_count_when_the_backup_has_them() {
+    let world = World::new();
+    let mut keys = world.open();
+    let append = |keys: &KeyStore, leaves: usize| {
+        let leaf = |_| Change::Log { leaf: vec![7], under: None };
+        commit(keys, (0..leaves).map(leaf).collect()).expect("appends");
+    };
+    append(&keys, 2);
+    backed(&keys);
+    assert_eq!((keys.log_size(), keys.log_size_backed()), (2, 2));
+    world.storage.set_away(true);
+    for more in [1, 3] {
+        append(&keys, more);
+        add_tenant(&keys, &format!("tenant {more}"));
+        assert_eq!(keys.log_size_backed(), 2);
+        keys = {
+            drop(keys);
+            world.open()
+        };
+        assert_eq!(keys.log_size_backed(), 2, "also behind a start");
+    }
+    assert_eq!(keys.log_size(), 6);
+    world.storage.set_away(false);
+    backed(&keys);
+    assert_eq!(keys.log_size_backed(), 6);
+}
+
+#[test]
 fn a_start_without_object_storage_keeps_what_the_backup_needs() {
     let world = World::new();
     let keys = world.open();

@@ -37,6 +37,7 @@ impl AuditService for Gateway {
     ) -> Result<Response<AuditCheckpoint>, Status> {
         let (identity, _) = caller(self, &request)?;
         identity.authorize(Action::VerifyAudit, None).map_err(refuse)?;
+        self.vault.backed_soon().await;
         Ok(Response::new(AuditCheckpoint { note: self.vault.checkpoint().map_err(refuse)? }))
     }
 
@@ -47,6 +48,7 @@ impl AuditService for Gateway {
         let (identity, _) = caller(self, &request)?;
         identity.authorize(Action::VerifyAudit, None).map_err(refuse)?;
         let GetInclusionProofRequest { index, size } = request.into_inner();
+        self.vault.backed_soon().await;
         let proof = self.vault.inclusion(index, (size != 0).then_some(size)).map_err(refuse)?;
         let hashes = proof.hashes.iter().map(|hash| hash.to_vec().into()).collect();
         Ok(Response::new(InclusionProof { index, size: proof.size, leaf_hash: proof.leaf.to_vec().into(), hashes }))
@@ -60,6 +62,7 @@ impl AuditService for Gateway {
         identity.authorize(Action::VerifyAudit, None).map_err(refuse)?;
         let GetConsistencyProofRequest { old_size, new_size } = request.into_inner();
         let new = (new_size != 0).then_some(new_size);
+        self.vault.backed_soon().await;
         let (new_size, hashes) = self.vault.consistency(old_size, new).map_err(refuse)?;
         let hashes = hashes.iter().map(|hash| hash.to_vec().into()).collect();
         Ok(Response::new(ConsistencyProof { old_size, new_size, hashes }))

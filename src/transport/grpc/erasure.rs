@@ -40,6 +40,7 @@ impl ErasureService for Gateway {
         let (identity, _) = caller(self, &request)?;
         identity.authorize(Action::ReadReceipts, None).map_err(refuse)?;
         let id = convert::receipt_id("id", &request.get_ref().id).map_err(refuse)?;
+        self.vault.backed_soon().await;
         Ok(Response::new(convert::receipt(self.vault.receipt(id).map_err(refuse)?)))
     }
 
