@@ -64,6 +64,10 @@ impl Slot for Declared {
         self.0.discard(root)
     }
 
+    fn clear(&mut self) -> Result<(), SlotError> {
+        self.0.clear()
+    }
+
     fn forgets(&self) -> Forgets {
         self.1
     }

@@ -92,8 +92,32 @@ async fn slots_are_made_lost_found_retired_and_migrated_by_command() {
     tokio::task::block_in_place(|| erase(&gateway, &world));
     assert!(gateway.stop().success());
 
-    // One slot is away; erasing goes on, and is destroyed. Another one is lost: the share that waits saves everything.
+    // One slot is away; erasing goes on, and is destroyed. When it is back it has its share soon, while the gateway runs.
     let (c, aside) = (slot(&world, "c"), world.aside("c"));
+    std::fs::rename(&c, &aside).expect("moved away");
+    let gateway = world.start();
+    tokio::task::block_in_place(|| erase(&gateway, &world));
+    let missing = |gateway: &gateway::Gateway| {
+        let root = world.data().join("client/root.toml");
+        let output = gateway.command(&["--json", "status"]).env("QUIETUS_PROFILE", &root).output().expect("starts");
+        let status: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let slots = status["slots"].as_array().expect("slots").iter();
+        (slots.filter(|slot| slot["matches"] == false).count(), output.status.code())
+    };
+    assert_eq!(
+        tokio::task::block_in_place(|| missing(&gateway)),
+        (2, Some(7)),
+        "an empty place, and a slot that is not seen"
+    );
+    std::fs::rename(&aside, &c).expect("back");
+    let began = std::time::Instant::now();
+    while tokio::task::block_in_place(|| missing(&gateway)) != (0, Some(0)) {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "it never got its share");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(gateway.stop().success());
+
+    // Away again, then another one is lost: the share that waits saves everything.
     std::fs::rename(&c, &aside).expect("moved away");
     let gateway = world.start();
     tokio::task::block_in_place(|| erase(&gateway, &world));

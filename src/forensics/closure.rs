@@ -26,6 +26,7 @@ use crate::{
     proto::stored,
 };
 use prost::Message as _;
+use ring::digest::{SHA256, digest};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
     fs::File,
@@ -415,25 +416,33 @@ fn roots(carved: &Carved, slots: &[PathBuf], opened: &mut HashSet<[u8; 32]>) -> 
     Ok(roots)
 }
 
-/// Shares of roots, by root id and number.
+/// Shares of roots, by root id: number and share. All that were met: a broken copy of one must not hide the good one.
 #[derive(Default)]
-struct Shares(BTreeMap<Id, BTreeMap<u8, Key>>);
+struct Shares(BTreeMap<Id, Vec<(u8, Key)>>);
 
 impl Shares {
-    /// Takes what looks like a record of a slot, at any offset.
+    /// Takes what looks like a record of a slot, at any offset; those with the right checksum first.
     fn read(&mut self, bytes: &[u8]) {
-        for record in bytes.windows(64).filter(|record| record[..5] == *b"QTRS\x01") {
-            if let (Some(id), Ok(share)) = (record.get(16..32), record[32..64].try_into()) {
-                self.add(id.try_into().unwrap_or_default(), record[5], share);
+        let records = bytes.windows(96).filter(|record| record[..5] == *b"QTRS\x01");
+        let whole = |record: &&[u8]| digest(&SHA256, &record[..64]).as_ref() == &record[64..];
+        let (whole, broken): (Vec<_>, Vec<_>) = records.partition(whole);
+        for record in whole.into_iter().chain(broken) {
+            if let (Ok(id), Ok(share)) = (record[16..32].try_into(), record[32..64].try_into()) {
+                self.add(id, record[5], share);
             }
         }
     }
 
     fn add(&mut self, id: Id, number: u8, share: Key) -> bool {
-        self.0.entry(id).or_default().insert(number, share) != Some(share)
+        let shares = self.0.entry(id).or_default();
+        let new = !shares.contains(&(number, share));
+        if new {
+            shares.push((number, share));
+        }
+        new
     }
 
-    /// Opens shares that wait in the key store for a slot, until nothing new comes.
+    /// Opens shares that wait in the key store for a slot, until nothing new comes: each row opens once for each share.
     fn follow(&mut self, carved: &Carved, opened: &mut HashSet<[u8; 32]>) -> Result<(), Error> {
         let waiting: Vec<_> = carved.sealed.iter().filter(|sealed| sealed.kind == Kind::WaitingShare).collect();
         loop {
@@ -445,12 +454,14 @@ impl Shares {
                 let [number, ids @ ..] = envelope.clear else { continue };
                 let Some((from, to)) = ids.split_at_checked(16) else { continue };
                 let (Ok(from), Ok(to)) = (Id::try_from(from), Id::try_from(to)) else { continue };
-                let Some(share) = self.0.get(&from).and_then(|shares| shares.get(number)) else { continue };
-                let key = derive(share, Label::WaitingShare, &[&[*number], &from]);
-                let Ok(plain) = envelope.open(&Secret::from_bytes(&key)) else { continue };
-                if let Ok(share) = plain.as_slice().try_into() {
-                    opened.insert(sealed.salt);
-                    more |= self.add(to, *number, share);
+                let shares = self.0.get(&from).cloned().unwrap_or_default();
+                for (_, share) in shares.iter().filter(|(of, _)| of == number) {
+                    let key = derive(share, Label::WaitingShare, &[&[*number], &from]);
+                    let Ok(plain) = envelope.open(&Secret::from_bytes(&key)) else { continue };
+                    if let Ok(share) = plain.as_slice().try_into() {
+                        opened.insert(sealed.salt);
+                        more |= self.add(to, *number, share);
+                    }
                 }
             }
             if !more {
@@ -462,9 +473,9 @@ impl Shares {
     /// What every set of shares of one root gives: how many are needed is not known here.
     fn combined(&self) -> Vec<Key> {
         let mut roots = Vec::new();
-        for numbers in self.0.values() {
-            let numbers = numbers.iter().take(MOST_SHARES);
-            let shares: Vec<_> = numbers.map(|(number, share)| (*number, Secret::from_bytes(share))).collect();
+        for shares in self.0.values() {
+            let shares = shares.iter().take(MOST_SHARES);
+            let shares: Vec<_> = shares.map(|(number, share)| (*number, Secret::from_bytes(share))).collect();
             for mask in 1_u32..1 << shares.len() {
                 let some = shares.iter().enumerate().filter(|(at, _)| mask >> at & 1 == 1);
                 let some: Vec<_> = some.map(|(_, (number, share))| (*number, share)).collect();

@@ -88,6 +88,18 @@ pub enum SlotError {
     /// The record to keep is not there: nothing was changed.
     #[error("the slot does not hold this root")]
     Missing,
+    /// Too few slots take a share of the next root: it was taken back.
+    #[error(
+        "{needed} slots must take a share of the new root and {found} do: {detail}; bring back those that are away"
+    )]
+    TooFew {
+        /// How many must.
+        needed: u8,
+        /// How many did.
+        found: usize,
+        /// Each slot, and what is the matter with it.
+        detail: String,
+    },
     /// The slots cannot share a root like this: nothing was changed.
     #[error("the slots cannot share the root like this: {0}")]
     Sharing(&'static str),
@@ -112,6 +124,8 @@ pub trait Slot: Send {
     fn commit(&mut self, keep: RootId) -> Result<(), SlotError>;
     /// Destroys the record of one root; no error when it is not there.
     fn discard(&mut self, root: RootId) -> Result<(), SlotError>;
+    /// Destroys everything, also what does not parse.
+    fn clear(&mut self) -> Result<(), SlotError>;
     /// What this kind of slot declares.
     fn forgets(&self) -> Forgets;
 }

@@ -169,6 +169,7 @@ impl KeyStore {
         mut backup: Option<Backup>,
         settings: Settings,
     ) -> Result<KeyStore, OpenError> {
+        slots.go_by(settings.clock.clone());
         let settled = start::settle(&*backing, &mut slots, backup.as_mut())?;
         let log_size = super::log::size(&*backing)?;
         let (root, last_number, chain) = (settled.root.clone(), settled.last_number, settled.chain);

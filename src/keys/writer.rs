@@ -23,7 +23,7 @@ use super::{
     backing::Row,
     backup::keeper::Keeper,
     command::{ApplyError, Command},
-    plan::{Planner, RootKey, Taken},
+    plan::{Planner, Published, RootKey, Taken},
     slot::{SlotError, root_id},
     store::{Settings, Shared},
 };
@@ -69,13 +69,15 @@ pub(super) enum Work {
     Mutate(Mutation),
     Swept(DoomedBatch),
     Reshare(Reshare),
+    /// The table of slots is written as it is now.
+    Table,
 }
 
 impl Work {
     fn erases(&self) -> bool {
         match self {
             Work::Mutate(mutation) => mutation.changes.iter().any(super::Change::erases),
-            Work::Swept(_) => false,
+            Work::Swept(_) | Work::Table => false,
             Work::Reshare(_) => true,
         }
     }
@@ -117,6 +119,16 @@ impl Inbox {
     fn change(&self, change: impl FnOnce(&mut Queue)) {
         change(&mut self.lock());
         self.wake.notify_all();
+    }
+
+    /// Has the table of slots written where it does not say yet that one was wiped. Where the queue is full, the next time.
+    fn note(&self, slots: &mut Slots) {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned()
+            && slots.take_unsaid()
+        {
+            let (reply, _) = oneshot::channel();
+            self.change(|queue| queue.requests.push_back(Request { work: Work::Table, reply, _permit: permit }));
+        }
     }
 
     /// Waits for work that may go on now; none when there is none and will be none.
@@ -178,7 +190,7 @@ impl Writer {
     /// slots have not finished because the backup lacks it.
     pub(super) fn start(
         shared: Arc<Shared>,
-        slots: Slots,
+        mut slots: Slots,
         settings: Settings,
         keeper: Option<(Keeper, Duration)>,
         owed: Option<(RootId, u64)>,
@@ -189,16 +201,18 @@ impl Writer {
             permits: Arc::new(Semaphore::new(QUEUED)),
             clock: settings.clock,
         });
+        inbox.note(&mut slots);
         let (slots, on_failure) = (Arc::new(Mutex::new(slots)), settings.on_failure);
         let interval_ms = settings.min_rotation_interval.as_millis() as i64;
         let (finish, rotations) = mpsc::channel();
+        let patience = keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience);
         let finisher = Finisher {
             shared: shared.clone(),
             slots: slots.clone(),
             inbox: inbox.clone(),
             on_failure,
             unflushed: vec![],
-            patience: keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience),
+            patience,
             owed,
             asked: Instant::now(),
         };
@@ -211,7 +225,8 @@ impl Writer {
                 Some(spawn("keys-backup").spawn(move || keeper.run(&on_fatal))?)
             }
         };
-        let thread = Thread { shared: shared.clone(), slots, inbox: inbox.clone(), on_failure, finish, interval_ms };
+        let thread =
+            Thread { shared: shared.clone(), slots, inbox: inbox.clone(), on_failure, finish, interval_ms, patience };
         let threads = vec![
             spawn("keys-writer").spawn(move || thread.run())?,
             spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
@@ -271,6 +286,8 @@ struct Thread {
     on_failure: OnFailure,
     finish: mpsc::Sender<Finish>,
     interval_ms: i64,
+    /// How long it waits for the backup.
+    patience: Duration,
 }
 
 /// A rotation whose batch is applied.
@@ -315,13 +332,19 @@ impl Thread {
         requests: Vec<Request>,
         accepted: &mut Vec<(oneshot::Sender<Answer>, Taken)>,
     ) -> Result<(), Refused> {
+        let next_key = Arc::new(Secret::random());
+        self.announce(&requests, root_id(&next_key))?;
         let reading = self.shared.read();
         let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
         let log_size = reading.present.log_size;
         let mut planner = Planner::new(&reading, &reading.present.index, root.clone(), log_size, self.shared.limits);
-        let mut reshare = None;
+        let (mut reshare, mut table) = (None, false);
         for Request { work, reply, .. } in requests {
             let taken = match work {
+                Work::Table => {
+                    table = true;
+                    Ok(Taken { erased: false, log: 0..0 })
+                }
                 Work::Reshare(_) if reshare.is_some() => {
                     Err(CommitError::Malformed("one change of the slots at a time"))
                 }
@@ -340,15 +363,19 @@ impl Thread {
             }
         }
         let next = planner.rotates().then(|| {
-            let key = Arc::new(Secret::random());
-            RootKey { generation: root.generation + 1, id: root_id(&key), key }
+            let (generation, id) = (root.generation + 1, root_id(&next_key));
+            RootKey { generation, id, key: next_key.clone() }
         });
+        drop(next_key);
         let (mut command, published) = planner.finish(number, next.as_ref())?;
         drop(reading);
 
         if let Some(next) = &next {
             command.rows.extend(self.stage(next, reshare.as_ref())?);
             self.shared.backing.put_pending(number, &command.encode()).map_err(fatal)?;
+        }
+        if table && next.is_none() {
+            command.rows.push(self.slots.lock().unwrap_or_else(PoisonError::into_inner).row());
         }
         if !command.rows.is_empty() {
             self.apply(&command, published, next.clone())?;
@@ -379,17 +406,33 @@ impl Thread {
         Ok(())
     }
 
-    fn apply(
-        &self,
-        command: &Command,
-        published: super::plan::Published,
-        root: Option<RootKey>,
-    ) -> Result<(), Refused> {
+    fn apply(&self, command: &Command, published: Published, root: Option<RootKey>) -> Result<(), Refused> {
         match self.shared.apply(command, published, root) {
             Ok(()) => Ok(()),
             // Nothing was written; but a rotation's file may be, so only a start can tell.
             Err(ApplyError::Read(error)) if command.rotation.is_none() => Err(error.into()),
             Err(error) => Err(fatal(error)),
+        }
+    }
+
+    /// Before slots join: a command of its own says so, and the backup has it, before they get anything.
+    fn announce(&self, requests: &[Request], next: RootId) -> Result<(), Refused> {
+        let change = requests.iter().find_map(|request| match &request.work {
+            Work::Reshare(change) => Some(change),
+            _ => None,
+        });
+        let Some(change) = change else { return Ok(()) };
+        let told = |refusal| Refused::Told(CommitError::Slot(refusal));
+        let row = self.slots.lock().unwrap_or_else(PoisonError::into_inner).announce(change, next).map_err(told)?;
+        let Some(row) = row else { return Ok(()) };
+        let number = self.shared.read().present.last_number + 1;
+        let command = Command { number, rotation: None, expects: Vec::new(), rows: vec![row] };
+        self.apply(&command, Published::default(), None)?;
+        match &self.shared.backlog {
+            Some(backlog) if !backlog.wait(number, self.patience) => {
+                Err(told(SlotError::Sharing("the backup's object storage is away, and must know of a slot that joins")))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -460,14 +503,13 @@ impl Finisher {
         let (keep, number) = (rotation.keep, rotation.number);
         match &self.shared.backlog {
             Some(backlog) if !backlog.wait(number, self.patience) => {
-                self.slots().put_off(keep, &backlog.drop_roots())?;
-                self.shared.tell(&self.slots());
+                let mut slots = self.slots();
+                slots.put_off(keep, &backlog.drop_roots())?;
+                self.shared.tell(&slots);
+                drop(slots);
                 self.owed = Some((keep, number));
             }
-            _ => {
-                self.slots().commit(keep)?;
-                self.committed();
-            }
+            _ => self.commit(keep)?,
         }
         let destroyed = self.shared.all_destroyed();
         for (reply, committed) in rotation.replies.drain(..) {
@@ -478,34 +520,45 @@ impl Finisher {
         Ok(())
     }
 
-    fn committed(&mut self) {
+    /// The lock is held to the end: what a rotation behind this one leaves is not to be taken for destroyed.
+    fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
+        let slots = self.slots.clone();
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
+        self.commit_in(&mut slots, keep)
+    }
+
+    fn commit_in(&mut self, slots: &mut Slots, keep: RootId) -> Result<(), SlotError> {
+        slots.commit(keep)?;
         if let Some(backlog) = &self.shared.backlog {
             backlog.settled();
         }
         self.owed = None;
-        self.shared.tell(&self.slots());
+        self.tell(slots);
+        Ok(())
+    }
+
+    fn tell(&self, slots: &mut Slots) {
+        self.shared.tell(slots);
+        self.inbox.note(slots);
     }
 
     /// Finishes what was put off, and asks slots that were away. Where a further rotation is on its way, that one does both.
     fn look(&mut self) -> Result<(), SlotError> {
         let ask = self.asked.elapsed() >= ASK;
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slots = self.slots.clone();
+        let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.is_staged() {
             return Ok(());
         }
         if ask && slots.is_short() {
             slots.tend();
-            self.shared.tell(&slots);
+            self.tell(&mut slots);
             self.asked = Instant::now();
         }
-        if let (Some((keep, number)), Some(backlog)) = (self.owed, &self.shared.backlog)
-            && backlog.backed() >= number
-        {
-            slots.commit(keep)?;
-            drop(slots);
-            self.committed();
+        match (self.owed, &self.shared.backlog) {
+            (Some((keep, number)), Some(backlog)) if backlog.backed() >= number => self.commit_in(&mut slots, keep),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn drop_files(&mut self) -> bool {

@@ -195,7 +195,8 @@ fn device(path: &Path) -> anyhow::Result<u64> {
 
 /// Opens everything, serves until a signal, drains. `ready` is called once when it serves.
 pub async fn run(mut parts: Parts, sockets: Sockets, ready: impl FnOnce()) -> anyhow::Result<()> {
-    let beside = |slot: &Path| anyhow::Ok(slot.exists() && device(slot)? == device(&parts.keys)?);
+    let first = !KeyStore::exists(&parts.keys);
+    let beside = |slot: &Path| anyhow::Ok((first || slot.exists()) && device(slot)? == device(&parts.keys)?);
     let beside: Vec<bool> = parts.slots.bare_files().map(beside).collect::<Result<_, _>>()?;
     parts.vault.slot_beside_store = beside.contains(&true);
     let tcp_tls = Arc::new(server_config(&parts.tls, &[b"h2", b"http/1.1"])?);

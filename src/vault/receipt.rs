@@ -438,11 +438,13 @@ impl Inner {
         })
     }
 
-    /// What each slot declares that takes part.
+    /// What each slot declares that takes part, and those that did and are gone.
     fn declared(&self) -> Vec<Slot> {
         let beside_store = self.config.slot_beside_store;
-        let present = self.keys.slots().slots.into_iter().filter(|slot| slot.standing == Standing::Present);
-        present.filter_map(|slot| Some(Slot { forgets: slot.forgets?.to_string(), beside_store })).collect()
+        let report = self.keys.slots();
+        let present = report.slots.iter().filter(|slot| slot.standing == Standing::Present);
+        let declared = present.filter_map(|slot| slot.forgets).chain(report.departed);
+        declared.map(|forgets| Slot { forgets: forgets.to_string(), beside_store }).collect()
     }
 
     /// The file of a receipt, with a proof to the present head of the log; none while the backup lacks the statement.

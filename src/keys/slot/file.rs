@@ -117,6 +117,10 @@ impl FileSlot {
             lock(&file)?;
             file.set_len((SECTOR * SECTORS) as u64).map_err(io)?;
             file.write_all_at(&[0; SECTOR * SECTORS], 0).map_err(io)?;
+            // Never over a slot that came to lie there meanwhile: a volume that was mounted.
+            if self.path.exists() {
+                return Err(SlotError::Held);
+            }
             file.sync_all().and_then(|()| std::fs::rename(&new, &self.path)).map_err(io)?;
             sync_folder(folder(&self.path)).map_err(io)?;
             self.file = Some(file);
@@ -165,6 +169,10 @@ impl Slot for FileSlot {
 
     fn discard(&mut self, root: RootId) -> Result<(), SlotError> {
         self.wipe(|sector| parse_sector(sector).is_some_and(|record| record.id == root))
+    }
+
+    fn clear(&mut self) -> Result<(), SlotError> {
+        self.wipe(|_| true)
     }
 
     fn forgets(&self) -> Forgets {
@@ -226,6 +234,34 @@ mod tests {
         assert!(!bytes.windows(8).any(|window| window == &old.expose()[..8]));
         let mut slot = FileSlot::open(&path).expect("opens");
         assert_eq!(ids(&mut slot), [(2, super::super::root_id(&new))]);
+    }
+
+    #[test]
+    fn clearing_leaves_no_byte_also_of_what_is_broken() {
+        let (_dir, path) = slot();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        for generation in 1..=2 {
+            slot.stage(&record(generation, &Secret::random())).expect("stages");
+        }
+        drop(slot);
+        let mut bytes = std::fs::read(&path).expect("reads");
+        bytes[64] ^= 1;
+        std::fs::write(&path, &bytes).expect("writes");
+        let mut slot = FileSlot::open(&path).expect("opens");
+        assert_eq!(ids(&mut slot).len(), 1);
+        slot.clear().expect("clears");
+        assert!(std::fs::read(&path).expect("reads").iter().all(|byte| *byte == 0));
+    }
+
+    #[test]
+    fn a_slot_is_never_made_over_another() {
+        let (_dir, path) = slot();
+        let mut absent = FileSlot::open(&path).expect("opens");
+        let mut there = FileSlot::open(&path).expect("opens");
+        there.stage(&record(1, &Secret::random())).expect("stages");
+        let before = std::fs::read(&path).expect("reads");
+        assert!(absent.stage(&record(2, &Secret::random())).is_err());
+        assert_eq!(before, std::fs::read(&path).expect("reads"));
     }
 
     #[test]

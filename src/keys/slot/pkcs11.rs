@@ -29,6 +29,8 @@
 //! *Whole records, and the token holds the key of none*: never our own doing. It is another token under the same label, or it
 //! was initialised again. Nothing is changed: the file would still open with the right one.
 //!
+//! `clear` is a commit that keeps nothing: every key of the slot by its label, then every sector.
+//!
 //! What it cannot do: hold two processes apart that use copies of one file with one token. Each takes the other's keys for
 //! rubbish. The file is locked; do not start a copy.
 //!
@@ -154,6 +156,18 @@ impl Slot for Pkcs11Slot {
         Ok(())
     }
 
+    fn clear(&mut self) -> Result<(), SlotError> {
+        let Some(Content { slot, used, .. }) = self.file.read()? else { return Ok(()) };
+        for key in self.token.keys(slot)? {
+            self.token.destroy(slot, key)?;
+        }
+        if !self.token.keys(slot)?.is_empty() {
+            return Err(TokenError::Failed("it still has a key that it destroyed".to_owned()).into());
+        }
+        let rubbish: Vec<usize> = (0..used.len()).filter(|sector| used[*sector]).collect();
+        self.file.wipe(&rubbish)
+    }
+
     fn forgets(&self) -> Forgets {
         self.forgets
     }
@@ -175,6 +189,10 @@ impl Slot for Arc<Mutex<Pkcs11Slot>> {
 
     fn discard(&mut self, root: RootId) -> Result<(), SlotError> {
         inside(self).discard(root)
+    }
+
+    fn clear(&mut self) -> Result<(), SlotError> {
+        inside(self).clear()
     }
 
     fn forgets(&self) -> Forgets {

@@ -49,7 +49,7 @@ use super::{
 };
 use crate::{
     crypto::{secret::Secret, share},
-    domain::id::RootId,
+    domain::{id::RootId, time::Clock},
     keys::{
         backing::{KeyValue, Row},
         plan::RootKey,
@@ -149,13 +149,18 @@ pub struct Slots {
     k: u8,
     table: Table,
     present: Sharing,
-    /// Those of roots that the backup may need.
+    /// Roots of before that the backup may need.
+    needed: Vec<RootId>,
+    /// Of these, those of which enough shares were found.
     older: Vec<Sharing>,
     /// The rows of shares that wait.
     waiting: Vec<Waiting>,
     /// What the rows of absent slots start from.
     anchors: BTreeMap<u8, (RootId, Secret)>,
     staged: Option<Staged>,
+    clock: Clock,
+    /// A slot was wiped and is gone, and the key store's table does not say so yet.
+    unsaid: bool,
 }
 
 impl Slots {
@@ -177,11 +182,19 @@ impl Slots {
             table: Table::first(k, seats.len() as u8, nothing),
             seats,
             present: Sharing { generation: 0, id: nothing, shares: BTreeMap::new() },
+            needed: Vec::new(),
             older: Vec::new(),
             waiting: Vec::new(),
             anchors: BTreeMap::new(),
             staged: None,
+            clock: Clock::default(),
+            unsaid: false,
         }
+    }
+
+    /// Tells the time by this clock.
+    pub(crate) fn go_by(&mut self, clock: Clock) {
+        self.clock = clock;
     }
 
     /// What all of them hold. Fails when one of them cannot be read.
@@ -265,9 +278,19 @@ impl Slots {
     fn look_at(&mut self, at: usize) -> Option<Vec<Record>> {
         match self.seats[at].slot().and_then(|slot| slot.records()) {
             Ok(records) => {
-                let known = self.recognize(&records);
+                let mut known = self.recognize(&records);
+                let taken = |(other, seat): (usize, &Seat)| {
+                    other != at && seat.number == known.0 && !matches!(seat.standing, Standing::Away(_))
+                };
+                if known.0.is_some() && self.seats.iter().enumerate().any(taken) {
+                    known = (None, Standing::Copy, None);
+                }
                 let seat = &mut self.seats[at];
                 (seat.number, seat.standing, seat.leads) = known;
+                if seat.standing == Standing::Empty && seat.open.is_some() {
+                    // What is found there next time may be another file.
+                    seat.slot = None;
+                }
                 Some(records)
             }
             Err(error) => {
@@ -310,12 +333,11 @@ impl Slots {
     /// Has every slot of ours hold its share of the root that was found, those of the roots in `older` that the backup needs,
     /// and nothing else.
     pub(crate) fn settle(&mut self, older: &[RootId]) -> Result<(), SlotError> {
-        for id in older {
-            self.recall(*id);
-        }
+        self.needed = older.to_vec();
+        self.recall();
         let (mut confirmed, mut failed) = (0, SlotError::Missing);
         for at in 0..self.seats.len() {
-            match self.settle_seat(at, older) {
+            match self.settle_seat(at) {
                 Ok(true) => confirmed += 1,
                 Ok(false) => {}
                 Err(error) => {
@@ -328,55 +350,64 @@ impl Slots {
         if confirmed < usize::from(self.table.k()) { Err(failed) } else { Ok(()) }
     }
 
-    /// Finds every share of a root of before, where enough slots still hold theirs.
-    fn recall(&mut self, id: RootId) {
-        let (mut shares, mut generation) = (BTreeMap::new(), 0);
-        for seat in &mut self.seats {
-            let Ok(records) = seat.slot().and_then(|slot| slot.records()) else { continue };
-            for record in records.into_iter().filter(|record| record.id == id && seat.number == Some(record.number)) {
-                generation = record.generation;
-                shares.insert(record.number, record.share);
+    /// Finds every share of the roots that the backup needs, where enough slots still hold theirs.
+    fn recall(&mut self) {
+        for id in self.needed.clone() {
+            if self.older.iter().any(|sharing| sharing.id == id) {
+                continue;
             }
-        }
-        let held: Vec<_> = shares.iter().map(|(number, share)| (*number, share)).collect();
-        let then = self.table.members().iter().filter(|member| member.joined <= generation);
-        let numbers: Vec<u8> = then.map(|member| member.number).collect();
-        if let Some((_, shares)) = recover(&held, self.table.k_of(generation), id, &numbers) {
-            self.older.push(Sharing { generation, id, shares });
+            let (mut shares, mut generation) = (BTreeMap::new(), 0);
+            for seat in &mut self.seats {
+                let Ok(records) = seat.slot().and_then(|slot| slot.records()) else { continue };
+                let ours = |record: &Record| record.id == id && seat.number == Some(record.number);
+                for record in records.into_iter().filter(ours) {
+                    generation = record.generation;
+                    shares.insert(record.number, record.share);
+                }
+            }
+            let held: Vec<_> = shares.iter().map(|(number, share)| (*number, share)).collect();
+            let then = self.table.members().iter().filter(|member| member.joined <= generation);
+            let numbers: Vec<u8> = then.map(|member| member.number).collect();
+            if let Some((_, shares)) = recover(&held, self.table.k_of(generation), id, &numbers) {
+                self.older.push(Sharing { generation, id, shares });
+            }
         }
     }
 
-    /// One slot; whether it holds the present share. It keeps those of `older` where it has them.
-    fn settle_seat(&mut self, at: usize, older: &[RootId]) -> Result<bool, SlotError> {
-        let Slots { seats, table, present, older: known, anchors, .. } = self;
+    /// One slot; whether it holds the present share. It keeps those that the backup needs, and while not all of these are
+    /// known, everything: what it held when it went away may be its way to them.
+    fn settle_seat(&mut self, at: usize) -> Result<bool, SlotError> {
+        let Slots { seats, table, present, needed, older, anchors, clock, unsaid, .. } = self;
         let seat = &mut seats[at];
         let (Some(number), Some(slot)) = (seat.number, seat.slot.as_mut()) else { return Ok(false) };
-        let kept = |id: RootId| id == present.id || older.contains(&id);
+        let all_known = needed.len() == older.len();
         match seat.standing {
-            Standing::Retired if older.is_empty() => {
-                empty(slot)?;
-                table.wiped(number);
+            Standing::Retired if needed.is_empty() => {
+                slot.clear()?;
+                table.wiped(number, slot.forgets(), clock.now());
+                *unsaid = true;
                 (seat.number, seat.standing) = (None, Standing::Empty);
                 Ok(false)
             }
-            Standing::Present if older.is_empty() => {
+            Standing::Present if needed.is_empty() => {
                 slot.commit(present.id)?;
                 table.confirm(number, present.generation, present.id);
                 anchors.remove(&number);
                 Ok(true)
             }
             Standing::Present | Standing::Behind => {
+                let kept = |id: RootId| id == present.id || needed.contains(&id);
                 let joined = table.member(number).map_or(u64::MAX, |member| member.joined);
-                let given = known.iter().filter(|sharing| joined <= sharing.generation);
+                let given = older.iter().filter(|sharing| joined <= sharing.generation);
                 let wanted = [&*present].into_iter().chain(given);
                 let wanted = wanted.filter_map(|sharing| sharing.record(number));
                 for record in wanted.collect::<Vec<_>>() {
                     add(slot, &record, |id| kept(id) || seat.leads == Some(id))?;
                 }
-                for record in slot.records()?.iter().filter(|record| !kept(record.id)) {
+                for record in slot.records()?.iter().filter(|record| all_known && !kept(record.id)) {
                     slot.discard(record.id)?;
                 }
-                if older.is_empty() {
+                if needed.is_empty() {
                     slot.commit(present.id)?;
                     table.confirm(number, present.generation, present.id);
                 }
@@ -385,7 +416,7 @@ impl Slots {
                 tracing::info!(slot = seat.name, number, "a slot that was away has its share");
                 Ok(true)
             }
-            Standing::Retired | Standing::Empty | Standing::Foreign | Standing::Away(_) => Ok(false),
+            Standing::Retired | Standing::Empty | Standing::Copy | Standing::Foreign | Standing::Away(_) => Ok(false),
         }
     }
 
@@ -399,26 +430,65 @@ impl Slots {
         self.seats.iter().any(|seat| seat.standing != Standing::Present)
     }
 
+    /// Whether the key store's table is behind what is known here; asked once.
+    pub(crate) fn take_unsaid(&mut self) -> bool {
+        std::mem::take(&mut self.unsaid)
+    }
+
+    /// The row of the table as it is now.
+    pub(crate) fn row(&self) -> Row {
+        self.table.row()
+    }
+
     /// Asks the slots that were away. One that answers and is ours gets its share, and loses what else it holds.
     pub(crate) fn tend(&mut self) {
-        let older: Vec<RootId> = self.older.iter().map(|sharing| sharing.id).collect();
-        for at in 0..self.seats.len() {
-            if self.seats[at].standing != Standing::Present
-                && self.look_at(at).is_some()
-                && let Err(error) = self.settle_seat(at, &older)
-            {
+        let short: Vec<usize> =
+            (0..self.seats.len()).filter(|at| self.seats[*at].standing != Standing::Present).collect();
+        let back: Vec<usize> = short.into_iter().filter(|at| self.look_at(*at).is_some()).collect();
+        if !back.is_empty() {
+            self.recall();
+        }
+        for at in back {
+            if let Err(error) = self.settle_seat(at) {
                 self.seats[at].away(&error);
             }
         }
         self.table.tidy();
     }
 
+    /// Before slots join: the row that counts them as holding the present root until they do. If the attempt fails, what
+    /// they keep of it is of a root under which everything of now may have been sealed, in a file that was not whole. None where
+    /// no slot joins.
+    pub(crate) fn announce(&mut self, change: &Reshare, next: RootId) -> Result<Option<Row>, SlotError> {
+        self.tend();
+        let joining = self.joining(change)?.len();
+        if joining == 0 {
+            return Ok(None);
+        }
+        let spent = SlotError::Sharing("every number has been given to a slot");
+        self.table.announce(joining, next).ok_or(spent)?;
+        Ok(Some(self.table.row()))
+    }
+
+    /// The seats that a change of the set lets join.
+    fn joining(&self, change: &Reshare) -> Result<Vec<usize>, SlotError> {
+        let Reshare::Match = change else { return Ok(Vec::new()) };
+        let unknown = |seat: &Seat| matches!(seat.standing, Standing::Away(_) | Standing::Foreign | Standing::Copy);
+        if self.seats.iter().any(unknown) {
+            return Err(SlotError::Sharing("each configured slot must be there, and empty or of this key store"));
+        }
+        let empty = |(_, seat): &(usize, &Seat)| seat.standing == Standing::Empty;
+        Ok(self.seats.iter().enumerate().filter(empty).map(|(at, _)| at).collect())
+    }
+
     /// Shares the next root among the slots. Gives the rows of its command.
     pub(crate) fn stage(&mut self, next: &RootKey, change: Option<&Reshare>) -> Result<Vec<Row>, SlotError> {
-        self.tend();
+        if change.is_none() {
+            self.tend();
+        }
         let mut table = self.table.clone();
         table.advance(next.generation);
-        let new = self.apply(change, &mut table)?;
+        let new = self.apply(change, &mut table, next.id)?;
         let numbers: Vec<u8> = table.present().map(|member| member.number).collect();
         let shares = share::split(&next.key, table.k(), &numbers).into_iter().collect();
         let sharing = Sharing { generation: next.generation, id: next.id, shares };
@@ -435,8 +505,9 @@ impl Slots {
         }
         let joined = new.iter().all(|(_, number)| staged.contains(number));
         if staged.len() < usize::from(table.k()) || !joined {
-            self.take_back(next.id);
-            return Err(failed.into_iter().next().map_or(SlotError::Missing, |(_, error)| error));
+            let refusal = self.too_few(table.k(), staged.len(), &failed);
+            self.take_back(next.id, &new);
+            return Err(refusal);
         }
         for (at, error) in failed {
             // Half of it may be there, and must not look like a share.
@@ -468,47 +539,62 @@ impl Slots {
         rows
     }
 
+    fn too_few(&self, needed: u8, found: usize, failed: &[(usize, SlotError)]) -> SlotError {
+        if let ([_], [(_, error)]) = (self.seats.as_slice(), failed) {
+            return error.clone();
+        }
+        let words = self.seats.iter().enumerate().map(|(at, seat)| {
+            let failed = failed.iter().find(|(failed, _)| *failed == at);
+            let words = failed.map_or_else(|| seat.standing.words(), |(_, error)| format!("refuses ({error})"));
+            format!("{} {words}", seat.name)
+        });
+        SlotError::TooFew { needed, found, detail: words.collect::<Vec<_>>().join("; ") }
+    }
+
     /// Takes the staged shares back. One that cannot be stays in a slot that is away from then on: nothing was, or will be, sealed
-    /// under its root, and the slot loses it when it is back.
-    fn take_back(&mut self, root: RootId) {
-        for seat in &mut self.seats {
-            if let Some(Err(error)) = seat.slot.as_mut().map(|slot| slot.discard(root)) {
-                seat.away(&error);
+    /// under its root, and the slot loses it when it is back. Slots that were to join are empty again.
+    fn take_back(&mut self, root: RootId, joining: &[(usize, u8)]) {
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            match seat.slot.as_mut().map(|slot| slot.discard(root)) {
+                Some(Ok(())) => {
+                    for (_, number) in joining.iter().filter(|(joining, _)| *joining == at) {
+                        let forgets = seat.forgets.unwrap_or(Forgets::BestEffort);
+                        self.table.wiped(*number, forgets, self.clock.now());
+                        self.unsaid = true;
+                    }
+                }
+                Some(Err(error)) => seat.away(&error),
+                None => {}
             }
         }
     }
 
     /// Changes the table; gives the seats that join and their numbers.
-    fn apply(&self, change: Option<&Reshare>, table: &mut Table) -> Result<Vec<(usize, u8)>, SlotError> {
-        let (leave, join, k) = match change {
-            None => return Ok(Vec::new()),
-            Some(Reshare::Retire(number)) => {
-                if table.present().all(|member| member.number != *number) {
-                    return Err(SlotError::Sharing("no slot with this number shares the root"));
-                }
-                (vec![*number], Vec::new(), table.k())
+    fn apply(&self, change: Option<&Reshare>, table: &mut Table, next: RootId) -> Result<Vec<(usize, u8)>, SlotError> {
+        let Some(change) = change else { return Ok(Vec::new()) };
+        let join = self.joining(change)?;
+        let (leave, k) = match change {
+            Reshare::Retire(number) if table.present().all(|member| member.number != *number) => {
+                return Err(SlotError::Sharing("no slot with this number shares the root"));
             }
-            Some(Reshare::Match) => {
-                let unknown = |seat: &Seat| matches!(seat.standing, Standing::Away(_) | Standing::Foreign);
-                if self.seats.iter().any(unknown) {
-                    return Err(SlotError::Sharing(
-                        "each configured slot must be there, and empty or of this key store",
-                    ));
-                }
+            Reshare::Retire(number) => (vec![*number], table.k()),
+            Reshare::Match => {
                 let seated = |number| self.seats.iter().any(|seat| seat.number == Some(number));
                 let numbers = table.present().map(|member| member.number);
-                let leave = numbers.filter(|number| !seated(*number)).collect();
-                let empty = |(_, seat): &(usize, &Seat)| seat.standing == Standing::Empty;
-                (leave, self.seats.iter().enumerate().filter(empty).map(|(at, _)| at).collect(), self.k)
+                (numbers.filter(|number| !seated(*number)).collect(), self.k)
             }
         };
         let count = table.present().count() - leave.len() + join.len();
         if count > table::MAX_SLOTS || usize::from(k) > count || 2 * usize::from(k) <= count {
             return Err(SlotError::Sharing("more than half of the slots must be needed, and no more than there are"));
         }
-        let new = table.reshare(k, &leave, join.len());
-        let new = new.ok_or(SlotError::Sharing("every number has been given to a slot"))?;
-        Ok(join.into_iter().zip(new).collect())
+        // Whatever an attempt that fails leaves in slots is counted by the threshold of before.
+        if k < table.k() {
+            return Err(SlotError::Sharing("the threshold of a key store cannot become smaller"));
+        }
+        let numbers: Vec<u8> = table.announced(next).collect();
+        table.reshare(k, &leave, &numbers);
+        Ok(join.into_iter().zip(numbers).collect())
     }
 
     /// The staged root is the present one from now on.
@@ -525,6 +611,7 @@ impl Slots {
                 let left = seat.number.is_some_and(|number| !sharing.shares.contains_key(&number));
                 seat.standing = if left { Standing::Retired } else { Standing::Present };
             }
+            self.needed.push(self.present.id);
             self.older.push(std::mem::replace(&mut self.present, sharing));
             (self.table, self.anchors) = (table, anchors);
         }
@@ -542,6 +629,7 @@ impl Slots {
     /// The same while the backup lacks the rotation: only what neither the backup nor the top needs is destroyed.
     pub(crate) fn put_off(&mut self, keep: RootId, dropped: &[RootId]) -> Result<(), SlotError> {
         self.adopt(keep)?;
+        self.needed.retain(|id| !dropped.contains(id));
         self.older.retain(|sharing| !dropped.contains(&sharing.id));
         let (mut holding, mut failed) = (0, SlotError::Missing);
         for seat in self.seats.iter_mut().filter(|seat| seat.standing == Standing::Present) {
@@ -561,14 +649,6 @@ impl Slots {
     pub(crate) fn all_destroyed(&self) -> bool {
         self.table.destroyed_before() == self.table.generation()
     }
-}
-
-/// Destroys every record.
-fn empty(slot: &mut Box<dyn Slot>) -> Result<(), SlotError> {
-    for record in slot.records()? {
-        slot.discard(record.id)?;
-    }
-    Ok(())
 }
 
 /// Adds a record; where there is no room, one that need not be kept goes first.

@@ -10,8 +10,11 @@
 //! the next rotation): then it counts too many as left, never too few.
 
 use crate::{
-    domain::id::RootId,
-    keys::backing::{Family, KeyValue, Row},
+    domain::{id::RootId, time::Timestamp},
+    keys::{
+        Forgets,
+        backing::{Family, KeyValue, Row},
+    },
 };
 
 /// Row of the table.
@@ -35,9 +38,19 @@ pub struct Member {
     pub holds: RootId,
 }
 
+/// What slots that have been wiped and are gone declared: roots of before are forgotten as well as by them, at best.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Departed {
+    /// One of them forgets by best effort.
+    best_effort: bool,
+    /// When the last backup of one of them has expired, in milliseconds since 1970; 0 where none had any.
+    until_ms: i64,
+}
+
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
+    departed: Departed,
     /// Generation of the root that it was drawn up for.
     generation: u64,
     /// How many shares give the root, from which generation on; ascending, never empty.
@@ -51,7 +64,8 @@ impl Table {
     /// Of a first start: slots 1 to `count`, of which any `k` give the root.
     pub fn first(k: u8, count: u8, holds: RootId) -> Self {
         let member = |number| Member { number, joined: 1, left: None, confirmed: 1, holds };
-        Self { generation: 1, thresholds: vec![(1, k)], members: (1..=count).map(member).collect(), highest: count }
+        let members = (1..=count).map(member).collect();
+        Self { departed: Departed::default(), generation: 1, thresholds: vec![(1, k)], members, highest: count }
     }
 
     /// Generation of the present root.
@@ -91,35 +105,60 @@ impl Table {
         }
     }
 
-    /// A slot that was retired is empty.
-    pub fn wiped(&mut self, number: u8) {
+    /// A slot that was retired is empty. It declared how well it forgets.
+    pub fn wiped(&mut self, number: u8, forgets: Forgets, now: Timestamp) {
         self.members.retain(|member| member.number != number || member.left.is_none());
+        self.departed.best_effort |= forgets == Forgets::BestEffort;
+        if let Some(last) = forgets.last_copy(now) {
+            self.departed.until_ms = self.departed.until_ms.max(last.0);
+        }
     }
 
-    /// From the present root on another set shares it: without `leave`, with so many new ones. Gives the new numbers; none
-    /// when there are no numbers left.
-    pub fn reshare(&mut self, k: u8, leave: &[u8], join: usize) -> Option<Vec<u8>> {
+    /// What those declared that are gone, as of now; none where nothing of them matters any more.
+    pub fn departed(&self, now: Timestamp) -> Option<Forgets> {
+        let left = u64::try_from(self.departed.until_ms.saturating_sub(now.0)).unwrap_or(0);
+        let days = left.div_ceil(86_400_000);
+        match (self.departed.best_effort, u32::try_from(days).unwrap_or(u32::MAX)) {
+            (true, _) => Some(Forgets::BestEffort),
+            (false, 0) => None,
+            (false, days) => Some(Forgets::After { days }),
+        }
+    }
+
+    /// Numbers for so many slots that are to get shares of a root which may never seal anything: until they join they count as
+    /// slots that hold the present root and have left. None when there are no numbers left.
+    pub fn announce(&mut self, count: usize, root: RootId) -> Option<Vec<u8>> {
+        let (generation, mut new) = (self.generation, Vec::new());
+        for _ in 0..count {
+            self.highest = self.highest.checked_add(1)?;
+            new.push(self.highest);
+            let left = Some(generation + 1);
+            let number = self.highest;
+            self.members.push(Member { number, joined: generation, left, confirmed: generation, holds: root });
+        }
+        Some(new)
+    }
+
+    /// Numbers that were announced for a root.
+    pub fn announced(&self, root: RootId) -> impl Iterator<Item = u8> {
+        self.members
+            .iter()
+            .filter(move |member| member.holds == root && member.left.is_some())
+            .map(|member| member.number)
+    }
+
+    /// From the present root on another set shares it: without `leave`, with those that `join`.
+    pub fn reshare(&mut self, k: u8, leave: &[u8], join: &[u8]) {
         let generation = self.generation;
         for member in self.members.iter_mut().filter(|member| leave.contains(&member.number)) {
             member.left = Some(generation);
         }
-        let mut new = Vec::new();
-        for _ in 0..join {
-            self.highest = self.highest.checked_add(1)?;
-            new.push(self.highest);
-            let holds = RootId([0; 16]);
-            self.members.push(Member {
-                number: self.highest,
-                joined: generation,
-                left: None,
-                confirmed: generation,
-                holds,
-            });
+        for member in self.members.iter_mut().filter(|member| join.contains(&member.number)) {
+            (member.joined, member.left, member.confirmed) = (generation, None, generation);
         }
         if self.k() != k {
             self.thresholds.push((generation, k));
         }
-        Some(new)
     }
 
     /// How many shares of a root of before are left.
@@ -167,6 +206,8 @@ impl Table {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![1, self.highest, self.thresholds.len() as u8, self.members.len() as u8];
         out.extend_from_slice(&self.generation.to_be_bytes());
+        out.push(self.departed.best_effort.into());
+        out.extend_from_slice(&self.departed.until_ms.to_be_bytes());
         for (from, k) in &self.thresholds {
             out.extend_from_slice(&from.to_be_bytes());
             out.push(*k);
@@ -190,6 +231,9 @@ impl Table {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let ([1, highest, thresholds, members], rest) = bytes.split_first_chunk()? else { return None };
         let (generation, rest) = rest.split_first_chunk()?;
+        let ([best_effort], rest) = rest.split_first_chunk()?;
+        let (until_ms, rest) = rest.split_first_chunk()?;
+        let departed = Departed { best_effort: *best_effort != 0, until_ms: i64::from_be_bytes(*until_ms) };
         let (first, second) = rest.split_at_checked(usize::from(*thresholds) * 9)?;
         if *thresholds == 0 || second.len() != usize::from(*members) * MEMBER {
             return None;
@@ -206,6 +250,7 @@ impl Table {
             })
         });
         let table = Self {
+            departed,
             generation: u64::from_be_bytes(*generation),
             thresholds: thresholds.collect::<Option<_>>()?,
             members: members.collect::<Option<_>>()?,
@@ -223,6 +268,42 @@ mod tests {
 
     const ID: RootId = RootId([7; 16]);
 
+    fn join(table: &mut Table, k: u8, leave: &[u8], count: usize) {
+        let new = table.announce(count, RootId([8; 16])).expect("numbers are left");
+        table.reshare(k, leave, &new);
+    }
+
+    #[test]
+    fn a_slot_that_was_to_join_counts_as_one_that_holds_the_root_until_it_is_wiped() {
+        let mut table = Table::first(1, 1, ID);
+        assert_eq!(table.announce(2, RootId([8; 16])), Some(vec![2, 3]));
+        // The attempt failed; the next rotation erases.
+        table.advance(2);
+        table.confirm(1, 2, ID);
+        table.tidy();
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (2, 1));
+        for number in [2, 3] {
+            table.wiped(number, Forgets::AtOnce, Timestamp(0));
+        }
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (0, 2));
+        assert_eq!(table.announce(1, RootId([9; 16])), Some(vec![4]), "no number is given twice");
+    }
+
+    #[test]
+    fn what_departed_slots_declared_is_remembered() {
+        const DAY_MS: i64 = 86_400_000;
+        let mut table = Table::first(2, 3, ID);
+        assert_eq!(table.departed(Timestamp(0)), None);
+        table.advance(2);
+        table.reshare(2, &[1], &[]);
+        table.wiped(1, Forgets::After { days: 35 }, Timestamp(0));
+        let table_read = Table::decode(&table.encode()).expect("a table");
+        assert_eq!(table_read.departed(Timestamp(DAY_MS * 5 / 2)), Some(Forgets::After { days: 33 }));
+        assert_eq!(table_read.departed(Timestamp(35 * DAY_MS)), None);
+        table.wiped(2, Forgets::BestEffort, Timestamp(0));
+        assert_eq!(table.departed(Timestamp(99 * DAY_MS)), Some(Forgets::BestEffort));
+    }
+
     #[test]
     fn a_root_is_destroyed_when_fewer_than_k_shares_are_left() {
         let mut table = Table::first(2, 3, ID);
@@ -239,7 +320,7 @@ mod tests {
         let mut table = Table::first(2, 3, ID);
         // Slot 1 is lost at generation 1; the others go on, and a fourth takes its place.
         table.advance(2);
-        assert_eq!(table.reshare(2, &[1], 1), Some(vec![4]));
+        join(&mut table, 2, &[1], 1);
         // Slot 2 goes away in the middle of it: with the lost one it still has what gives the first root.
         table.confirm(3, 2, ID);
         table.confirm(4, 2, ID);
@@ -251,7 +332,7 @@ mod tests {
             table.confirm(number, 9, ID);
         }
         assert_eq!((table.shares_left(1), table.destroyed_before()), (1, 9));
-        table.wiped(1);
+        table.wiped(1, Forgets::AtOnce, Timestamp(0));
         assert_eq!(table.shares_left(1), 0);
     }
 
@@ -259,7 +340,7 @@ mod tests {
     fn a_threshold_holds_for_the_generations_that_it_was_set_for() {
         let mut table = Table::first(1, 1, ID);
         table.advance(2);
-        assert_eq!(table.reshare(2, &[], 2), Some(vec![2, 3]));
+        join(&mut table, 2, &[], 2);
         table.confirm(2, 2, ID);
         table.confirm(3, 2, ID);
         assert_eq!(table.destroyed_before(), 1, "one share was the whole root");
@@ -271,7 +352,7 @@ mod tests {
     fn a_table_reads_back_as_it_was_written() {
         let mut table = Table::first(2, 3, ID);
         table.advance(4);
-        table.reshare(3, &[2], 3);
+        join(&mut table, 3, &[2], 3);
         table.confirm(3, 4, RootId([1; 16]));
         assert_eq!(Table::decode(&table.encode()), Some(table));
     }
@@ -286,6 +367,7 @@ mod tests {
             for bytes in [content, framed] {
                 if let Some(mut table) = Table::decode(&bytes) {
                     table.destroyed_before();
+                    table.departed(Timestamp(0));
                     table.tidy();
                 }
             }

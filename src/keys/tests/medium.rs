@@ -375,6 +375,15 @@ impl Slot for MemorySlot {
         if left.is_none() { Ok(()) } else { slot_failed() }
     }
 
+    fn clear(&mut self) -> Result<(), SlotError> {
+        let mut state = self.0.lock();
+        let left = state.burn();
+        if left != Some(Left::Nothing) {
+            state.slot.clear();
+        }
+        if left.is_none() { Ok(()) } else { slot_failed() }
+    }
+
     fn forgets(&self) -> Forgets {
         Forgets::AtOnce
     }

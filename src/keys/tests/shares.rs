@@ -8,7 +8,7 @@ use super::{
     TINY, add_recording, add_subscriber, add_tenant,
     attacker::{Haul, Key},
     block_on, commit,
-    medium::{Disk, Memory},
+    medium::{Disk, Left, Memory},
     settings,
     storage::Storage,
 };
@@ -37,6 +37,8 @@ struct Drawer {
     records: Vec<Held>,
     ever: Vec<(RootId, u8, [u8; 32])>,
     away: bool,
+    /// At once, where nothing else is said.
+    forgets: Option<Forgets>,
     /// The call after so many more fails, done or not.
     fuse: Option<(usize, bool)>,
 }
@@ -118,8 +120,15 @@ impl Slot for MemberSlot {
         })
     }
 
+    fn clear(&mut self) -> Result<(), SlotError> {
+        self.change(|drawer| {
+            drawer.records.clear();
+            Ok(())
+        })
+    }
+
     fn forgets(&self) -> Forgets {
-        Forgets::AtOnce
+        self.0.lock().expect("no panic").forgets.unwrap_or(Forgets::AtOnce)
     }
 }
 
@@ -395,7 +404,7 @@ fn too_few_slots_refuse_an_erasure_and_keep_nothing_of_it() {
     }
     let before = world.image();
     let (_, answer) = lives.rotate(&world).expect("creates");
-    assert!(matches!(answer, Err(CommitError::Slot(SlotError::Full))), "{answer:?}");
+    assert!(matches!(answer, Err(CommitError::Slot(SlotError::TooFew { needed: 2, found: 1, .. }))), "{answer:?}");
     assert!(world.image() == before && world.keys().generation() == 1);
 }
 
@@ -408,7 +417,10 @@ fn while_too_few_slots_are_there_creates_go_on_and_erasures_are_refused() {
     }
     for _ in 0..2 {
         let (_, answer) = lives.rotate(&world).expect("creates");
-        assert!(matches!(answer, Err(CommitError::Slot(SlotError::Io(_)))), "{answer:?}");
+        let Err(CommitError::Slot(refusal @ SlotError::TooFew { needed: 2, found, .. })) = answer else {
+            panic!("{answer:?}")
+        };
+        assert!(found < 2 && refusal.to_string().contains("slot 0"), "{refusal}");
     }
     assert_eq!(world.keys().generation(), 1);
     for at in [0, 1] {
@@ -495,6 +507,115 @@ fn a_retired_slot_that_was_away_is_emptied_when_it_is_found() {
     world.set_away(2, false);
     world.start().expect("starts");
     assert!(world.image()[2].is_empty());
+}
+
+#[test]
+fn a_slot_that_was_to_join_and_never_did_is_counted_until_it_is_emptied() {
+    for backup in [false, true] {
+        let mut world = if backup { World::with_backup(1, 1) } else { World::new(1, 1) };
+        let lives = inhabit(&world);
+        world.drawers.extend([Arc::default(), Arc::default()]);
+        (world.seated, world.k) = (vec![0, 1, 2], 2);
+        world.start().expect("one is enough");
+        assert!(!backup || world.keys().tend_backup());
+        // The command that says who is to join is written; the file of the rotation is torn, and power fails.
+        world.disk.arm(1, Left::Half);
+        assert!(block_on(world.keys().reshare(Reshare::Match)).is_err());
+        assert!(world.image()[1..].iter().all(|records| records.len() == 1), "they have their shares already");
+        world.stop();
+        world.disk.disarm();
+        world.disk.lose_power();
+        let (now, later) = (vec![0], vec![0, 1, 2]);
+        world.seated = now;
+        world.start().expect("starts");
+        assert_eq!(world.keys().generation(), 1);
+        let (_, answer) = lives.rotate(&world).expect("creates");
+        assert!(!answer.expect("erases").destroyed, "two slots hold a root that the file may have been sealed under");
+        assert_eq!(world.keys().slots().shares_left, Some(2));
+        world.seated = later;
+        world.start().expect("starts");
+        assert!(world.keys().all_destroyed() && world.image()[1..].iter().all(Vec::is_empty));
+        // Now they join.
+        assert!(block_on(world.keys().reshare(Reshare::Match)).expect("shares anew").destroyed);
+        assert_eq!((world.keys().slots().k, world.keys().slots().losses_survivable), (2, 1));
+    }
+}
+
+#[test]
+fn a_start_with_too_few_of_the_shares_that_the_backup_needs_forgets_none_of_them() {
+    let mut world = World::with_backup(2, 3);
+    let lives = inhabit(&world);
+    let kept = add_recording(world.keys(), lives.tenant, lives.subscriber);
+    world.set_away(1, true);
+    assert!(rotate(&world, &lives).destroyed && world.keys().tend_backup());
+    let storage = world.storage.clone().expect("there is a backup");
+    storage.set_away(true);
+    assert!(!rotate(&world, &lives).destroyed);
+    // Slot 1 follows its row to the present root, and nobody but slot 0 holds what the backup needs.
+    world.set_away(1, false);
+    world.set_away(2, true);
+    world.start().expect("two are enough");
+    world.set_away(2, false);
+    assert!(!rotate(&world, &lives).destroyed);
+    world.stop();
+    storage.set_away(false);
+    // The node is lost, and any one slot.
+    for lost in 0..3 {
+        let held = world.image();
+        let disk = world.disk.clone();
+        world.set_away(lost, true);
+        world.lose_node().unwrap_or_else(|error| panic!("without slot {lost}: {error}"));
+        world.start().expect("starts");
+        assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
+        world.stop();
+        world.set_away(lost, false);
+        for (drawer, records) in world.drawers.iter().zip(held) {
+            drawer.lock().expect("no panic").records = records;
+        }
+        world.disk = disk;
+    }
+}
+
+#[test]
+fn a_copy_of_a_slot_counts_as_nothing() {
+    let mut world = World::new(2, 3);
+    let lives = inhabit(&world);
+    world.stop();
+    let copied = world.image()[0].clone();
+    world.drawers[2].lock().expect("no panic").records = copied;
+    world.start().expect("two are enough");
+    let report = world.keys().slots();
+    assert_eq!((report.losses_survivable, &report.slots[2].standing), (0, &Standing::Copy));
+    world.set_away(1, true);
+    let (_, answer) = lives.rotate(&world).expect("creates");
+    assert!(matches!(answer, Err(CommitError::Slot(SlotError::TooFew { .. }))), "{answer:?}");
+}
+
+#[test]
+fn what_is_declared_counts_slots_that_are_lost_or_gone() {
+    let mut world = World::new(2, 3);
+    let lives = inhabit(&world);
+    let set = |world: &World, at: usize, forgets: Forgets| {
+        world.drawers[at].lock().expect("no panic").forgets = Some(forgets);
+    };
+    set(&world, 1, Forgets::After { days: 35 });
+    world.start().expect("starts");
+    assert_eq!(world.keys().forgets(), Forgets::AtOnce, "the two others are enough");
+    world.set_away(2, true);
+    rotate(&world, &lives);
+    assert_eq!(world.keys().forgets(), Forgets::After { days: 35 }, "one of them is away");
+    world.set_away(2, false);
+    rotate(&world, &lives);
+    assert_eq!(world.keys().forgets(), Forgets::AtOnce);
+    // It leaves: what it held of old roots is in its backups for as long.
+    block_on(world.keys().reshare(Reshare::Retire(2))).expect("retires");
+    for _ in 0..2 {
+        assert_eq!(world.keys().forgets(), Forgets::After { days: 35 });
+        assert_eq!(world.keys().slots().departed, Some(Forgets::After { days: 35 }));
+        world.start().expect("starts");
+    }
+    let report = world.keys().slots();
+    assert!(report.slots.iter().all(|slot| slot.number != Some(2)), "and it is known to be wiped: {report:?}");
 }
 
 #[test]

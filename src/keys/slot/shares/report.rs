@@ -14,6 +14,8 @@ pub enum Standing {
     Retired,
     /// It holds nothing: new, wiped, or not mounted.
     Empty,
+    /// It holds what another configured slot holds.
+    Copy,
     /// It holds something of another key store.
     Foreign,
     /// It cannot be used.
@@ -28,6 +30,7 @@ impl Standing {
             Standing::Behind => "holds an older share".to_owned(),
             Standing::Retired => "was retired".to_owned(),
             Standing::Empty => "is empty".to_owned(),
+            Standing::Copy => "is a copy of another slot: empty it, and never copy a slot".to_owned(),
             Standing::Foreign => "holds a root of another key store".to_owned(),
             Standing::Away(why) => format!("is away ({why})"),
         }
@@ -79,6 +82,8 @@ pub struct SlotsReport {
     pub shares_left: Option<usize>,
     /// How many more slots may be lost without losing everything.
     pub losses_survivable: usize,
+    /// What slots declared that have been wiped and are gone, where it still matters.
+    pub departed: Option<Forgets>,
     /// Each slot.
     pub slots: Vec<SlotReport>,
 }
@@ -119,21 +124,27 @@ impl Slots {
             destroyed_before,
             shares_left: (destroyed_before < generation).then(|| self.table.shares_left(destroyed_before)),
             losses_survivable: holding.saturating_sub(usize::from(self.table.k())),
+            departed: self.table.departed(self.clock.now()),
             slots,
         }
     }
 
-    /// What all of them together declare: the weakest of the strongest that are needed, with those that are away, to leave
-    /// fewer than `k` shares of a root of before. `after N d` is stronger than `best-effort`: it comes true.
+    /// What all of them together declare. While every slot is there: the weakest of the strongest that are needed to leave fewer
+    /// than `k` shares of a root of before. While one is away or lost, whose share counts as left: the weakest of all. And
+    /// never more than those declared that are gone. `after N d` is stronger than `best-effort`: it comes true.
     pub fn forgets(&self) -> Forgets {
-        let present = self.seats.iter().filter(|seat| seat.standing == Standing::Present);
-        let mut declared: Vec<_> = present.filter_map(|seat| seat.forgets).collect();
-        declared.sort_by_key(|forgets| match forgets {
+        let strength = |forgets: &Forgets| match forgets {
             Forgets::AtOnce => (0, 0),
             Forgets::After { days } => (1, *days),
             Forgets::BestEffort => (2, 0),
-        });
-        let needed = self.table.present().count().saturating_sub(usize::from(self.table.k()));
-        declared.get(needed).or(declared.last()).copied().unwrap_or(Forgets::BestEffort)
+        };
+        let present = self.seats.iter().filter(|seat| seat.standing == Standing::Present);
+        let mut declared: Vec<_> = present.filter_map(|seat| seat.forgets).collect();
+        declared.sort_by_key(strength);
+        let all_there = self.table.members().len() == declared.len();
+        let needed = declared.len().saturating_sub(if all_there { usize::from(self.table.k()) } else { 1 });
+        let weakest = declared.get(needed).copied().unwrap_or(Forgets::BestEffort);
+        let departed = self.table.departed(self.clock.now());
+        departed.into_iter().chain([weakest]).max_by_key(strength).unwrap_or(weakest)
     }
 }

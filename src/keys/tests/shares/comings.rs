@@ -1,6 +1,6 @@
 //! Any slot at any call, any crash, S3 away, nodes lost, in random order; held against an attacker who has everything.
 
-use super::{super::medium::Left, *};
+use super::*;
 use proptest::prelude::*;
 
 #[derive(Clone, Debug)]
@@ -11,8 +11,8 @@ enum Step {
     Away(u8, bool),
     /// A slot fails at its next call but so many: done and not answered, or not done.
     Fuse(u8, u8, bool),
-    /// The disk fails at its next step but so many; then a start.
-    Crash(u8, u8),
+    /// The disk fails at its next step but so many, in an erasure or in a change of the slots; then a start.
+    Crash(u8, u8, bool),
     Restart,
     /// A slot is lost and a new one takes its place; where it is said, another one takes its share and then fails.
     Replace(u8, Option<u8>),
@@ -29,7 +29,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Create),
         4 => (any::<u8>(), any::<bool>()).prop_map(|(at, away)| Step::Away(at, away)),
         3 => (any::<u8>(), 0u8..3, any::<bool>()).prop_map(|(at, calls, done)| Step::Fuse(at, calls, done)),
-        3 => (0u8..4, 0u8..3).prop_map(|(steps, left)| Step::Crash(steps, left)),
+        3 => (0u8..5, 0u8..3, any::<bool>()).prop_map(|(steps, left, change)| Step::Crash(steps, left, change)),
         2 => Just(Step::Restart),
         2 => (any::<u8>(), any::<Option<u8>>()).prop_map(|(at, misses)| Step::Replace(at, misses)),
         1 => any::<u8>().prop_map(Step::Retire),
@@ -88,9 +88,14 @@ impl World {
             Step::Fuse(at, calls, done) => {
                 self.drawers[seat(at, self)].lock().expect("no panic").fuse = Some((usize::from(*calls), *done));
             }
-            Step::Crash(steps, left) => {
+            Step::Crash(steps, left, change) => {
                 self.disk.arm(usize::from(*steps), [Left::Nothing, Left::All, Left::Half][usize::from(*left)]);
-                self.rotate_for(lives, truth);
+                if *change {
+                    // Whatever comes of it.
+                    let _ = block_on(self.keys().reshare(Reshare::Match));
+                } else {
+                    self.rotate_for(lives, truth);
+                }
                 self.disk.disarm();
                 self.stop();
                 self.disk.lose_power();
@@ -186,11 +191,18 @@ proptest! {
     #[test]
     fn no_coming_and_going_of_slots_loses_what_lives_or_opens_what_is_destroyed(
         (k, count) in prop_oneof![Just((1, 1)), Just((2, 3)), Just((3, 5)), Just((2, 2))],
+        grows: bool,
         backup: bool,
         steps in prop::collection::vec(step(), 1..25),
     ) {
         let mut world = if backup { World::with_backup(k, count) } else { World::new(k, count) };
         let lives = inhabit(&world);
+        if grows && k == 1 {
+            // Two more are configured, and join at the first change of the set.
+            world.drawers.extend([Arc::default(), Arc::default()]);
+            (world.seated, world.k) = (vec![0, 1, 2], 2);
+            world.start().expect("one is enough");
+        }
         assert!(!backup || world.keys().tend_backup());
         let mut truth = Truth { erased: Vec::new(), kept: Vec::new(), loose: Vec::new() };
         for step in &steps {
