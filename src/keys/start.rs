@@ -25,7 +25,7 @@ use super::{
         keeper::{self, Ahead, Compared, Place, Root, Tip, Trouble},
         store_id,
     },
-    command::{ApplyError, Chain, Command, Sent, State, StoredState},
+    command::{ApplyError, Chain, Command, Rotation, Sent, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
     slot::{root_id, table::Table},
@@ -207,12 +207,13 @@ fn resume(
     }
     let Decision { root, last_number, fill, torn, done } = decide(last_number, root, &files, &held)?;
     missing.extend(fill.iter().filter_map(|number| Some((commands.remove(number)?, has_backup))));
-    let (roots, backed) = if has_backup {
-        roots(backing, root, last_number, place.as_ref(), &missing, |id| held.contains(&id))?
-    } else {
-        (vec![Root { from: 0, id: root, dropped: false }], 0)
-    };
     let root = look(backing, &missing, slots, root)?;
+    let (roots, backed) = if has_backup {
+        let forgotten = |id, generation| !held.contains(&id) || slots.have_forgotten(id, generation);
+        roots(backing, root.id, last_number, place.as_ref(), &missing, forgotten)?
+    } else {
+        (vec![Root { from: 0, id: root.id, dropped: false }], 0)
+    };
     for (command, waits) in missing {
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
         command.apply(backing, &state, waits.then_some(&mut Sent { gone: 0, sent: 0 }))?;
@@ -302,7 +303,7 @@ fn roots(
     last_number: u64,
     place: Option<&Place>,
     missing: &[Missing],
-    held: impl Fn(RootId) -> bool,
+    forgotten: impl Fn(RootId, u64) -> bool,
 ) -> Result<(Vec<Root>, u64), OpenError> {
     let first = keeper::outbox(backing, 0, 1)?.first().map(|first| first.number);
     let mut backed = match (place, first) {
@@ -316,28 +317,30 @@ fn roots(
         let rows = keeper::outbox(backing, behind, 64)?;
         let Some(last) = rows.last() else { break };
         behind = last.number;
-        for waiting in rows {
-            let (from, to) = (Command::root_replaced(&waiting.bytes), Command::root_brought(&waiting.bytes));
-            rotations.extend(from.zip(to).map(|(from, to)| (waiting.number, from, to)));
+        for waiting in rows.iter().filter(|waiting| Command::root_brought(&waiting.bytes).is_some()) {
+            let command = Command::decode(&waiting.bytes);
+            let command = command.map_err(|_| OpenError::Damaged("a command in the outbox"))?;
+            rotations.extend(command.rotation.map(|rotation| (waiting.number, rotation)));
         }
     }
     let filed = missing.iter().filter(|(_, waits)| *waits);
-    rotations.extend(
-        filed.filter_map(|(command, _)| command.rotation.map(|rotation| (command.number, rotation.from, rotation.to))),
-    );
+    rotations.extend(filed.filter_map(|(command, _)| Some((command.number, command.rotation?))));
+    // What a slot has forgotten it forgot because the backup has what came after.
+    let settled =
+        rotations.iter().take_while(|(_, rotation)| forgotten(rotation.from, rotation.generation - 1)).count();
+    if let Some((number, _)) = rotations.drain(..settled).next_back() {
+        backed = backed.max(number);
+    }
     let alone = vec![Root { from: 0, id: top, dropped: false }];
     match rotations.first() {
-        // What the slot has forgotten it forgot because the backup has what came after.
-        Some((_, needed, _)) if held(*needed) && *needed != top => {
-            let mut roots = vec![Root { from: 0, id: *needed, dropped: false }];
-            roots.extend(rotations.iter().map(|(from, _, to)| Root { from: *from, id: *to, dropped: *to != top }));
+        Some((_, rotation)) if rotation.from != top => {
+            let mut roots = vec![Root { from: 0, id: rotation.from, dropped: false }];
+            let later =
+                |(from, rotation): &(u64, Rotation)| Root { from: *from, id: rotation.to, dropped: rotation.to != top };
+            roots.extend(rotations.iter().map(later));
             Ok((roots, backed))
         }
-        Some(_) => {
-            backed = rotations.last().map_or(backed, |(number, ..)| *number);
-            Ok((alone, backed))
-        }
-        None => Ok((alone, backed)),
+        _ => Ok((alone, backed)),
     }
 }
 

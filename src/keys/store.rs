@@ -176,8 +176,9 @@ impl KeyStore {
         let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.backed };
         let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
         let owed = settled.owed();
-        let backlog =
-            backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone())));
+        let backlog = backup.is_some().then(|| {
+            Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone(), settled.place.is_some()))
+        });
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let leaves = BackedLeaves::at_start(&*backing, settled.backed, log_size)?;

@@ -96,7 +96,10 @@ struct Inbox {
     state: Mutex<Queue>,
     wake: Condvar,
     permits: Arc<Semaphore>,
+    /// Of those that erase, which may wait long: they do not take the places of the others.
+    erasing: Arc<Semaphore>,
     clock: Clock,
+    interval_ms: i64,
 }
 
 #[derive(Default)]
@@ -139,7 +142,9 @@ impl Inbox {
                 queue.requests.clear();
                 return None;
             }
-            let rests = !queue.closed && queue.rests_until.is_some_and(|until| self.clock.now() < until);
+            // A clock that was set back does not make it longer.
+            let left = queue.rests_until.map_or(0, |until| until.0 - self.clock.now().0);
+            let rests = !queue.closed && (1..=self.interval_ms).contains(&left);
             let batch = queue.eligible(rests);
             if !batch.is_empty() {
                 return Some(batch);
@@ -199,11 +204,12 @@ impl Writer {
             state: Mutex::new(Queue::default()),
             wake: Condvar::new(),
             permits: Arc::new(Semaphore::new(QUEUED)),
+            erasing: Arc::new(Semaphore::new(QUEUED)),
             clock: settings.clock,
+            interval_ms: settings.min_rotation_interval.as_millis() as i64,
         });
         inbox.note(&mut slots);
         let (slots, on_failure) = (Arc::new(Mutex::new(slots)), settings.on_failure);
-        let interval_ms = settings.min_rotation_interval.as_millis() as i64;
         let (finish, rotations) = mpsc::channel();
         let patience = keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience);
         let finisher = Finisher {
@@ -225,8 +231,7 @@ impl Writer {
                 Some(spawn("keys-backup").spawn(move || keeper.run(&on_fatal))?)
             }
         };
-        let thread =
-            Thread { shared: shared.clone(), slots, inbox: inbox.clone(), on_failure, finish, interval_ms, patience };
+        let thread = Thread { shared: shared.clone(), slots, inbox: inbox.clone(), on_failure, finish, patience };
         let threads = vec![
             spawn("keys-writer").spawn(move || thread.run())?,
             spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
@@ -235,7 +240,8 @@ impl Writer {
     }
 
     pub(super) async fn submit(&self, work: Work) -> Answer {
-        let permit = self.inbox.permits.clone().acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        let permits = if work.erases() { &self.inbox.erasing } else { &self.inbox.permits };
+        let permit = permits.clone().acquire_owned().await.map_err(|_| CommitError::Closed)?;
         let (reply, answer) = oneshot::channel();
         {
             let mut queue = self.inbox.lock();
@@ -285,7 +291,6 @@ struct Thread {
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
     finish: mpsc::Sender<Finish>,
-    interval_ms: i64,
     /// How long it waits for the backup.
     patience: Duration,
 }
@@ -333,7 +338,15 @@ impl Thread {
         accepted: &mut Vec<(oneshot::Sender<Answer>, Taken)>,
     ) -> Result<(), Refused> {
         let next_key = Arc::new(Secret::random());
-        self.announce(&requests, root_id(&next_key))?;
+        match self.announce(&requests, root_id(&next_key)) {
+            Ok(()) => {}
+            Err(Refused::Told(error)) => {
+                requests.into_iter().for_each(|request| answer(request.reply, Err(error.clone())));
+                return Ok(());
+            }
+            Err(fatal) => return Err(fatal),
+        }
+        let full = requests.len() == BATCH;
         let reading = self.shared.read();
         let (root, number) = (reading.present.root.clone(), reading.present.last_number + 1);
         let log_size = reading.present.log_size;
@@ -396,7 +409,8 @@ impl Thread {
                 {
                     let mut queue = self.inbox.lock();
                     queue.finishing = true;
-                    queue.rests_until = Some(self.inbox.clock.now().plus_ms(self.interval_ms));
+                    // Whoever found no room in this one has waited long enough.
+                    queue.rests_until = (!full).then(|| self.inbox.clock.now().plus_ms(self.inbox.interval_ms));
                 }
                 let rotation = Finish { keep: next.id, number, replies: replies.collect() };
                 self.finish.send(rotation).map_err(|_| fatal("the finisher is gone"))?;
@@ -430,6 +444,9 @@ impl Thread {
         self.apply(&command, Published::default(), None)?;
         match &self.shared.backlog {
             Some(backlog) if !backlog.wait(number, self.patience) => {
+                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                slots.withdraw(next);
+                self.inbox.note(&mut slots);
                 Err(told(SlotError::Sharing("the backup's object storage is away, and must know of a slot that joins")))
             }
             _ => Ok(()),
@@ -438,7 +455,9 @@ impl Thread {
 
     fn stage(&self, next: &RootKey, reshare: Option<&Reshare>) -> Result<Vec<Row>, Refused> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        slots.stage(next, reshare).map_err(|refusal| Refused::Told(CommitError::Slot(refusal)))
+        let staged = slots.stage(next, reshare);
+        self.inbox.note(&mut slots);
+        staged.map_err(|refusal| Refused::Told(CommitError::Slot(refusal)))
     }
 }
 

@@ -62,21 +62,20 @@ pub fn slots(config: SlotsConfig) -> Slots {
 
 fn opener(slot: SlotConfig) -> Opener {
     match slot {
-        // Anew each time: another file may lie there, of a volume that was mounted meanwhile.
+        // Anew each time: another file may lie there, of a volume that was mounted meanwhile. The token is kept: it is asked
+        // once with a PIN that it refuses.
         SlotConfig::File(path) => Box::new(move || Ok(Box::new(FileSlot::open(&path)?))),
-        // Once: it finds its token by itself when that is back, and knows that a PIN was refused.
         SlotConfig::Pkcs11 { path, module, token, pin, forgets } => {
-            let mut kept: Option<Arc<Mutex<Pkcs11Slot>>> = None;
+            let mut kept: Option<Arc<Mutex<ModuleToken>>> = None;
             Box::new(move || {
-                let slot = match &kept {
-                    Some(slot) => slot.clone(),
+                let token = match &kept {
+                    Some(token) => token.clone(),
                     None => {
                         let token = ModuleToken::load(&module, &token, read(&pin)?)?;
-                        let slot = Pkcs11Slot::open(&path, Box::new(token), forgets)?;
-                        kept.insert(Arc::new(Mutex::new(slot))).clone()
+                        kept.insert(Arc::new(Mutex::new(token))).clone()
                     }
                 };
-                Ok(Box::new(slot) as Box<dyn Slot>)
+                Ok(Box::new(Pkcs11Slot::open(&path, Box::new(token), forgets)?) as Box<dyn Slot>)
             })
         }
     }

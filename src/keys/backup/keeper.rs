@@ -58,6 +58,8 @@ struct State {
     urgent: u64,
     /// Roots that sealed the top, each from a command on; the last one does.
     roots: Vec<Root>,
+    /// The root that sealed the top at the start, while nobody knows whether the backup has it already.
+    unsure: Option<RootId>,
     /// Tries that failed.
     failures: u64,
     away: bool,
@@ -86,10 +88,21 @@ impl State {
 }
 
 impl Backlog {
-    /// `roots` ascend; the last one seals the top.
-    pub(in super::super) fn new(applied: u64, backed: u64, roots: Vec<Root>) -> Self {
-        let state =
-            State { applied, backed, urgent: 0, roots, failures: 0, away: false, asked: 0, done: 0, closed: false };
+    /// `roots` ascend; the last one seals the top. Where the backup was not `seen`, it may be further than `backed`.
+    pub(in super::super) fn new(applied: u64, backed: u64, roots: Vec<Root>, seen: bool) -> Self {
+        let unsure = roots.last().filter(|_| !seen).map(|root| root.id);
+        let state = State {
+            applied,
+            backed,
+            urgent: 0,
+            roots,
+            unsure,
+            failures: 0,
+            away: false,
+            asked: 0,
+            done: 0,
+            closed: false,
+        };
         Self { state: Mutex::new(state), wake: Condvar::new(), backed: watch::Sender::new(backed) }
     }
 
@@ -133,7 +146,8 @@ impl Backlog {
         let mut state = self.lock();
         let needed = state.root_at(state.backed).map(|root| root.id);
         let top = state.roots.last().map(|root| root.id);
-        let middle = |root: &&mut Root| !root.dropped && ![needed, top].contains(&Some(root.id));
+        let kept = [needed, top, state.unsure];
+        let middle = |root: &&mut Root| !root.dropped && !kept.contains(&Some(root.id));
         state
             .roots
             .iter_mut()
@@ -155,7 +169,7 @@ impl Backlog {
     /// The backup has everything up to a command. Not said of a state whose root is gone: a later one will do.
     fn publish(&self, number: u64) {
         self.change(|state| {
-            state.away = false;
+            (state.away, state.unsure) = (false, None);
             if number > state.backed && state.root_at(number).is_some_and(|root| !root.dropped) {
                 state.backed = number;
             }

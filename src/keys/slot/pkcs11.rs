@@ -48,10 +48,7 @@ use crate::{
     domain::id::RootId,
 };
 use blob::{Blob, BlobFile, Content};
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::path::Path;
 
 /// Names a slot in the labels of its keys. Random.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,35 +168,4 @@ impl Slot for Pkcs11Slot {
     fn forgets(&self) -> Forgets {
         self.forgets
     }
-}
-
-/// One that is kept open by whoever opens it anew: it finds its token by itself.
-impl Slot for Arc<Mutex<Pkcs11Slot>> {
-    fn records(&mut self) -> Result<Vec<Record>, SlotError> {
-        inside(self).records()
-    }
-
-    fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
-        inside(self).stage(record)
-    }
-
-    fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
-        inside(self).commit(keep)
-    }
-
-    fn discard(&mut self, root: RootId) -> Result<(), SlotError> {
-        inside(self).discard(root)
-    }
-
-    fn clear(&mut self) -> Result<(), SlotError> {
-        inside(self).clear()
-    }
-
-    fn forgets(&self) -> Forgets {
-        inside(self).forgets()
-    }
-}
-
-fn inside(slot: &Mutex<Pkcs11Slot>) -> MutexGuard<'_, Pkcs11Slot> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner)
 }

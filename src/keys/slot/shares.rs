@@ -25,8 +25,9 @@
 //! # The steps of a rotation
 //! [`Slots::stage`] gives every slot that matches its new share, and is refused, with everything taken back that can be, when
 //! fewer than `k` take it: the callers are told, and the rest of the gateway goes on. Behind the commit point, [`Slots::commit`] has each of them destroy what else it holds. A slot that fails in
-//! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and now and then. Where fewer than `k` commit, nobody
-//! knows what the slots hold: the writer ends the process, and a start finds out.
+//! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and now and then. Where too few
+//! commit, what they hold of roots of before counts as left, and the erasure is sealed until they are back. Only where there
+//! is one slot does a failed commit end the process: then nobody knows what is on its medium, and a start finds out.
 //!
 //! While the backup lacks a rotation, [`Slots::put_off`] takes the place of the commit: every slot keeps its share of the root
 //! that the backup needs (one of [`Slots::older`]) beside that of the present one. A slot that comes back meanwhile gets both,
@@ -45,7 +46,7 @@ pub use report::{SlotReport, SlotsReport, Standing};
 
 use super::{
     Forgets, Record, Slot, SlotError, root_id,
-    table::{self, Table},
+    table::{self, Member, Table},
 };
 use crate::{
     crypto::{secret::Secret, share},
@@ -90,12 +91,26 @@ struct Seat {
     standing: Standing,
     /// Of a slot that is behind: the root whose share tells it for ours, and leads to the present one.
     leads: Option<RootId>,
+    /// It was to join with this number, and did not say whether it took its share.
+    promised: Option<u8>,
+    /// The roots whose shares it held when it was last looked at.
+    held: Vec<RootId>,
     forgets: Option<Forgets>,
 }
 
 impl Seat {
     fn new(name: String, open: Option<Opener>, slot: Option<Box<dyn Slot>>) -> Self {
-        Self { name, open, slot, number: None, standing: Standing::Empty, leads: None, forgets: None }
+        Self {
+            name,
+            open,
+            slot,
+            number: None,
+            standing: Standing::Empty,
+            leads: None,
+            promised: None,
+            held: Vec::new(),
+            forgets: None,
+        }
     }
 
     fn away(&mut self, error: &SlotError) {
@@ -287,6 +302,13 @@ impl Slots {
                 }
                 let seat = &mut self.seats[at];
                 (seat.number, seat.standing, seat.leads) = known;
+                seat.held = records.iter().map(|record| record.id).collect();
+                if seat.standing == Standing::Empty
+                    && let Some(number) = seat.promised.take()
+                {
+                    self.table.withdraw(None, Some(number));
+                    self.unsaid = true;
+                }
                 if seat.standing == Standing::Empty && seat.open.is_some() {
                     // What is found there next time may be another file.
                     seat.slot = None;
@@ -298,6 +320,16 @@ impl Slots {
                 None
             }
         }
+    }
+
+    /// Whether a slot that had a share of this root of before is known to have destroyed it.
+    pub(crate) fn have_forgotten(&self, root: RootId, generation: u64) -> bool {
+        let confirmed = |member: &Member| member.joined <= generation && member.confirmed > generation;
+        let wiped = |seat: &Seat| {
+            let holds = seat.number.and_then(|number| self.table.member(number)).map(|member| member.holds);
+            seat.standing == Standing::Present && holds == Some(root) && !seat.held.contains(&root)
+        };
+        self.table.members().iter().any(confirmed) || self.seats.iter().any(wiped)
     }
 
     fn short(&self, found: usize) -> Short {
@@ -390,9 +422,9 @@ impl Slots {
                 Ok(false)
             }
             Standing::Present if needed.is_empty() => {
+                anchors.remove(&number);
                 slot.commit(present.id)?;
                 table.confirm(number, present.generation, present.id);
-                anchors.remove(&number);
                 Ok(true)
             }
             Standing::Present | Standing::Behind => {
@@ -404,6 +436,8 @@ impl Slots {
                 for record in wanted.collect::<Vec<_>>() {
                     add(slot, &record, |id| kept(id) || seat.leads == Some(id))?;
                 }
+                // It holds the present share: its next row starts there, whatever of the rest is answered.
+                anchors.remove(&number);
                 for record in slot.records()?.iter().filter(|record| all_known && !kept(record.id)) {
                     slot.discard(record.id)?;
                 }
@@ -411,7 +445,6 @@ impl Slots {
                     slot.commit(present.id)?;
                     table.confirm(number, present.generation, present.id);
                 }
-                anchors.remove(&number);
                 seat.standing = Standing::Present;
                 tracing::info!(slot = seat.name, number, "a slot that was away has its share");
                 Ok(true)
@@ -465,9 +498,19 @@ impl Slots {
         if joining == 0 {
             return Ok(None);
         }
+        // Everything that would be refused later is refused here.
+        let mut rehearsal = self.table.clone();
+        rehearsal.announce(joining, next);
+        self.apply(Some(change), &mut rehearsal, next)?;
         let spent = SlotError::Sharing("every number has been given to a slot");
         self.table.announce(joining, next).ok_or(spent)?;
         Ok(Some(self.table.row()))
+    }
+
+    /// Slots that were announced got nothing.
+    pub(crate) fn withdraw(&mut self, next: RootId) {
+        self.table.withdraw(Some(next), None);
+        self.unsaid = true;
     }
 
     /// The seats that a change of the set lets join.
@@ -535,6 +578,10 @@ impl Slots {
                 anchors.insert(*number, (from, with));
             }
         }
+        // One that leaves and does not answer may hold its share of the present root, which the table does not say yet.
+        let leaves = table.members().iter().filter(|member| member.left.is_some() && !staged.contains(&member.number));
+        let unseen = leaves.filter(|member| self.present.shares.contains_key(&member.number));
+        rows.extend(unseen.map(|member| Waiting { number: member.number, from: self.present.id }.mark()));
         self.staged = Some(Staged { sharing, table, numbers: staged, anchors });
         rows
     }
@@ -555,16 +602,18 @@ impl Slots {
     /// under its root, and the slot loses it when it is back. Slots that were to join are empty again.
     fn take_back(&mut self, root: RootId, joining: &[(usize, u8)]) {
         for (at, seat) in self.seats.iter_mut().enumerate() {
-            match seat.slot.as_mut().map(|slot| slot.discard(root)) {
-                Some(Ok(())) => {
-                    for (_, number) in joining.iter().filter(|(joining, _)| *joining == at) {
-                        let forgets = seat.forgets.unwrap_or(Forgets::BestEffort);
-                        self.table.wiped(*number, forgets, self.clock.now());
-                        self.unsaid = true;
-                    }
+            let number = joining.iter().find(|(joining, _)| *joining == at).map(|(_, number)| *number);
+            // Without a slot nothing was asked of it.
+            match seat.slot.as_mut().map_or(Ok(()), |slot| slot.discard(root)) {
+                Ok(()) if number.is_some() => {
+                    self.table.withdraw(Some(root), number);
+                    self.unsaid = true;
                 }
-                Some(Err(error)) => seat.away(&error),
-                None => {}
+                Ok(()) => {}
+                Err(error) => {
+                    seat.away(&error);
+                    seat.promised = number;
+                }
             }
         }
     }
@@ -623,7 +672,8 @@ impl Slots {
     pub(crate) fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
         self.adopt(keep)?;
         self.older.clear();
-        self.settle(&[])
+        // Enough took their shares. Those of several that do not answer now count as left, and are asked again.
+        self.settle(&[]).or_else(|error| if self.seats.len() == 1 { Err(error) } else { Ok(()) })
     }
 
     /// The same while the backup lacks the rotation: only what neither the backup nor the top needs is destroyed.
@@ -642,7 +692,8 @@ impl Slots {
                 }
             }
         }
-        if holding < usize::from(self.table.k()) { Err(failed) } else { Ok(()) }
+        let enough = holding >= usize::from(self.table.k()) || self.seats.len() > 1;
+        if enough { Ok(()) } else { Err(failed) }
     }
 
     /// Whether every root of before is destroyed.

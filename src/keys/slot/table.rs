@@ -139,6 +139,16 @@ impl Table {
         Some(new)
     }
 
+    /// Numbers that were announced, for this root or any, all or one of them, got no share.
+    pub fn withdraw(&mut self, root: Option<RootId>, number: Option<u8>) {
+        let announced = |member: &Member| {
+            member.left.is_some()
+                && root.is_none_or(|root| root == member.holds)
+                && number.is_none_or(|number| number == member.number)
+        };
+        self.members.retain(|member| !announced(member));
+    }
+
     /// Numbers that were announced for a root.
     pub fn announced(&self, root: RootId) -> impl Iterator<Item = u8> {
         self.members

@@ -577,6 +577,121 @@ fn a_start_with_too_few_of_the_shares_that_the_backup_needs_forgets_none_of_them
 }
 
 #[test]
+fn a_start_without_storage_keeps_the_root_that_the_backup_may_have() {
+    for returns in [false, true] {
+        let mut world = World::with_backup(2, 3);
+        let lives = inhabit(&world);
+        let kept = add_recording(world.keys(), lives.tenant, lives.subscriber);
+        world.set_away(2, returns);
+        // The last command: its row is still in the outbox, though the backup has it.
+        assert!(rotate(&world, &lives).destroyed && world.keys().tend_backup());
+        let storage = world.storage.clone().expect("there is a backup");
+        world.stop();
+        storage.set_away(true);
+        world.set_away(2, false);
+        world.start().expect("starts");
+        assert!(!rotate(&world, &lives).destroyed);
+        world.stop();
+        storage.set_away(false);
+        world.lose_node().expect("restored");
+        world.start().expect("starts");
+        assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
+    }
+}
+
+#[test]
+fn a_slot_that_goes_while_it_is_tended_comes_back_as_one_of_ours() {
+    for fuse in [(0, true), (1, false), (1, true), (2, false), (2, true)] {
+        let mut world = World::new(2, 3);
+        let lives = inhabit(&world);
+        rotate(&world, &lives);
+        world.set_away(2, true);
+        rotate(&world, &lives);
+        world.set_away(2, false);
+        world.drawers[2].lock().expect("no panic").fuse = Some(fuse);
+        rotate(&world, &lives);
+        world.set_away(2, false);
+        rotate(&world, &lives);
+        let present = world.keys().generation();
+        assert!(world.image()[2].iter().all(|record| record.0 == present), "{fuse:?}");
+        world.set_away(0, true);
+        world.start().expect("two are enough");
+    }
+}
+
+#[test]
+fn a_slot_that_was_retired_while_it_was_away_is_known_over_a_start() {
+    let mut world = World::new(2, 3);
+    let lives = inhabit(&world);
+    rotate(&world, &lives);
+    world.stop();
+    world.set_away(2, true);
+    world.start().expect("two are enough");
+    block_on(world.keys().reshare(Reshare::Retire(3))).expect("retires");
+    world.stop();
+    world.set_away(2, false);
+    world.start().expect("starts");
+    assert!(world.image()[2].is_empty());
+    assert!(world.keys().all_destroyed());
+}
+
+#[test]
+fn a_refused_change_of_the_slots_says_why_and_leaves_nothing_to_wait_for() {
+    let mut world = World::with_backup(1, 1);
+    let lives = inhabit(&world);
+    world.drawers.extend([Arc::default(), Arc::default()]);
+    (world.seated, world.k) = (vec![0, 1, 2], 2);
+    world.start().expect("one is enough");
+    let storage = world.storage.clone().expect("there is a backup");
+    storage.set_away(true);
+    let refused = block_on(world.keys().reshare(Reshare::Match)).expect_err("the backup is away");
+    assert!(matches!(refused, CommitError::Slot(SlotError::Sharing(_))), "{refused}");
+    storage.set_away(false);
+    world.set_away(1, true);
+    world.start().expect("starts");
+    let refused = block_on(world.keys().reshare(Reshare::Match)).expect_err("a slot is away");
+    assert!(matches!(refused, CommitError::Slot(SlotError::Sharing(_))), "{refused}");
+    world.set_away(1, false);
+    world.start().expect("starts");
+    // It refuses at the stage itself.
+    world.drawers[2].lock().expect("no panic").fuse = Some((0, false));
+    let refused = block_on(world.keys().reshare(Reshare::Match)).expect_err("a slot fails");
+    assert!(matches!(refused, CommitError::Slot(SlotError::TooFew { .. })), "{refused}");
+    world.set_away(2, false);
+    assert!(rotate(&world, &lives).destroyed, "slot 2 never had anything, which is seen when it is back");
+    assert!(block_on(world.keys().reshare(Reshare::Match)).expect("shares anew").destroyed);
+    assert!(rotate(&world, &lives).destroyed);
+}
+
+#[test]
+fn slots_that_go_before_a_sealed_erasure_is_finished_stop_nothing() {
+    let world = World::with_backup(2, 3);
+    let lives = inhabit(&world);
+    assert!(world.keys().tend_backup());
+    let storage = world.storage.clone().expect("there is a backup");
+    storage.set_away(true);
+    let (erased, answer) = lives.rotate(&world).expect("creates");
+    let number = answer.expect("erases").number;
+    world.set_away(0, true);
+    world.set_away(1, true);
+    storage.set_away(false);
+    assert!(world.keys().tend_backup());
+    // The slots are asked now, and two do not answer.
+    let began = std::time::Instant::now();
+    while world.keys().slots().losses_survivable > 0
+        || world.keys().backup_status().is_none_or(|status| status.behind > 0)
+    {
+        assert!(began.elapsed() < Duration::from_secs(20), "the slots were never asked");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    add_recording(world.keys(), lives.tenant, lives.subscriber);
+    world.set_away(0, false);
+    world.set_away(1, false);
+    block_on(world.keys().destroyed(number));
+    assert!(opened(&world, &world.reach(&[])).is_disjoint(&erased));
+}
+
+#[test]
 fn a_copy_of_a_slot_counts_as_nothing() {
     let mut world = World::new(2, 3);
     let lives = inhabit(&world);
@@ -644,6 +759,18 @@ fn rotations_keep_their_interval_and_erasures_share_the_next() {
         clock.advance_ms(3_600_000);
         for erasure in waiting {
             assert_eq!(erasure.await.expect("no panic").expect("erases").generation_to, 3);
+        }
+        // More than may wait at one time, and far more than one rotation takes: no create waits for them, and of those that
+        // found a place none waits for a second interval.
+        let mut many: Vec<_> = (0..5000).map(|_| erase(paths[2])).collect();
+        tokio::task::yield_now().await;
+        let (_, create) = super::new_recording(tenant, subscriber, 1);
+        world.keys().commit(Mutation::new(vec![create])).await.expect("creates");
+        for erasures in [many.drain(..4096).collect::<Vec<_>>(), many] {
+            clock.advance_ms(3_600_000);
+            for erasure in erasures {
+                erasure.await.expect("no panic").expect("erases");
+            }
         }
     });
 }

@@ -27,7 +27,7 @@ use cryptoki::{
 };
 use std::{
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use zeroize::Zeroizing;
 
@@ -316,4 +316,41 @@ fn is_lost(error: &Error) -> bool {
 
 fn failed(error: Error) -> TokenError {
     TokenError::Failed(error.to_string())
+}
+
+/// One that is kept by whoever opens its slots anew: it finds its token by itself, and knows that a PIN was refused.
+impl Token for Arc<Mutex<ModuleToken>> {
+    fn keys(&mut self, slot: SlotId) -> Result<Vec<KeyId>, TokenError> {
+        kept(self).keys(slot)
+    }
+
+    fn seal(
+        &mut self,
+        slot: SlotId,
+        key: KeyId,
+        nonce: &[u8; NONCE],
+        associated: &[u8],
+        root: &Secret,
+    ) -> Result<Vec<u8>, TokenError> {
+        kept(self).seal(slot, key, nonce, associated, root)
+    }
+
+    fn open(
+        &mut self,
+        slot: SlotId,
+        key: KeyId,
+        nonce: &[u8; NONCE],
+        associated: &[u8],
+        sealed: &[u8],
+    ) -> Result<Secret, TokenError> {
+        kept(self).open(slot, key, nonce, associated, sealed)
+    }
+
+    fn destroy(&mut self, slot: SlotId, key: KeyId) -> Result<(), TokenError> {
+        kept(self).destroy(slot, key)
+    }
+}
+
+fn kept(token: &Mutex<ModuleToken>) -> MutexGuard<'_, ModuleToken> {
+    token.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -34,6 +34,11 @@ impl Waiting {
         Row::delete(Family::Slots, self.row())
     }
 
+    /// Says that the slot may hold its share of this root: by that it is known when it comes back.
+    pub fn mark(self) -> Row {
+        Row::put(Family::Slots, self.row(), Vec::new())
+    }
+
     /// The share of root `to`, to be opened with the share `with` of the root `from`.
     pub fn put(self, with: &Secret, to: RootId, share: &Secret) -> Row {
         let name = self.row();

@@ -132,7 +132,10 @@ impl World {
                 }
             }
             Step::LoseNode => {
-                if self.storage.as_ref().is_some_and(|storage| !storage.lock().away) {
+                if let Some(storage) = self.storage.clone() {
+                    // What the backup lacks is lost.
+                    self.stop();
+                    storage.set_away(false);
                     self.lose_and_restore(truth);
                 }
             }
@@ -223,10 +226,28 @@ proptest! {
         let all: Vec<_> = (0..world.drawers.len()).collect();
         let seen = opened(&world, &world.reach(&all));
         assert!(truth.erased.iter().all(|erased| seen.is_superset(&erased.secrets)));
-        // With every slot back, it opens.
+        // With every slot and the storage back, nothing is left: each slot holds the present root alone, or nothing.
         for at in world.seated.clone() {
             world.set_away(at, false);
         }
+        if let Some(storage) = &world.storage {
+            storage.set_away(false);
+        }
         world.start().expect("starts");
+        let committed = rotate(&world, &lives);
+        block_on(async { assert!(world.storage.is_none() || world.keys().backed_up(committed.number).await) });
+        let settled = || {
+            let image = world.image();
+            let alone = |at: &usize| image[*at].iter().all(|record| record.0 == committed.generation_to);
+            world.seated.iter().all(alone)
+        };
+        let began = std::time::Instant::now();
+        while !settled() {
+            assert!(began.elapsed() < Duration::from_secs(20), "{:?}", world.keys().slots());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Nobody was lost, and nobody was about to join when power failed: so every old root is destroyed.
+        let for_good = |step: &Step| matches!(step, Step::Replace(..) | Step::Crash(_, _, true));
+        assert!(steps.iter().any(for_good) || world.keys().all_destroyed(), "{:?}", world.keys().slots());
     }
 }
