@@ -499,17 +499,20 @@ impl Shared {
         self.present.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a command and lets readers see what it did. `root` is the root from now on, where it changed.
+    /// Applies a command, of which `encoded` are the bytes, and lets readers see what it did. `root` is the root from now on,
+    /// where it changed.
     pub(super) fn apply(
         &self,
         command: &Command,
+        encoded: &[u8],
         published: Published,
         root: Option<RootKey>,
     ) -> Result<(), command::ApplyError> {
         let counts = self.counts(&command.rows)?;
         let mut present = self.write();
         let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
-        let chain = command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
+        let state = Checked { shared: self, present: &present };
+        let chain = command.apply_encoded(encoded, &*self.backing, &state, sent.as_mut())?;
         present.last_number = command.number;
         present.chain = chain;
         present.sent = sent.unwrap_or(present.sent);

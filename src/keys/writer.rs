@@ -14,6 +14,8 @@
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
 //! slot's commit) → nobody knows what is on the disk; the process aborts and the next start finds out.
 
+mod flusher;
+
 use super::{
     CommitError, Committed, DoomedBatch, Mutation, ReadError, Slot,
     backup::keeper::Keeper,
@@ -23,6 +25,7 @@ use super::{
     store::Shared,
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
+use flusher::Flusher;
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
@@ -35,8 +38,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 const BATCH: usize = 512;
 /// Most mutations that wait; more wait outside.
 const QUEUED: usize = 4096;
-/// Files of rotations that pile up before the column families are flushed for them.
-const UNFLUSHED: usize = 64;
 /// How often it is looked whether the backup has what the slot waits for.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -173,12 +174,14 @@ impl Writer {
         });
         let slot = Arc::new(Mutex::new(Held { slot, staged: false }));
         let (finish, rotations) = mpsc::channel();
+        let (unflushed, files) = flusher::channel();
+        let flusher = Flusher { shared: shared.clone(), inbox: inbox.clone(), on_failure };
         let finisher = Finisher {
             shared: shared.clone(),
             slot: slot.clone(),
             inbox: inbox.clone(),
             on_failure,
-            unflushed: vec![],
+            unflushed,
             patience: keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience),
             owed,
         };
@@ -195,6 +198,7 @@ impl Writer {
         let threads = vec![
             spawn("keys-writer").spawn(move || thread.run())?,
             spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
+            spawn("keys-flusher").spawn(move || flusher.run(&files))?,
         ];
         Ok(Self { inbox, shared, threads, keeper })
     }
@@ -317,12 +321,13 @@ impl Thread {
         let (command, published) = planner.finish(number, next.as_ref())?;
         drop(reading);
 
+        let encoded = command.encode();
         if let Some(next) = &next {
             self.stage(next)?;
-            self.shared.backing.put_pending(number, &command.encode()).map_err(fatal)?;
+            self.shared.backing.put_pending(number, &encoded).map_err(fatal)?;
         }
         if !command.rows.is_empty() {
-            self.apply(&command, published, next.clone())?;
+            self.apply(&command, &encoded, published, next.clone())?;
         }
         let before = root.generation;
         let to = next.as_ref().map_or(before, |next| next.generation);
@@ -349,10 +354,11 @@ impl Thread {
     fn apply(
         &self,
         command: &Command,
+        encoded: &[u8],
         published: super::plan::Published,
         root: Option<RootKey>,
     ) -> Result<(), Refused> {
-        match self.shared.apply(command, published, root) {
+        match self.shared.apply(command, encoded, published, root) {
             Ok(()) => Ok(()),
             // Nothing was written; but a rotation's file may be, so only a start can tell.
             Err(ApplyError::Read(error)) if command.rotation.is_none() => Err(error.into()),
@@ -389,8 +395,8 @@ struct Finisher {
     slot: Arc<Mutex<Held>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
-    /// Rotations whose files still lie there.
-    unflushed: Vec<u64>,
+    /// Takes the rotations whose files may go once there was a flush.
+    unflushed: mpsc::SyncSender<u64>,
     /// How long a rotation waits for its delta.
     patience: Duration,
     /// The newest root, and its rotation, whose delta was not put when its callers were answered.
@@ -413,13 +419,6 @@ impl Finisher {
             if let Err(error) = went {
                 return fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
             }
-            if self.unflushed.len() >= UNFLUSHED && !self.drop_files() {
-                return;
-            }
-        }
-        // A writer that stopped on a failure leaves everything as it is, for the start to find.
-        if !self.inbox.lock().failed {
-            self.drop_files();
         }
     }
 
@@ -441,7 +440,8 @@ impl Finisher {
             answer(reply, Ok(Committed { destroyed: backed, ..committed }));
         }
         self.inbox.change(|queue| queue.finishing = false);
-        self.unflushed.push(number);
+        // Where the flusher has stopped everything has: there is nobody to tell.
+        let _ = self.unflushed.send(number);
         Ok(())
     }
 
@@ -471,19 +471,5 @@ impl Finisher {
         self.owed = None;
         self.shared.destroyed.send_replace(number);
         Ok(())
-    }
-
-    fn drop_files(&mut self) -> bool {
-        let backing = &self.shared.backing;
-        match backing.flush().and_then(|()| backing.drop_pending(&self.unflushed)) {
-            Ok(()) => {
-                self.unflushed.clear();
-                true
-            }
-            Err(error) => {
-                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
-                false
-            }
-        }
     }
 }
