@@ -59,6 +59,7 @@ pub mod command;
 pub mod index;
 pub mod keeping;
 pub mod log;
+pub mod pace;
 pub mod page;
 pub mod plan;
 pub mod rocks;
@@ -75,6 +76,7 @@ mod writer;
 mod tests;
 
 pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
+pub use pace::Pace;
 pub use slot::{
     Forgets, Slot, SlotError,
     file::FileSlot,

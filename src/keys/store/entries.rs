@@ -78,7 +78,7 @@ impl KeyStore {
         Ok(found.into_iter().map(|recording| (recording.handle, reading.entry(tenant, &recording))).collect())
     }
 
-    /// Up to `limit` recordings that are due by now, in no order of time, without those of tenants and subscribers that
+    /// Up to `limit` recordings that are due by now, in the order of the tree and in none of time, without those of tenants and subscribers that
     /// `passed` names. A restricted recording is never due.
     ///
     /// What is passed over is a set and no question: an answer would read the store while this holds readers' lock, and a
@@ -255,7 +255,7 @@ impl DueSearch<'_> {
                 }
                 (Entry::Recording(recording), Under::Subscriber(tenant, subscriber)) => {
                     let at = RecordingPath { tenant, subscriber, recording: recording.handle };
-                    self.found.push(Due { at, entry: self.reading.entry(tenant, recording) });
+                    self.found.push(Due { at, page: link.id, entry: self.reading.entry(tenant, recording) });
                 }
                 _ => {}
             }
