@@ -71,6 +71,8 @@ pub(super) struct Shared {
     pub(super) rotated: AtomicU64,
     cache: Cache<PageId, Arc<Page>, ByEntries>,
     present: RwLock<Present>,
+    /// Held by the writer while it waits for the readers, and passed by those who read much: see [`Shared::read_behind_writer`].
+    turn: Mutex<()>,
     doomed: AtomicU64,
     copies: AtomicU64,
     /// The doomed row that a step was last drawn up from.
@@ -145,6 +147,7 @@ impl KeyStore {
         let shared = Shared {
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
             present: RwLock::new(present),
+            turn: Mutex::new(()),
             limits: settings.limits,
             backlog,
             destroyed: watch::Sender::new(if owed.is_some() { 0 } else { last_number }),
@@ -495,7 +498,15 @@ impl Shared {
         Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
+    /// The same, behind a writer that waits. A lock that was let go of is not given to who waits for it: whoever takes it again
+    /// at once would have it before the writer has woken up, and again and again.
+    fn read_behind_writer(&self) -> Reading<'_> {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.read()
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Present> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.present.write().unwrap_or_else(PoisonError::into_inner)
     }
 
