@@ -23,8 +23,9 @@ use crate::{
 };
 use std::{ops::ControlFlow, sync::Arc};
 
-/// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 200 µs.
-const PAGES_AT_A_TIME: usize = 16;
+/// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 200 µs. In
+/// tests one, so that their few pages are many holds.
+const PAGES_AT_A_TIME: usize = if cfg!(test) { 1 } else { 16 };
 
 impl KeyStore {
     /// A recording, with its audio secret; none when neither leaf lives.
