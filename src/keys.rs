@@ -58,6 +58,7 @@ pub mod command;
 pub mod index;
 pub mod keeping;
 pub mod log;
+pub mod pace;
 pub mod page;
 pub mod plan;
 pub mod rocks;
@@ -74,6 +75,7 @@ mod writer;
 mod tests;
 
 pub use keeping::{Due, Keeping, PassedOver, RecordingEntry};
+pub use pace::Pace;
 pub use slot::{
     Forgets, Record as SlotRecord, Slot, SlotError,
     file::FileSlot,

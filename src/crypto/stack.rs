@@ -14,18 +14,45 @@
 //! - *a page that is decoded, a root that is read from a slot, a veil that is lifted*: below [`wiped`], in `keys`;
 //! - *registers*, and what the kernel keeps of them while a thread waits: not ours to wipe.
 
-use std::hint::black_box;
+use std::{cell::Cell, hint::black_box};
 
 /// Bytes that are overwritten, which takes a fraction of a microsecond. What runs inside goes deeper only where it calls into
 /// storage, which sees sealed bytes alone.
 const DEPTH: usize = 16 << 10;
 
-/// Runs `work`, then overwrites what it left on the stack.
+thread_local! {
+    /// Whether this thread is inside [`wiped`].
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work`, then overwrites what it left on the stack. Inside of another it leaves that to the outer one, whose frame lies
+/// above: so a page with hundreds of secrets is decoded, or sealed, for the price of one.
 #[inline(never)]
 pub fn wiped<R>(work: impl FnOnce() -> R) -> R {
+    if INSIDE.get() {
+        return work();
+    }
+    let inside = Inside::enter();
     let result = apart(work);
+    drop(inside);
     overwrite();
     result
+}
+
+/// Being inside, which ends by a panic too.
+struct Inside;
+
+impl Inside {
+    fn enter() -> Self {
+        INSIDE.set(true);
+        Self
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.set(false);
+    }
 }
 
 /// In a frame of its own, where the one of [`overwrite`] will lie.

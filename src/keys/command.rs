@@ -108,6 +108,17 @@ impl Command {
         state: &dyn State,
         sent: Option<&mut Sent>,
     ) -> Result<Chain, ApplyError> {
+        self.apply_encoded(&self.encode(), backing, state, sent)
+    }
+
+    /// The same where its bytes are at hand: a rotation has them in its file already.
+    pub fn apply_encoded(
+        &self,
+        encoded: &[u8],
+        backing: &dyn Backing,
+        state: &dyn State,
+        sent: Option<&mut Sent>,
+    ) -> Result<Chain, ApplyError> {
         if state.last_number() + 1 != self.number {
             return Err(ApplyError::Number);
         }
@@ -119,15 +130,15 @@ impl Command {
                 return Err(ApplyError::Stale);
             }
         }
-        let (encoded, before) = (self.encode(), state.chain());
-        let chain = before.and(&encoded);
+        let before = state.chain();
+        let chain = before.and(encoded);
         let mut own = vec![
             Row::put(Family::Meta, NUMBER, self.number.to_be_bytes().to_vec()),
             Row::put(Family::Meta, CHAIN, chain.0.to_vec()),
         ];
         if let Some(sent) = sent {
             own.extend(sent.forget().map(|number| Row::delete(Family::Outbox, number.to_be_bytes())));
-            let waiting = [&before.0[..], &encoded].concat();
+            let waiting = [&before.0[..], encoded].concat();
             own.push(Row::put(Family::Outbox, self.number.to_be_bytes(), waiting));
         }
         backing.write(&[&self.rows, &own])?;

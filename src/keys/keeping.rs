@@ -6,7 +6,7 @@
 
 use super::RecordingPath;
 use crate::domain::{
-    id::{RecordingHandle, RowId, SubscriberHandle, TenantHandle},
+    id::{PageId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
     time::Minute,
 };
 use std::collections::HashSet;
@@ -102,6 +102,8 @@ pub type PassedOver = HashSet<(TenantHandle, Option<SubscriberHandle>)>;
 pub struct Due {
     /// Where it lies.
     pub at: RecordingPath,
+    /// The page that has its entry: what is on one page is erased at the price of one.
+    pub page: PageId,
     /// What its entry says.
     pub entry: RecordingEntry,
 }

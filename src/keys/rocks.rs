@@ -24,6 +24,8 @@ use std::{
 const BLOCK_CACHE: usize = 64 << 20;
 const WRITE_BUFFER: usize = 32 << 20;
 const INFO_LOG: usize = 4 << 20;
+/// Of a table that is being written: the disk takes it bit by bit, so that the sync of a batch does not wait for all of it.
+const SYNCED_AT_ONCE: u64 = 512 << 10;
 
 /// RocksDB and a folder of files.
 pub struct Rocks {
@@ -92,6 +94,7 @@ fn db_options() -> Options {
     options.set_paranoid_checks(true);
     options.set_max_open_files(256);
     options.set_max_total_wal_size(4 * WRITE_BUFFER as u64);
+    options.set_bytes_per_sync(SYNCED_AT_ONCE);
     options.set_max_log_file_size(INFO_LOG);
     options.set_keep_log_file_num(2);
     options.set_stats_dump_period_sec(0);

@@ -78,6 +78,8 @@ pub(super) struct Shared {
     leaves: Mutex<BackedLeaves>,
     cache: Cache<PageId, Arc<Page>, ByEntries>,
     present: RwLock<Present>,
+    /// Held by the writer while it waits for the readers, and passed by those who read much: see [`Shared::read_behind_writer`].
+    turn: Mutex<()>,
     doomed: AtomicU64,
     copies: AtomicU64,
     /// What the slots hold, as of their last commit.
@@ -186,6 +188,7 @@ impl KeyStore {
             leaves: Mutex::new(leaves),
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
             present: RwLock::new(present),
+            turn: Mutex::new(()),
             limits: settings.limits,
             backlog,
             destroyed: watch::Sender::new(0),
@@ -548,6 +551,13 @@ impl Shared {
         Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
     }
 
+    /// The same, behind a writer that waits. A lock that was let go of is not given to who waits for it: whoever takes it again
+    /// at once would have it before the writer has woken up, and again and again.
+    fn read_behind_writer(&self) -> Reading<'_> {
+        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
+        self.read()
+    }
+
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -561,20 +571,24 @@ impl Shared {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Present> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.present.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Applies a command and lets readers see what it did. `root` is the root from now on, where it changed.
+    /// Applies a command, of which `encoded` are the bytes, and lets readers see what it did. `root` is the root from now on,
+    /// where it changed.
     pub(super) fn apply(
         &self,
         command: &Command,
+        encoded: &[u8],
         published: Published,
         root: Option<RootKey>,
     ) -> Result<(), command::ApplyError> {
         let counts = self.counts(&command.rows)?;
         let mut present = self.write();
         let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
-        let chain = command.apply(&*self.backing, &Checked { shared: self, present: &present }, sent.as_mut())?;
+        let state = Checked { shared: self, present: &present };
+        let chain = command.apply_encoded(encoded, &*self.backing, &state, sent.as_mut())?;
         present.last_number = command.number;
         present.chain = chain;
         present.sent = sent.unwrap_or(present.sent);

@@ -79,6 +79,12 @@ impl Veiled {
         self.veil.mask(self.number, &mut bytes)?;
         Some(Secret::from_bytes(&bytes))
     }
+
+    /// Writes the secret behind what is to be sealed; none once the veil is wiped.
+    pub fn open_onto(&self, out: &mut Vec<u8>) -> Option<()> {
+        out.extend_from_slice(&self.masked[..]);
+        self.veil.mask(self.number, out.last_chunk_mut()?)
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@
 //! drawn are dropped, the callers are told; the next attempt draws anew. *Any write or sync fails* (the file, the batch, the
 //! slot's commit) → nobody knows what is on the disk; the process aborts and the next start finds out.
 
+mod flusher;
+
 use super::{
     CommitError, Committed, DoomedBatch, Mutation, ReadError, Reshare, Slots,
     backing::Row,
@@ -34,6 +36,7 @@ use crate::{
         time::{Clock, Timestamp},
     },
 };
+use flusher::Flusher;
 use std::{
     collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc},
@@ -46,8 +49,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 const BATCH: usize = 512;
 /// Most mutations that wait; more wait outside.
 const QUEUED: usize = 4096;
-/// Files of rotations that pile up before the column families are flushed for them.
-const UNFLUSHED: usize = 64;
 /// How often it is looked whether the backup has what the slots wait for, and at a clock that may be set.
 const LOOK: Duration = Duration::from_millis(50);
 /// How often a slot that is away is asked again.
@@ -212,12 +213,14 @@ impl Writer {
         let (slots, on_failure) = (Arc::new(Mutex::new(slots)), settings.on_failure);
         let (finish, rotations) = mpsc::channel();
         let patience = keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience);
+        let (unflushed, files) = flusher::channel();
+        let flusher = Flusher { shared: shared.clone(), inbox: inbox.clone(), on_failure };
         let finisher = Finisher {
             shared: shared.clone(),
             slots: slots.clone(),
             inbox: inbox.clone(),
             on_failure,
-            unflushed: vec![],
+            unflushed,
             patience,
             owed,
             asked: Instant::now(),
@@ -235,6 +238,7 @@ impl Writer {
         let threads = vec![
             spawn("keys-writer").spawn(move || thread.run())?,
             spawn("keys-finisher").spawn(move || finisher.run(&rotations))?,
+            spawn("keys-flusher").spawn(move || flusher.run(&files))?,
         ];
         Ok(Self { inbox, shared, threads, keeper })
     }
@@ -385,13 +389,15 @@ impl Thread {
 
         if let Some(next) = &next {
             command.rows.extend(self.stage(next, reshare.as_ref())?);
-            self.shared.backing.put_pending(number, &command.encode()).map_err(fatal)?;
-        }
-        if table && next.is_none() {
+        } else if table {
             command.rows.push(self.slots.lock().unwrap_or_else(PoisonError::into_inner).row());
         }
+        let encoded = command.encode();
+        if next.is_some() {
+            self.shared.backing.put_pending(number, &encoded).map_err(fatal)?;
+        }
         if !command.rows.is_empty() {
-            self.apply(&command, published, next.clone())?;
+            self.apply(&command, &encoded, published, next.clone())?;
         }
         let before = root.generation;
         let to = next.as_ref().map_or(before, |next| next.generation);
@@ -420,8 +426,14 @@ impl Thread {
         Ok(())
     }
 
-    fn apply(&self, command: &Command, published: Published, root: Option<RootKey>) -> Result<(), Refused> {
-        match self.shared.apply(command, published, root) {
+    fn apply(
+        &self,
+        command: &Command,
+        encoded: &[u8],
+        published: Published,
+        root: Option<RootKey>,
+    ) -> Result<(), Refused> {
+        match self.shared.apply(command, encoded, published, root) {
             Ok(()) => Ok(()),
             // Nothing was written; but a rotation's file may be, so only a start can tell.
             Err(ApplyError::Read(error)) if command.rotation.is_none() => Err(error.into()),
@@ -441,7 +453,7 @@ impl Thread {
         let Some(row) = row else { return Ok(()) };
         let number = self.shared.read().present.last_number + 1;
         let command = Command { number, rotation: None, expects: Vec::new(), rows: vec![row] };
-        self.apply(&command, Published::default(), None)?;
+        self.apply(&command, &command.encode(), Published::default(), None)?;
         match &self.shared.backlog {
             Some(backlog) if !backlog.wait(number, self.patience) => {
                 let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
@@ -475,8 +487,8 @@ struct Finisher {
     slots: Arc<Mutex<Slots>>,
     inbox: Arc<Inbox>,
     on_failure: OnFailure,
-    /// Rotations whose files still lie there.
-    unflushed: Vec<u64>,
+    /// Takes the rotations whose files may go once there was a flush.
+    unflushed: mpsc::SyncSender<u64>,
     /// How long a rotation waits for its delta.
     patience: Duration,
     /// The newest root, and its rotation, whose delta was not put when its callers were answered.
@@ -503,13 +515,6 @@ impl Finisher {
             if let Err(error) = went {
                 return fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
             }
-            if self.unflushed.len() >= UNFLUSHED && !self.drop_files() {
-                return;
-            }
-        }
-        // A writer that stopped on a failure leaves everything as it is, for the start to find.
-        if !self.inbox.lock().failed {
-            self.drop_files();
         }
     }
 
@@ -535,7 +540,8 @@ impl Finisher {
             answer(reply, Ok(Committed { destroyed, ..committed }));
         }
         self.inbox.change(|queue| queue.finishing = false);
-        self.unflushed.push(number);
+        // Where the flusher has stopped everything has: there is nobody to tell.
+        let _ = self.unflushed.send(number);
         Ok(())
     }
 
@@ -577,20 +583,6 @@ impl Finisher {
         match (self.owed, &self.shared.backlog) {
             (Some((keep, number)), Some(backlog)) if backlog.backed() >= number => self.commit_in(&mut slots, keep),
             _ => Ok(()),
-        }
-    }
-
-    fn drop_files(&mut self) -> bool {
-        let backing = &self.shared.backing;
-        match backing.flush().and_then(|()| backing.drop_pending(&self.unflushed)) {
-            Ok(()) => {
-                self.unflushed.clear();
-                true
-            }
-            Err(error) => {
-                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
-                false
-            }
         }
     }
 }

@@ -148,9 +148,11 @@ pub(crate) struct Standing {
     _lock: Arc<OwnedRwLockReadGuard<()>>,
 }
 
-/// While it lives no entry says anything new about how long it is kept, but by whoever has it. Taken behind [`Standing`].
+/// While any copy of it lives no entry says anything new about how long it is kept, but by whoever has one. Taken behind
+/// [`Standing`].
+#[derive(Clone)]
 pub(crate) struct Settled {
-    _lock: OwnedRwLockWriteGuard<()>,
+    _lock: Arc<OwnedRwLockWriteGuard<()>>,
 }
 
 /// The proof that nothing stands in the way of these erasures. It is used up by what it allows.
@@ -228,7 +230,7 @@ impl Inner {
 
     /// Until it goes, nobody else writes how long something is kept. Whoever has it took [`Inner::standing`] first.
     pub(crate) async fn settled(&self, _standing: &Standing) -> Settled {
-        Settled { _lock: self.keeping.clone().write_owned().await }
+        Settled { _lock: Arc::new(self.keeping.clone().write_owned().await) }
     }
 
     /// Clears what has expired, and was found so under these locks. What is held is parked before this returns; the rest of

@@ -34,7 +34,6 @@ use super::{
     basis::withdrawn,
     clearance::{Blocked, Tally, Wanted},
     erasure::{Batch, Order},
-    runner::BATCH,
     sessions::{Cut, Role},
     states::shown,
 };
@@ -50,6 +49,8 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// How long a withdrawal waits for the runner before it stops what runs.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Recordings in one rotation. They lie on the pages of one subscriber, so that a create beside it waits 50 ms at most.
+const BATCH: usize = 64;
 /// How often a batch is marked again because something in it was erased.
 const ATTEMPTS: usize = 16;
 

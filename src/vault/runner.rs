@@ -19,9 +19,11 @@
 //! over without a look at their entries.
 //!
 //! # Few rotations, of bounded size
-//! What is due is erased in batches of one tenant, each one command with one entry in the log and one receipt. Batches of
-//! several tenants are under way together and share a rotation where they can; all that are, hold at most [`BATCH`] recordings,
-//! so no rotation holds more. Between two the writer takes whatever waits, so a create waits for one rotation at most.
+//! What is due is found, and erased, in the order of the key tree, so that what lies on one page goes together: the page is
+//! sealed anew once. How much is taken at one time goes by what it costs and how long the last took ([`Pace`]): a create waits
+//! for the locks that are held meanwhile. What is taken is erased in batches of one tenant, each one command with one entry in
+//! the log and one receipt, all of them under the same hold of the locks, so that they share a rotation where they can.
+//! Between two holds whoever waits for the locks goes first, so a create waits for one at most.
 //!
 //! # One tenant's fault is its own
 //! Where something of a tenant cannot be read (its policy, its settings), its part of the run ends: that is logged and counted,
@@ -44,25 +46,22 @@ use crate::{
         retention::Part,
         time::{Minute, Timestamp},
     },
-    keys::{Change, CommitError, Due, Mutation, Parts, PassedOver, RecordingPath},
+    keys::{Change, CommitError, Due, Mutation, Pace, Parts, PassedOver, RecordingEntry, RecordingPath},
 };
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How often the clock is looked at.
 const INTERVAL: Duration = Duration::from_secs(60);
 /// The same for a clock that somebody moves.
 const REHEARSAL: Duration = Duration::from_millis(250);
-/// Recordings in one rotation, so that a create beside it waits 50 ms at most: where each lies under a subscriber of its own,
-/// an unoptimised build on two cores takes some 25 ms for it.
-pub(super) const BATCH: usize = 64;
-/// What is taken up at one time.
+/// What is looked for at one time.
 const ROUND: usize = 1024;
 /// How many that are late are looked at; more are as many.
 const MOST_LATE: usize = 10_000;
@@ -135,43 +134,19 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
 /// Erases what is due, of every tenant but those in which something fails: they are logged, counted, and tried again at the
 /// next run.
 async fn erase_due(inner: &Arc<Inner>, now: Timestamp, failing: &mut HashSet<TenantHandle>) -> Result<(), Error> {
-    let mut seen = HashSet::new();
-    let batches = Arc::new(tokio::sync::Semaphore::new(BATCH));
+    let (mut seen, mut pace) = (HashSet::new(), Pace::default());
     while !inner.stopping.is_cancelled() {
         let mut due = inner.due(now, ROUND, failing).await?;
         due.retain(|due| seen.insert(due.at));
         if due.is_empty() {
             break;
         }
-        let mut tenants: BTreeMap<TenantHandle, Vec<Due>> = BTreeMap::new();
-        for due in due {
-            tenants.entry(due.at.tenant).or_default().push(due);
-        }
-        let mut running = tokio::task::JoinSet::new();
-        // One rotation holds what is under way together: a batch is shared out among the tenants that are.
-        let share = (BATCH / tenants.len().max(1)).max(1);
-        for (tenant, due) in tenants {
-            let (inner, batches) = (inner.clone(), batches.clone());
-            running.spawn(async move {
-                for batch in due.chunks(share) {
-                    let _turn = batches.acquire_many(batch.len() as u32).await;
-                    if let Err(error) = inner.expire(batch, now).await {
-                        return (tenant, Err(error));
-                    }
-                }
-                (tenant, Ok(()))
-            });
-        }
-        while let Some(done) = running.join_next().await {
-            let (tenant, done) = done.map_err(|gone| Error::Internal(gone.to_string()))?;
-            match done {
-                // Erased meanwhile.
-                Ok(()) | Err(Error::Unknown { .. } | Error::Erased) => {}
-                Err(error) => {
-                    tracing::error!(%error, "expiry of a tenant waits");
-                    failing.insert(tenant);
-                }
-            }
+        let mut due = &due[..];
+        while !due.is_empty() && !inner.stopping.is_cancelled() {
+            let (taken, later) = due.split_at(pace.next(due));
+            let time = inner.expire(taken, now, failing).await?;
+            pace.took(taken, time);
+            due = later;
         }
     }
     Ok(())
@@ -231,16 +206,55 @@ impl Inner {
         }
     }
 
-    /// Erases one batch of one tenant, as far as it is due and free.
+    /// Erases what was taken for one rotation, as far as it is due and free; gives how long it took from when the locks were
+    /// had. Tenants in which something fails are logged and noted.
     ///
-    /// Entries are read anew, under a lock that is held until the erasure is durable: whoever changes a rule or a state, or
+    /// Entries are read anew, under locks that are held until the erasure is durable: whoever changes a rule or a state, or
     /// takes up a recording that was partial, has either done so and is seen, or does so after the erasure.
-    async fn expire(self: &Arc<Self>, batch: &[Due], now: Timestamp) -> Result<(), Error> {
-        let minute = Minute::begun(now);
-        let (mut expiring, mut corrected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+    async fn expire(
+        self: &Arc<Self>,
+        taken: &[Due],
+        now: Timestamp,
+        failing: &mut HashSet<TenantHandle>,
+    ) -> Result<Duration, Error> {
         let standing = self.standing().await;
         let settled = self.settled(&standing).await;
-        for Due { at, .. } in batch {
+        let (began, mut running) = (Instant::now(), tokio::task::JoinSet::new());
+        for batch in taken.chunk_by(|one, next| one.at.tenant == next.at.tenant) {
+            let Some(tenant) = batch.first().map(|due| due.at.tenant).filter(|tenant| !failing.contains(tenant)) else {
+                continue;
+            };
+            let places: Vec<RecordingPath> = batch.iter().map(|due| due.at).collect();
+            let (inner, standing, settled) = (self.clone(), standing.clone(), settled.clone());
+            running.spawn(async move { (tenant, inner.expire_of_one(&places, now, standing, settled).await) });
+        }
+        // What is left to do behind an erasure takes a lock anew: each batch lets go of its own copies first.
+        drop((standing, settled));
+        while let Some(done) = running.join_next().await {
+            let (tenant, done) = done.map_err(|gone| Error::Internal(gone.to_string()))?;
+            match done {
+                // Erased meanwhile.
+                Ok(()) | Err(Error::Unknown { .. } | Error::Erased) => {}
+                Err(error) => {
+                    tracing::error!(%error, "expiry of a tenant waits");
+                    failing.insert(tenant);
+                }
+            }
+        }
+        Ok(began.elapsed())
+    }
+
+    /// Erases one tenant's batch of them.
+    async fn expire_of_one(
+        self: &Arc<Self>,
+        batch: &[RecordingPath],
+        now: Timestamp,
+        standing: Standing,
+        settled: Settled,
+    ) -> Result<(), Error> {
+        let minute = Minute::begun(now);
+        let (mut expiring, mut corrected, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        for at in batch {
             let Some(entry) = self.keys.entry(*at)? else { continue };
             if !entry.lives() {
                 dead.push(*at);
@@ -253,7 +267,7 @@ impl Inner {
                 facts: entry.facts_present && keeping.facts_due <= minute,
             };
             if still && (parts.audio || parts.facts) {
-                let late = self.late_by(&Due { at: *at, entry }, parts, now)?.is_some();
+                let late = self.late_by(*at, &entry, parts, now)?.is_some();
                 expiring.push(Expiring { at: *at, parts, late });
             } else {
                 corrected.push(*at);
@@ -337,10 +351,16 @@ impl Inner {
     }
 
     /// By how long parts of a recording are past their promise.
-    fn late_by(&self, due: &Due, parts: Parts, now: Timestamp) -> Result<Option<Duration>, Error> {
-        let rules = self.rules(due.at.tenant)?;
-        let kept = Kept::of(&due.entry, self.life(due.at.tenant, due.at.subscriber)?, now)?;
-        let keeping = due.entry.keeping;
+    fn late_by(
+        &self,
+        at: RecordingPath,
+        entry: &RecordingEntry,
+        parts: Parts,
+        now: Timestamp,
+    ) -> Result<Option<Duration>, Error> {
+        let rules = self.rules(at.tenant)?;
+        let kept = Kept::of(entry, self.life(at.tenant, at.subscriber)?, now)?;
+        let keeping = entry.keeping;
         let asked = [(Part::Audio, parts.audio, keeping.audio_floor), (Part::Facts, parts.facts, keeping.facts_floor)];
         let asked = asked.into_iter().filter(|(_, asked, _)| *asked);
         let promises = asked.filter_map(|(part, _, floor)| rules.promise(&rules.verdict(kept, part)?, floor));
@@ -355,7 +375,7 @@ impl Inner {
         let (mut count, mut seconds) = (0, 0);
         for due in self.due(now, MOST_LATE, failing).await? {
             let parts = Parts { audio: due.entry.audio_present, facts: due.entry.facts_present };
-            if let Some(late) = self.late_by(&due, parts, now)? {
+            if let Some(late) = self.late_by(due.at, &due.entry, parts, now)? {
                 count += 1;
                 seconds = seconds.max(late.as_secs());
             }

@@ -200,7 +200,7 @@ impl Recording {
         out.extend_from_slice(&flags.to_be_bytes());
         for leaf in [&self.audio, &self.facts].into_iter().flatten() {
             match leaf {
-                Leaf::Plain(secret) => out.extend_from_slice(secret.open().ok_or(BadPage)?.expose()),
+                Leaf::Plain(secret) => secret.open_onto(out).ok_or(BadPage)?,
                 Leaf::Wrapped(wrapped) => out.extend_from_slice(&wrapped[..]),
             }
         }

@@ -16,6 +16,7 @@ use crate::{
         envelope::{Kind, seal},
         random,
         secret::Secret,
+        stack,
     },
     domain::{
         id::{PageId, RootId},
@@ -401,10 +402,13 @@ impl<S: Store> Planner<'_, S> {
         let version = was.as_ref().map_or(1, |page| page.version + 1);
         self.remove_appended(was.as_deref());
         begin_at(&mut entries, [0; 16]);
-        let (body, items) = encode_body(level, &entries).map_err(fell)?;
-        let clear = Clear { page: id, version, root, items }.encode();
         let kind = if root.is_some() { Kind::Top } else { Kind::Page };
-        self.rows.push(Row::put(Family::Pages, id.0, seal(kind, key, &clear, &body)));
+        let sealed = stack::wiped(|| {
+            let (body, items) = encode_body(level, &entries)?;
+            let clear = Clear { page: id, version, root, items }.encode();
+            Ok(seal(kind, key, &clear, &body))
+        });
+        self.rows.push(Row::put(Family::Pages, id.0, sealed.map_err(fell)?));
         self.published.pages.push(Arc::new(Page { id, base: version, version, under, level, entries }));
         Ok(())
     }

@@ -1,12 +1,14 @@
 //! Recordings as readers see them: their secrets, leaf by leaf; their entries without secrets; those that are due.
 //!
 //! What is due is found from the top: a page's owner says when the first of what lies below is due, so a walk enters no page
-//! that it need not. Neither the names of rows nor any index outside the sealed pages tells a time.
+//! that it need not. Neither the names of rows nor any index outside the sealed pages tells a time. It goes on where it was
+//! when it has let go of the readers' lock, which it does every few pages: the writer waits for that lock, and everybody who
+//! creates something waits for the writer.
 
 use super::{
     super::{
         AudioLeaf, Due, FactsLeaf, PassedOver, ReadError, RecordingEntry, RecordingPath,
-        page::{self, Entry, Leaf, Link, Recording, Under},
+        page::{self, Entry, Leaf, Level, Link, Place, Recording, Under, place},
         tree::{self, Source as _},
         wrap::{Bond, Part},
     },
@@ -20,6 +22,10 @@ use crate::{
     },
 };
 use std::{ops::ControlFlow, sync::Arc};
+
+/// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 200 µs. In
+/// tests one, so that their few pages are many holds.
+const PAGES_AT_A_TIME: usize = if cfg!(test) { 1 } else { 16 };
 
 impl KeyStore {
     /// A recording, with its audio secret; none when neither leaf lives.
@@ -78,16 +84,26 @@ impl KeyStore {
         Ok(found.into_iter().map(|recording| (recording.handle, reading.entry(tenant, &recording))).collect())
     }
 
-    /// Up to `limit` recordings that are due by now, in no order of time, without those of tenants and subscribers that
+    /// Up to `limit` recordings that are due by now, in the order of the tree and in none of time, without those of tenants and subscribers that
     /// `passed` names. A restricted recording is never due.
+    ///
+    /// What comes or goes while it looks may be found or not.
     ///
     /// What is passed over is a set and no question: an answer would read the store while this holds readers' lock, and a
     /// second reader behind a writer that waits is a deadlock.
     pub fn due(&self, now: Minute, limit: usize, passed: &PassedOver) -> Result<Vec<Due>, ReadError> {
-        let reading = self.read();
-        let mut search = DueSearch { reading: &reading, now, limit, passed, found: Vec::new() };
-        search.below(&reading.top(), Under::Top, tree::MAX_DEPTH)?;
-        Ok(search.found)
+        let mut found: Vec<Due> = Vec::new();
+        loop {
+            let reading = self.0.shared.read_behind_writer();
+            let behind = found.last().map(|due| due.at);
+            let mut search = DueSearch { reading: &reading, now, limit, passed, behind, pages: PAGES_AT_A_TIME, found };
+            let flow = search.below(&reading.top(), Under::Top, tree::MAX_DEPTH)?;
+            let more = flow.is_break() && search.found.last().map(|due| due.at) != behind;
+            found = search.found;
+            if !more || found.len() >= limit {
+                return Ok(found);
+            }
+        }
     }
 
     /// When the first recording of a tenant, or of all, is due.
@@ -219,47 +235,91 @@ impl Reading<'_> {
     }
 }
 
+/// One hold of the readers' lock.
 struct DueSearch<'a> {
     reading: &'a Reading<'a>,
     now: Minute,
     limit: usize,
     passed: &'a PassedOver,
+    /// The last that was found under the hold before.
+    behind: Option<RecordingPath>,
+    /// With recordings in them, that may yet be entered.
+    pages: usize,
     found: Vec<Due>,
 }
 
 impl DueSearch<'_> {
-    fn below(&mut self, link: &Link, under: Under, depth: usize) -> Result<(), ReadError> {
+    /// Breaks where it was not to the end.
+    fn below(&mut self, link: &Link, under: Under, depth: usize) -> Result<ControlFlow<()>, ReadError> {
         if depth == 0 {
             return Err(ReadError::Damaged("the tree is too deep"));
         }
-        let due: Vec<Arc<Entry>> = self.reading.view(link, under, |_, entries| {
-            entries.iter().filter(|entry| entry.due() <= self.now).cloned().collect()
+        let first = self.first(under);
+        let (level, due) = self.reading.view(link, under, |level, entries| {
+            let from = match first {
+                None => 0,
+                // A branch's entry reaches up to the next one, an account may have more below it.
+                Some(first) if level != Level::Recordings => behind(entries, &first).saturating_sub(1),
+                Some(first) => behind(entries, &first),
+            };
+            let due = entries[from..].iter().filter(|entry| entry.due() <= self.now).cloned().collect::<Vec<_>>();
+            (level, due)
         })?;
+        if level == Level::Recordings && !due.is_empty() {
+            if self.pages == 0 {
+                return Ok(ControlFlow::Break(()));
+            }
+            self.pages -= 1;
+        }
         for entry in due {
             if self.found.len() >= self.limit {
-                return Ok(());
+                return Ok(ControlFlow::Break(()));
             }
-            match (&*entry, under) {
+            let flow = match (&*entry, under) {
                 (Entry::Branch { child, .. }, _) => self.below(child, under, depth - 1)?,
                 (Entry::Tenant(account), _) => {
                     let tenant = TenantHandle(account.handle);
-                    if !self.passed.contains(&(tenant, None)) {
-                        self.below(&account.subtree, Under::Tenant(tenant), tree::MAX_DEPTH)?;
+                    if self.passed.contains(&(tenant, None)) {
+                        continue;
                     }
+                    self.below(&account.subtree, Under::Tenant(tenant), tree::MAX_DEPTH)?
                 }
                 (Entry::Subscriber(account), Under::Tenant(tenant)) => {
                     let subscriber = SubscriberHandle(account.handle);
-                    if !self.passed.contains(&(tenant, Some(subscriber))) {
-                        self.below(&account.subtree, Under::Subscriber(tenant, subscriber), tree::MAX_DEPTH)?;
+                    if self.passed.contains(&(tenant, Some(subscriber))) {
+                        continue;
                     }
+                    self.below(&account.subtree, Under::Subscriber(tenant, subscriber), tree::MAX_DEPTH)?
                 }
                 (Entry::Recording(recording), Under::Subscriber(tenant, subscriber)) => {
                     let at = RecordingPath { tenant, subscriber, recording: recording.handle };
-                    self.found.push(Due { at, entry: self.reading.entry(tenant, recording) });
+                    self.found.push(Due { at, page: link.id, entry: self.reading.entry(tenant, recording) });
+                    ControlFlow::Continue(())
                 }
-                _ => {}
+                _ => ControlFlow::Continue(()),
+            };
+            if flow.is_break() {
+                return Ok(flow);
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
+
+    /// From which place on a subtree is looked at; none: from its beginning.
+    fn first(&self, under: Under) -> Option<Place> {
+        let behind = self.behind?;
+        match under {
+            Under::Top => Some(place(&behind.tenant.0)),
+            Under::Tenant(tenant) if tenant == behind.tenant => Some(place(&behind.subscriber.0)),
+            Under::Subscriber(tenant, subscriber) if (tenant, subscriber) == (behind.tenant, behind.subscriber) => {
+                Some(behind.recording.0)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// How many entries do not lie behind a place.
+fn behind(entries: &[Arc<Entry>], place: &Place) -> usize {
+    entries.partition_point(|entry| entry.place() <= *place)
 }

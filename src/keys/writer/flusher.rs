@@ -1,0 +1,64 @@
+//! The flusher: lets go of the files of rotations.
+//!
+//! A rotation's file is there to be replayed by a start that finds its batch missing, or not yet where no loss of power can
+//! reach it. So it may go at any time after a flush that began when its batch was applied, and until then it does no harm: a
+//! start finds that its command is done, flushes, and removes it. A flush takes as long as the disk wants, so it has a thread
+//! of its own, and nobody who creates or erases waits for it.
+//!
+//! By cases: *files come while it flushes* → they wait for the next flush, since this one may have begun before their batches.
+//! *A flush or the removal fails* → as after any other failed sync nobody knows what is on the disk, and everything stops.
+//! *Everything stopped elsewhere* → it leaves all files as they are, for the start to find. *A clean close* → the finisher is
+//! gone, so nothing comes any more: what is left is flushed and removed. *Rotations come faster than flushes* → [`MOST`] files
+//! wait, and then the finisher does, after it has answered.
+
+use super::{Inbox, OnFailure, Shared, fail};
+use std::sync::{Arc, mpsc};
+
+/// Files of rotations that pile up before the column families are flushed for them.
+const UNFLUSHED: usize = 64;
+/// Files that wait while it flushes.
+const MOST: usize = 4 * UNFLUSHED;
+
+/// The thread's part.
+pub(super) struct Flusher {
+    pub shared: Arc<Shared>,
+    pub inbox: Arc<Inbox>,
+    pub on_failure: OnFailure,
+}
+
+/// Where the numbers of rotations go whose batches are applied.
+pub(super) fn channel() -> (mpsc::SyncSender<u64>, mpsc::Receiver<u64>) {
+    mpsc::sync_channel(MOST)
+}
+
+impl Flusher {
+    /// Runs until the finisher is gone.
+    pub fn run(self, files: &mpsc::Receiver<u64>) {
+        let mut pile = Vec::new();
+        while let Ok(number) = files.recv() {
+            pile.push(number);
+            pile.extend(files.try_iter());
+            if pile.len() >= UNFLUSHED && !self.drop_files(&mut pile) {
+                return;
+            }
+        }
+        // A writer that stopped on a failure leaves everything as it is, for the start to find.
+        if !self.inbox.lock().failed {
+            self.drop_files(&mut pile);
+        }
+    }
+
+    fn drop_files(&self, pile: &mut Vec<u64>) -> bool {
+        let backing = &self.shared.backing;
+        match backing.flush().and_then(|()| backing.drop_pending(pile)) {
+            Ok(()) => {
+                pile.clear();
+                true
+            }
+            Err(error) => {
+                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
+                false
+            }
+        }
+    }
+}
