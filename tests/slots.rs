@@ -79,6 +79,33 @@ fn erase(gateway: &gateway::Gateway, world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_single_slot_grows_to_two_of_three() {
+    let world = World::new("[backup]\n").await;
+    let gateway = world.start();
+    tokio::task::block_in_place(|| erase(&gateway, &world));
+    assert!(gateway.stop().success());
+    let only = slot(&world, "a");
+    std::fs::create_dir_all(only.parent().expect("it has one")).expect("a folder");
+    std::fs::rename(world.data().join("slot/root"), &only).expect("moved");
+    configure(&world, &["a", "b", "c"]);
+    // As long as the root is not shared, nobody is to think that it is.
+    let serve = Command::new(env!("CARGO_BIN_EXE_quietus"))
+        .args(["serve", "--config"])
+        .arg(world.data().join("quietus.toml"))
+        .output()
+        .expect("the process starts");
+    let told = String::from_utf8_lossy(&serve.stderr);
+    assert!(!serve.status.success() && told.contains("slot migrate"), "{told}");
+    let report = done(&world, &["migrate"]);
+    assert_eq!((&report["threshold"], &report["losses_survivable"]), (&2.into(), &1.into()));
+    assert_eq!(report["shares_left"], Value::Null);
+    std::fs::remove_file(&only).expect("lost");
+    let gateway = world.start();
+    tokio::task::block_in_place(|| erase(&gateway, &world));
+    assert!(gateway.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn slots_are_made_lost_found_retired_and_migrated_by_command() {
     let world = world().await;
     assert!(refused(&world, &["status"], 6).contains("slot init"));

@@ -266,6 +266,7 @@ async fn open_stores(
 ) -> anyhow::Result<Stores> {
     let Place { slots, keys, journal, options } = place;
     let settings = Settings::spaced(slots.min_rotation_interval, clock);
+    let threshold = slots.threshold;
     let objects = ObjectStore::connect(regions).await.context("object storage")?;
     // Opening reads and syncs files; nothing else runs yet that it could hold up.
     let stores = tokio::task::spawn_blocking(move || {
@@ -275,6 +276,13 @@ async fn open_stores(
         });
         let keys = KeyStore::open_with(&keys, slots::slots(slots), backup.transpose()?, settings)
             .with_context(|| format!("the key store {}", keys.display()))?;
+        let shared = keys.slots().k;
+        if shared != threshold {
+            bail!(
+                "`slot.threshold` is {threshold}, and {shared} of the key store's slots give its root: `quietus slot migrate` \
+                 shares it as the configuration says"
+            );
+        }
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))
     });

@@ -148,6 +148,8 @@ struct Staged {
     table: Table,
     numbers: Vec<u8>,
     anchors: BTreeMap<u8, (RootId, Secret)>,
+    /// The set of slots is another one.
+    changed: bool,
 }
 
 /// The slots of one key store.
@@ -167,7 +169,7 @@ pub struct Slots {
     anchors: BTreeMap<u8, (RootId, Secret)>,
     staged: Option<Staged>,
     clock: Clock,
-    /// A slot was wiped and is gone, and the key store's table does not say so yet.
+    /// A slot was wiped and is gone, or the set is another one, and the key store's table does not say all of it yet.
     unsaid: bool,
 }
 
@@ -518,11 +520,11 @@ impl Slots {
         for (at, number) in new {
             (self.seats[at].number, self.seats[at].standing) = (Some(number), Standing::Present);
         }
-        Ok(self.draw_up(sharing, table, staged))
+        Ok(self.draw_up(sharing, table, staged, change.is_some()))
     }
 
     /// The rows, and what the commit will need.
-    fn draw_up(&mut self, sharing: Sharing, table: Table, staged: Vec<u8>) -> Vec<Row> {
+    fn draw_up(&mut self, sharing: Sharing, table: Table, staged: Vec<u8>, changed: bool) -> Vec<Row> {
         let mut rows = vec![table.row()];
         // A slot that has the new share follows no row; one that was wiped after it was retired never will.
         let gone = |waiting: &&Waiting| staged.contains(&waiting.number) || table.member(waiting.number).is_none();
@@ -540,7 +542,7 @@ impl Slots {
         let leaves = table.members().iter().filter(|member| member.left.is_some() && !staged.contains(&member.number));
         let unseen = leaves.filter(|member| self.present.shares.contains_key(&member.number));
         rows.extend(unseen.map(|member| Waiting { number: member.number, from: self.present.id }.mark()));
-        self.staged = Some(Staged { sharing, table, numbers: staged, anchors });
+        self.staged = Some(Staged { sharing, table, numbers: staged, anchors, changed });
         rows
     }
 
@@ -578,7 +580,9 @@ impl Slots {
 
     /// The staged root is the present one from now on.
     fn adopt(&mut self, keep: RootId) -> Result<(), SlotError> {
-        if let Some(Staged { sharing, table, numbers, anchors }) = self.staged.take() {
+        if let Some(Staged { sharing, table, numbers, anchors, changed }) = self.staged.take() {
+            // Else a slot that is lost soon after would count for a root that fewer shares gave.
+            self.unsaid |= changed;
             self.waiting.retain(|row| !numbers.contains(&row.number) && table.member(row.number).is_some());
             for (number, (from, _)) in &anchors {
                 let row = Waiting { number: *number, from: *from };
