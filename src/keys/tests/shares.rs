@@ -25,7 +25,10 @@ use backup::restore::{self, RestoreError};
 use slot::{Record, root_id};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -617,15 +620,33 @@ fn rotations_keep_their_interval_and_erasures_share_the_next() {
         }
         // More than may wait at one time, and far more than one rotation takes: no create waits for them, and of those that
         // found a place none waits for a second interval.
-        let mut many: Vec<_> = (0..5000).map(|_| erase(paths[2])).collect();
-        tokio::task::yield_now().await;
+        let started = Arc::new(AtomicUsize::new(0));
+        let mut many: Vec<_> = (0..5000)
+            .map(|_| {
+                let (keys, started) = (world.keys().clone(), started.clone());
+                let change = Change::EraseRecording { at: paths[2], parts: Parts::BOTH };
+                tokio::spawn(async move {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    keys.commit(Mutation::new(vec![change])).await
+                })
+            })
+            .collect();
+        while started.load(Ordering::SeqCst) < many.len() {
+            tokio::task::yield_now().await;
+        }
         let (_, create) = super::new_recording(tenant, subscriber, 1);
         world.keys().commit(Mutation::new(vec![create])).await.expect("creates");
-        for erasures in [many.drain(..4096).collect::<Vec<_>>(), many] {
-            clock.advance_ms(3_600_000);
-            for erasure in erasures {
-                erasure.await.expect("no panic").expect("erases");
+        let later = many.split_off(4096);
+        clock.advance_ms(3_600_000);
+        for erasure in many {
+            erasure.await.expect("no panic").expect("erases");
+        }
+        for erasure in later {
+            while !erasure.is_finished() {
+                clock.advance_ms(3_600_000);
+                tokio::task::yield_now().await;
             }
+            erasure.await.expect("no panic").expect("erases");
         }
     });
 }
