@@ -9,7 +9,8 @@
 //!
 //! Bytes are those of the rows (key and value) as they are in each column family when all is flushed; the second figure is
 //! what RocksDB's tables take on the disk, with the versions that it has not compacted away. Expiry takes what is due in the
-//! runner's order and at its pace, and a create beside it, again and again: the slowest of them is the figure.
+//! runner's order and at its pace, and a create beside it, again and again: the slowest of them is the figure, and beside it
+//! stands what the disk alone made a write of that length wait.
 
 mod common;
 
@@ -23,6 +24,8 @@ use quietus::{
     keys::{Change, FileSlot, Keeping, KeyStore, Mutation, Pace, Parts, PassedOver, RecordingPath},
 };
 use std::{
+    fs::File,
+    io::Write as _,
     path::Path,
     sync::{
         Arc,
@@ -52,6 +55,10 @@ const ROUND: usize = 1024;
 const DUE: Minute = Minute(1);
 const OPENS: usize = 20_000;
 const ERASES: usize = 21;
+/// Bytes of a bare write beside expiries: as long as a create's.
+const A_RECORDING: usize = 300;
+/// Time between two of them.
+const BETWEEN: Duration = Duration::from_millis(5);
 /// How long is swept.
 const SWEEPS: Duration = Duration::from_secs(10);
 
@@ -194,6 +201,20 @@ impl House {
                 waited
             }
         });
+        let bare = std::thread::spawn({
+            let done = done.clone();
+            move || {
+                let dir = common::folder();
+                let mut file = File::create(dir.path().join("bare")).expect("a file");
+                let mut waited = Vec::new();
+                while !done.load(Ordering::SeqCst) {
+                    let write = || file.write_all(&[0; A_RECORDING]).and_then(|()| file.sync_data()).expect("writes");
+                    waited.push(1e3 * seconds(write));
+                    std::thread::sleep(BETWEEN);
+                }
+                waited
+            }
+        });
         let (mut pace, mut rotations, mut looking) = (Pace::default(), Vec::new(), 0.0);
         let taken = seconds(|| {
             loop {
@@ -216,13 +237,15 @@ impl House {
         });
         done.store(true, Ordering::SeqCst);
         let waited = beside.join().expect("creates");
-        let slowest = waited.iter().copied().fold(0.0, f64::max);
+        let bare = bare.join().expect("writes");
+        let slowest = |waited: &[f64]| vec![waited.iter().copied().fold(0.0, f64::max)];
         let what = format!("expire {expiries} scattered recordings, in {} rotations", rotations.len());
         rows.push(Row::alone(what, "s", "≤ 5 for 100 000", vec![taken]));
         rows.push(Row::alone("… of it: finding what is due", "s", "", vec![looking]));
         rows.push(Row::alone("… recordings in a rotation", "", "", rotations));
-        rows.push(Row::alone("a create beside them: of all", "ms", "", waited));
-        rows.push(Row::alone("a create beside them: the slowest", "ms", "≤ 50", vec![slowest]));
+        rows.push(Row::alone("a create beside them: of all", "ms", "", waited.clone()));
+        rows.push(Row::alone("a create beside them: the slowest", "ms", "≤ 50", slowest(&waited)));
+        rows.push(Row::alone("a bare synced write beside them: the slowest", "ms", "", slowest(&bare)));
     }
 
     /// The key store's part of the sweeping: objects are taken as removed.

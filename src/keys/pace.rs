@@ -14,7 +14,7 @@ use std::time::Duration;
 
 /// What a rotation should take, from when nobody may create to when everybody may: whoever comes at the worst moment waits for
 /// the rest of one and for a whole one.
-const AIM: Duration = Duration::from_millis(15);
+const AIM: Duration = Duration::from_millis(10);
 /// Most recordings in one rotation: as many as a receipt lists at most.
 const MOST_RECORDINGS: usize = 512;
 /// What sealing a page anew costs, measured by what a recording on it does.
@@ -119,10 +119,7 @@ mod tests {
     #[test]
     fn a_rotation_takes_as_many_as_go_in_its_time() {
         let page = Duration::from_micros(250);
-        assert!(
-            (50..=60).contains(&settled(&due(200, 1), page)),
-            "one on each page: fifteen milliseconds are sixty pages"
-        );
+        assert!((35..=40).contains(&settled(&due(200, 1), page)), "one on each page: ten milliseconds are forty pages");
         assert_eq!(settled(&due(200, 90), page), MOST_RECORDINGS, "whole pages: as many as a receipt lists");
         assert_eq!(settled(&due(200, 1), 100 * page), 16, "a machine that is slow");
         assert_eq!(settled(&due(200, 1), page / 100), 200, "one that is fast takes what there is");

@@ -26,6 +26,13 @@ const WRITE_BUFFER: usize = 32 << 20;
 const INFO_LOG: usize = 4 << 20;
 /// Of a table that is being written: the disk takes it bit by bit, so that the sync of a batch does not wait for all of it.
 const SYNCED_AT_ONCE: u64 = 512 << 10;
+/// Most bytes of tables that are written in a second, flushes and compactions together: a disk that is busy with tables has
+/// the sync of a batch wait for tens of milliseconds, and whoever creates something with it.
+const TABLES_PER_SECOND: i64 = 32 << 20;
+/// How often some of it is handed out, in microseconds: a few tables' blocks at a time.
+const HANDED_OUT: i64 = 10_000;
+/// One in so many requests of compactions goes before those of flushes. RocksDB's own default.
+const FAIRNESS: i32 = 10;
 
 /// RocksDB and a folder of files.
 pub struct Rocks {
@@ -46,7 +53,7 @@ impl Rocks {
         Self::open_or_build(dir, true)
     }
 
-    /// Creates, for a restore: nothing is durable before the flush, and nothing needs to be.
+    /// Creates, for a restore: nothing is durable before the flush, and nothing needs to be; nobody waits for a sync meanwhile.
     pub(super) fn build(dir: &Path) -> Result<Self, BackingError> {
         Self::open_or_build(dir, false)
     }
@@ -55,8 +62,14 @@ impl Rocks {
         let pending = dir.join("pending");
         create_folder(dir).and_then(|()| create_folder(&pending)).map_err(io)?;
         let db = dir.join("db");
-        let db = match open_db(&db) {
-            Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(&db).map_err(io)? => open_db(&db),
+        let mut options = db_options();
+        if sync {
+            options.set_ratelimiter(TABLES_PER_SECOND, HANDED_OUT, FAIRNESS);
+        }
+        let db = match open_db(&options, &db) {
+            Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(&db).map_err(io)? => {
+                open_db(&options, &db)
+            }
             opened => opened,
         };
         let db = db.map_err(rocks)?;
@@ -78,10 +91,10 @@ impl Rocks {
     }
 }
 
-fn open_db(path: &Path) -> Result<DB, rocksdb::Error> {
+fn open_db(options: &Options, path: &Path) -> Result<DB, rocksdb::Error> {
     let cache = Cache::new_lru_cache(BLOCK_CACHE);
     let families = Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), family_options(family, &cache)));
-    DB::open_cf_descriptors(&db_options(), path, families)
+    DB::open_cf_descriptors(options, path, families)
 }
 
 fn db_options() -> Options {
