@@ -24,13 +24,17 @@
 mod disk;
 #[path = "common/recorder.rs"]
 mod recorder;
+#[path = "crash/site.rs"]
+mod site;
 #[path = "crash/workload.rs"]
 mod workload;
 
 use disk::{Disk, Event, Image, Survives};
 use quietus::forensics::{carve::Carved, closure::Closure, find::Needles};
 use recorder::{STEPS, is_full};
+use site::{SLOTS, Setting};
 use std::{
+    cell::Cell,
     collections::{BTreeSet, HashMap, HashSet},
     panic::AssertUnwindSafe,
     path::Path,
@@ -49,6 +53,8 @@ type Key = [u8; 32];
 
 /// Where the recorded process works.
 const FOLDER: &str = "QUIETUS_CRASH_FOLDER";
+/// In which setting.
+const SETTING: &str = "QUIETUS_CRASH_SETTING";
 /// How much it does in one life.
 const GROUPS: &str = "QUIETUS_CRASH_GROUPS";
 /// Lives that one recording may take.
@@ -66,13 +72,13 @@ fn new_folder() -> TempDir {
 fn the_recorded_process() {
     if let Some(folder) = std::env::var_os(FOLDER) {
         let groups = std::env::var(GROUPS).expect("a number").parse().expect("a number");
-        workload::run(Path::new(&folder), groups);
+        workload::run(Path::new(&folder), Setting::of(&std::env::var(SETTING).expect("a word")), groups);
     }
 }
 
 /// One disk over as many lives as it takes to do everything, so many groups of steps at most in each. `act` says for each life
 /// where it ends.
-fn record(groups: usize, act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
+fn record(setting: Setting, groups: usize, act: impl Fn(usize) -> Option<String>) -> Recording {
     let place = new_folder();
     let (folder, trace) = (place.path().join("root"), place.path().join("trace"));
     std::fs::create_dir(&folder).expect("a folder");
@@ -85,6 +91,7 @@ fn record(groups: usize, act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
             .env("QUIETUS_RECORD_ROOT", &folder)
             .env("QUIETUS_RECORD_TRACE", &trace)
             .env(FOLDER, &folder)
+            .env(SETTING, setting.word())
             .env(GROUPS, groups.to_string())
             .stdin(Stdio::null());
         let act = act(life);
@@ -93,7 +100,7 @@ fn record(groups: usize, act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
         }
         let output = process.output().expect("it starts");
         let did = output.status.success();
-        ended = did && workload::told(&folder).is_over();
+        ended = did && workload::told(&folder, setting).is_over();
         if ended {
             break;
         }
@@ -113,7 +120,13 @@ fn record(groups: usize, act: impl Fn(usize) -> Option<String>) -> Vec<Event> {
     let odd: Vec<_> =
         found.keys().chain(rebuilt.keys()).filter(|name| found.get(*name) != rebuilt.get(*name)).collect();
     assert!(odd.is_empty(), "the trace does not tell all about {odd:?}");
-    events
+    Recording { setting, events }
+}
+
+/// What became of one disk.
+struct Recording {
+    setting: Setting,
+    events: Vec<Event>,
 }
 
 /// An image to try.
@@ -121,6 +134,17 @@ struct Task {
     what: String,
     image: Image,
     told: Told,
+    /// Whether it is tried with all slots, or with one of them lost.
+    lost: Option<usize>,
+    /// Whether the node is tried as lost, too.
+    restores: bool,
+}
+
+/// What the slots of an image hold, one behind the other.
+type Held = Vec<Vec<u8>>;
+
+fn held(image: &Image) -> Held {
+    image.iter().filter(|(name, _)| name.ends_with("slot/root")).filter_map(|(_, bytes)| bytes.clone()).collect()
 }
 
 /// Where the record of the last rotation begins in RocksDB's log, as long as nothing was written behind it.
@@ -159,7 +183,7 @@ impl LastRecord {
 struct Attacker {
     _haul: TempDir,
     carved: Mutex<Carved>,
-    opened: Mutex<HashMap<Vec<u8>, Arc<HashSet<Key>>>>,
+    opened: Mutex<HashMap<Held, Arc<HashSet<Key>>>>,
 }
 
 impl Attacker {
@@ -172,22 +196,27 @@ impl Attacker {
         Self { _haul: haul, carved: Mutex::new(carved), opened: Mutex::default() }
     }
 
-    fn with(&self, slot: &[u8]) -> Arc<HashSet<Key>> {
-        if let Some(known) = self.opened.lock().expect("a lock").get(slot) {
+    fn with(&self, slots: &Held) -> Arc<HashSet<Key>> {
+        if let Some(known) = self.opened.lock().expect("a lock").get(slots) {
             return known.clone();
         }
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), slot).expect("written");
+        let place = tempfile::tempdir().expect("a folder");
+        let write = |(at, slot): (usize, &Vec<u8>)| {
+            let path = place.path().join(at.to_string());
+            std::fs::write(&path, slot).expect("written");
+            path
+        };
+        let paths: Vec<_> = slots.iter().enumerate().map(write).collect();
         let carved = self.carved.lock().expect("a lock");
-        let closure = Closure::of(&carved, &[file.path().to_owned()], false, &mut Needles::new(&[])).expect("follows");
+        let closure = Closure::of(&carved, &paths, false, &mut Needles::new(&[])).expect("follows");
         assert_eq!(closure.not_understood, 0);
         let secrets: Arc<HashSet<Key>> = Arc::new(closure.secrets().map(|known| known.secret).collect());
-        self.opened.lock().expect("a lock").insert(slot.to_vec(), secrets.clone());
+        self.opened.lock().expect("a lock").insert(slots.clone(), secrets.clone());
         secrets
     }
 
-    fn assert_gone(&self, slot: &[u8], erased: &BTreeSet<Thing>) {
-        let opened = self.with(slot);
+    fn assert_gone(&self, slots: &Held, erased: &BTreeSet<Thing>) {
+        let opened = self.with(slots);
         let back: Vec<_> = erased.iter().filter(|thing| opened.contains(&thing.secret())).collect();
         assert!(back.is_empty(), "erased, and opens with the slot: {back:?}");
     }
@@ -197,6 +226,7 @@ impl Attacker {
 #[derive(Default)]
 struct Tried {
     images: AtomicUsize,
+    restored: AtomicUsize,
     /// Erased things that some earlier slot would have opened.
     controls: Mutex<BTreeSet<Thing>>,
     erased: Mutex<BTreeSet<Thing>>,
@@ -216,13 +246,13 @@ struct Extent {
 }
 
 /// Tries images of a recording; gives what failed, and stops at the first.
-fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
-    let began = Instant::now();
+fn try_images(name: &str, recording: &Recording, extent: Extent) -> Vec<String> {
+    let (began, Recording { setting, events }) = (Instant::now(), recording);
     let (attacker, tried) = (Attacker::new(events), Tried::default());
     let failed = Mutex::new(Vec::new());
     let (send, tasks) = sync_channel::<Task>(8);
     let tasks = Mutex::new(tasks);
-    let (mut syncs, mut lives) = (0, 0);
+    let (mut syncs, mut lives, handed_out) = (0, 0, Cell::new(0));
     // Every slot that ever was, those included between two images that are tried.
     let mut slots = Vec::new();
     std::thread::scope(|scope| {
@@ -236,7 +266,7 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
                 }
             });
         }
-        let (mut disk, mut told, mut last) = (Disk::default(), Told::default(), LastRecord::default());
+        let (mut disk, mut told, mut last) = (Disk::default(), Told::nothing(*setting), LastRecord::default());
         for (position, event) in events.iter().enumerate() {
             if event.call == b'W' && event.name == "acks" {
                 String::from_utf8_lossy(&event.data).lines().for_each(|line| told.line(line));
@@ -252,7 +282,12 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
                 && failed.lock().expect("a lock").is_empty();
             let hand_out = |survives: &str, image: Image| {
                 let what = format!("{name}: sync {syncs} ({}), event {position}: {survives}", event.name);
-                send.send(Task { what, image, told: told.clone() }).expect("somebody works");
+                // All are there, or one that is configured is lost.
+                let lost = handed_out.get() % (SLOTS + 1);
+                let lost = (told.may_lose_a_slot() && lost < SLOTS).then_some(lost);
+                let restores = *setting == Setting::Shared && handed_out.get() % 3 == 0;
+                handed_out.set(handed_out.get() + 1);
+                send.send(Task { what, image, told: told.clone(), lost, restores }).expect("somebody works");
             };
             if is_tried {
                 let parts = (0..extent.torn).map(|part| Survives::Torn(((syncs as u64) << 8) + part));
@@ -262,8 +297,7 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
             }
             disk.take(event);
             if is_sync && is_slot {
-                let slot = disk.image(Survives::Written).into_iter().find(|(name, _)| name.ends_with("slot/root"));
-                slots.extend(slot.and_then(|(_, bytes)| bytes));
+                slots.push(held(&disk.image(Survives::Written)));
             }
             if is_tried {
                 hand_out("Synced", disk.image(Survives::Synced));
@@ -283,9 +317,11 @@ fn try_images(name: &str, events: &[Event], extent: Extent) -> Vec<String> {
     let failed = failed.into_inner().expect("a lock");
     let (controls, erased) = (tried.controls.into_inner().expect("a lock"), tried.erased.into_inner().expect("a lock"));
     println!(
-        "{name}: {} images at {syncs} syncs in {} starts, {} erased, {} slots, {:.1?}",
+        "{name}, {}: {} images at {syncs} syncs in {} starts, {} restored, {} erased, {} states of slots, {:.1?}",
+        setting.word(),
         tried.images.into_inner(),
         events.iter().filter(|event| event.call == b'P').count(),
+        tried.restored.into_inner(),
         erased.len(),
         attacker.opened.lock().expect("a lock").len(),
         began.elapsed()
@@ -312,12 +348,16 @@ fn next(tasks: &Mutex<Receiver<Task>>) -> Option<Task> {
 fn try_image(task: &Task, attacker: &Attacker, tried: &Tried) {
     let place = new_folder();
     disk::lay_down(&task.image, place.path());
-    let slot_of = |image: &Image| image.get("held/slot/root").cloned().flatten();
-    if let Some(slot) = slot_of(&task.image) {
-        attacker.assert_gone(&slot, &task.told.erased());
+    attacker.assert_gone(&held(&task.image), &task.told.destroyed());
+    if task.restores {
+        let (place, mut left) = (new_folder(), task.image.clone());
+        left.retain(|name, _| name.starts_with("held") || name.starts_with("bucket"));
+        disk::lay_down(&left, place.path());
+        let restored = workload::judge_restored(place.path(), &task.told, task.lost);
+        tried.restored.fetch_add(usize::from(restored), Ordering::Relaxed);
     }
-    let Seen { erased, living } = workload::judge(place.path(), &task.told);
-    let slot = std::fs::read(place.path().join("held/slot/root")).expect("a store that opened has its slot");
+    let Seen { erased, living } = workload::judge(place.path(), &task.told, task.lost);
+    let slot = held(&disk::pick_up(place.path()));
     attacker.assert_gone(&slot, &erased);
     // The controls: what lives opens to the attacker too, and so did what is erased now, with the slot of its time.
     let opened = attacker.with(&slot);
@@ -333,15 +373,36 @@ fn extent(near: usize, stride: usize) -> Extent {
 
 #[test]
 fn power_may_fail_at_every_sync() {
-    let failed = try_images("one life", &record(usize::MAX, |_| None), extent(1, 24));
+    without_trouble(Setting::Alone, extent(1, 24));
+}
+
+#[test]
+fn power_may_fail_at_every_sync_beside_slots_that_come_and_go_and_a_backup() {
+    without_trouble(Setting::Shared, extent(3, 48));
+}
+
+fn without_trouble(setting: Setting, extent: Extent) {
+    let failed = try_images("one life", &record(setting, usize::MAX, |_| None), extent);
     assert!(failed.is_empty(), "{failed:#?}");
 }
 
+/// What a node with several slots and a backup does besides.
+const SHARED_STEPS: &[&str] = &[
+    "W:b/slot/root", // the second of those that are staged, or destroy
+    "S:c/slot/root",
+    "W:d/slot/root", // one that joins
+    "S:bucket/",     // a delta, or a base
+    "R:bucket",
+    "S:bucket$",
+];
+
 /// In every other life: at the steps in turn, and wherever the dice say.
-fn ends(act: &'static str, seed: usize) -> impl Fn(usize) -> Option<String> {
+fn ends(act: &'static str, setting: Setting, seed: usize) -> impl Fn(usize) -> Option<String> {
+    let more = if setting == Setting::Shared { SHARED_STEPS } else { &[] };
+    let steps = [STEPS, more].concat();
     move |life| {
         let mut dice = disk::Dice((seed + life) as u64);
-        (life % 2 == 0).then(|| match STEPS.get((life / 2 + seed) % (STEPS.len() + 2)) {
+        (life % 2 == 0).then(|| match steps.get((life / 2 + seed) % (steps.len() + 2)) {
             Some(step) => format!("{act}:{step}:{}", 1 + dice.below(3)),
             None => format!("{act}:*:*:{}", 1 + dice.below(200)),
         })
@@ -350,16 +411,27 @@ fn ends(act: &'static str, seed: usize) -> impl Fn(usize) -> Option<String> {
 
 #[test]
 fn a_process_may_die_at_every_step_and_power_fail_later() {
-    for seed in 0..if is_full() { 8 } else { 1 } {
-        let failed = try_images("killed", &record(4, ends("kill", seed * 5)), extent(3, 48));
-        assert!(failed.is_empty(), "{failed:#?}");
-    }
+    over_many_lives("kill", Setting::Alone, extent(3, 48));
+}
+
+#[test]
+fn a_process_may_die_beside_slots_that_come_and_go_and_a_backup() {
+    over_many_lives("kill", Setting::Shared, extent(6, 96));
 }
 
 #[test]
 fn writes_and_syncs_may_fail_at_every_step_and_power_later() {
+    over_many_lives("fail", Setting::Alone, extent(3, 48));
+}
+
+#[test]
+fn writes_and_syncs_may_fail_beside_slots_that_come_and_go_and_a_backup() {
+    over_many_lives("fail", Setting::Shared, extent(6, 96));
+}
+
+fn over_many_lives(act: &'static str, setting: Setting, extent: Extent) {
     for seed in 0..if is_full() { 8 } else { 1 } {
-        let failed = try_images("refused", &record(4, ends("fail", seed * 5)), extent(3, 48));
+        let failed = try_images(act, &record(setting, 4, ends(act, setting, seed * 5)), extent);
         assert!(failed.is_empty(), "{failed:#?}");
     }
 }
@@ -367,27 +439,29 @@ fn writes_and_syncs_may_fail_at_every_step_and_power_later() {
 /// What the product would be without one of its syncs. Were this not noticed, the tests above would prove nothing about it.
 #[test]
 fn every_sync_that_is_left_out_is_noticed() {
-    for left_out in [
-        "S:.log:0",          // RocksDB's, of a batch
-        "S:keys/pending/:0", // the rotation's file
-        "S:keys/pending$:0", // its folder
-        "S:slot/root:1",     // the slot's, destroying a root
-        "S:slot/root:2",     // the slot's, staging one
-        "S:slot$:0",         // its name, and that of its folder
-        "S:held$:0",
-        "S:store$:0",   // the key store's
-        "S:live$:0",    // the journal's
-        "S:.qtj:0",     // the journal's segments
-        "S:journal$:0", // and their names
-        "S:.sst:0",     // RocksDB's, of a flush
+    for (setting, left_out) in [
+        (Setting::Alone, "S:.log:0"),          // RocksDB's, of a batch
+        (Setting::Alone, "S:keys/pending/:0"), // the rotation's file
+        (Setting::Alone, "S:keys/pending$:0"), // its folder
+        (Setting::Alone, "S:slot/root:1"),     // the slot's, destroying a root
+        (Setting::Alone, "S:slot/root:2"),     // the slot's, staging one
+        (Setting::Alone, "S:slot$:0"),         // its name, and that of its folder
+        (Setting::Alone, "S:held$:0"),
+        (Setting::Alone, "S:store$:0"),   // the key store's
+        (Setting::Alone, "S:live$:0"),    // the journal's
+        (Setting::Alone, "S:.qtj:0"),     // the journal's segments
+        (Setting::Alone, "S:journal$:0"), // and their names
+        (Setting::Alone, "S:.sst:0"),     // RocksDB's, of a flush
+        (Setting::Shared, "S:.log:0"),
+        (Setting::Shared, "S:slot/root:0"),
     ] {
         // A flush is what a start rests on that found a batch in the page cache: one that was not synced any more.
         let second = usize::from(left_out == "S:.sst:0");
-        let events = record(usize::MAX, |life| match life < second {
+        let events = record(setting, usize::MAX, |life| match life < second {
             true => Some("kill:S:.log:12".to_owned()),
             false => Some(format!("skip:{left_out}")),
         });
         let failed = try_images(left_out, &events, Extent { near: 1, stride: 4, torn: 2, from: second });
-        assert!(!failed.is_empty(), "nobody notices that {left_out} is left out");
+        assert!(!failed.is_empty(), "nobody notices that {left_out} is left out ({setting:?})");
     }
 }

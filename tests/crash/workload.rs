@@ -8,8 +8,16 @@
 //!   has happened. From there that is as good as an answer: a start ends in one state, and no later one in another;
 //! - `delete ID`: an object the sweeper handed out was deleted.
 //!
+//! - `sealed N`: step N was acknowledged as sealed, and not yet as destroyed; `destroyed`: all that was is now;
+//! - `backed`: the backup has everything that was acknowledged.
+//!
 //! Steps of one group are asked for at the same time, and touch nothing in common.
+//!
+//! There are two settings ([`Setting`]). In the second one slots are away and come back, are replaced and retired, and object
+//! storage is away: a slot that is away fails every call, which is what the product sees of one. Object storage is a folder
+//! whose files appear whole or not at all.
 
+use super::site::{self, FIRST_SEATS, SLOTS, Setting, Site};
 use quietus::{
     crypto::{
         envelope::{self, Kind},
@@ -17,7 +25,7 @@ use quietus::{
     },
     domain::id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
     journal::{self, CallWriter, FrameKind, Journal},
-    keys::{Change, CommitError, FileSlot, Keeping, KeyStore, Mutation, Owner, Parts, RecordingPath, ValueName},
+    keys::{Change, CommitError, Keeping, KeyStore, Mutation, Owner, Parts, RecordingPath, Reshare, ValueName},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,6 +33,7 @@ use std::{
     io::Write as _,
     path::Path,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 const SUBSCRIBERS: u16 = 100;
@@ -54,6 +63,14 @@ pub enum Step {
     Frame(u16, u16, u16),
     /// Frames of a recording below this number are stored.
     Release(u16, u16),
+    /// A slot is away from now on, or back.
+    Away(usize, bool),
+    /// So is object storage.
+    StorageAway(bool),
+    /// These slots are configured, and share a fresh root.
+    Seats(&'static [usize]),
+    /// A slot shares the root no more.
+    Retire(usize),
 }
 
 /// Bytes that follow from a name.
@@ -198,8 +215,13 @@ impl Step {
                 vec![Change::EraseSubscriber(tenant(number / SUBSCRIBERS), subscriber(*number))]
             }
             Self::EraseTenant(number) => vec![Change::EraseTenant(tenant(*number))],
-            Self::Sweep | Self::Frame(..) | Self::Release(..) => Vec::new(),
+            _ => Vec::new(),
         }
+    }
+
+    /// Asked for again in the next life, where nobody knows what came of it.
+    fn is_tried_again(&self) -> bool {
+        matches!(self, Self::Seats(_) | Self::Retire(_))
     }
 }
 
@@ -223,7 +245,14 @@ fn recording(of: u16, number: u16) -> [Change; 2] {
 }
 
 /// Everything that is asked for, in order. Pages hold 128 entries and 32 appended rows, so that some split.
-pub fn steps() -> Vec<Vec<Step>> {
+pub fn steps(setting: Setting) -> Vec<Vec<Step>> {
+    match setting {
+        Setting::Alone => alone(),
+        Setting::Shared => shared(),
+    }
+}
+
+fn alone() -> Vec<Vec<Step>> {
     use Step::*;
     let mut groups = vec![vec![Tenant(0)], vec![Tenant(1), Tenant(2)]];
     groups.push(vec![Subscriber(0), Subscriber(1), Subscriber(100), Subscriber(200)]);
@@ -256,13 +285,75 @@ pub fn steps() -> Vec<Vec<Step>> {
     groups
 }
 
-/// Each store below a folder that is not there yet: the product makes both, and their names must last.
-fn open(folder: &Path) -> (KeyStore, Journal, journal::Recovered) {
-    let slot = FileSlot::open(&folder.join("held/slot/root")).expect("the slot opens");
-    let keys = KeyStore::open(&folder.join("store/keys"), Box::new(slot)).unwrap_or_else(|error| panic!("{error}"));
+/// With slots that come and go, and object storage too.
+fn shared() -> Vec<Vec<Step>> {
+    use Step::*;
+    let mut groups = vec![vec![Tenant(0)], vec![Tenant(1), Tenant(2)]];
+    groups.push(vec![Subscriber(0), Subscriber(1), Subscriber(100), Subscriber(200)]);
+    groups.push(vec![Recordings(0, 0..40), Recordings(1, 500..503), Recordings(100, 600..602)]);
+    groups.push(vec![EraseRecording(0, 3), Frame(0, 0, 0)]);
+    // One is away: its shares wait.
+    groups.push(vec![Away(2, true)]);
+    groups.push(vec![EraseRecording(0, 4), Recordings(1, 503..504)]);
+    groups.push(vec![EraseAudio(0, 7), Recordings(100, 602..603)]);
+    groups.push(vec![Away(2, false)]);
+    groups.push(vec![EraseRecording(0, 5), Recordings(0, 40..150)]);
+    // Two are: nothing is erased.
+    groups.push(vec![Away(0, true), Away(1, true)]);
+    groups.push(vec![EraseRecording(0, 30), Recordings(1, 504..505)]);
+    groups.push(vec![Away(0, false), Away(1, false)]);
+    groups.push(vec![EraseRecording(0, 120)]);
+    // Sealed, until storage is back.
+    groups.push(vec![StorageAway(true)]);
+    groups.push(vec![EraseRecording(0, 61), Recordings(1, 505..506)]);
+    groups.push(vec![Away(1, true)]);
+    groups.push(vec![EraseRecording(0, 0), EraseRecording(1, 501)]);
+    groups.push(vec![StorageAway(false), Away(1, false)]);
+    groups.push(vec![EraseRecording(0, 64), Recordings(200, 700..702)]);
+    // One is replaced, another one retired and taken back.
+    groups.push(vec![Seats(&[0, 2, 3])]);
+    groups.push(vec![EraseSubscriber(100), Frame(0, 1, 0)]);
+    groups.push(vec![Sweep]);
+    groups.push(vec![Retire(0)]);
+    groups.push(vec![EraseRecording(0, 65)]);
+    groups.push(vec![Seats(&[0, 2, 3])]);
+    groups.push(vec![Away(3, true)]);
+    for number in 150..162 {
+        groups.push(vec![Recordings(0, number..number + 1)]);
+        if number % 4 == 0 {
+            groups.push(vec![EraseRecording(0, number - 50), Recordings(1, 400 + number..401 + number)]);
+        }
+    }
+    groups.push(vec![Away(3, false)]);
+    groups.push(vec![EraseTenant(2), EraseAudio(0, 62), Recordings(0, 190..193)]);
+    groups.push(vec![EraseSubscriber(0), Subscriber(101)]);
+    groups.push(vec![Sweep]);
+    groups.push(vec![Recordings(101, 800..804)]);
+    groups.push(vec![EraseRecording(101, 801)]);
+    groups
+}
+
+/// Who is there, and what is configured, when a process starts behind so much.
+fn site(told: &Told) -> Site {
+    let mut site = Site::with(FIRST_SEATS);
+    for (_, step) in told.steps().filter(|(number, _)| told.begun.contains(number)) {
+        match step {
+            Step::Away(at, away) => site.set_away(at, away),
+            Step::StorageAway(away) => site.set_storage_away(away),
+            Step::Seats(seats) => site.seats = seats.to_vec(),
+            _ => {}
+        }
+    }
+    // Nobody starts without two of them.
+    if site.away() > 1 {
+        (0..SLOTS).for_each(|at| site.set_away(at, false));
+    }
+    site
+}
+
+fn open_journal(folder: &Path) -> (Journal, journal::Recovered) {
     let options = journal::Options { limit_bytes: 1 << 30, segment_bytes: 16 << 10 };
-    let (journal, recovered) = Journal::open(&folder.join("live/journal"), options).expect("the journal opens");
-    (keys, journal, recovered)
+    Journal::open(&folder.join("live/journal"), options).expect("the journal opens")
 }
 
 /// What lives, by the public reads of the key store; each with the secret that belongs to it.
@@ -310,23 +401,52 @@ fn living(keys: &KeyStore) -> BTreeSet<Thing> {
 }
 
 /// What the log tells, up to some point.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Told {
+    setting: Setting,
     begun: BTreeSet<usize>,
+    /// A change of the slots was begun in one life and again in another.
+    seats_were_left: bool,
     /// Whether it happened.
     known: BTreeMap<usize, bool>,
+    /// Of what happened, that of which nobody was told that it is destroyed.
+    sealed: BTreeSet<usize>,
+    /// Of what happened, that which the backup is known to have.
+    backed: BTreeSet<usize>,
     deleted: BTreeSet<String>,
 }
 
 impl Told {
+    pub fn nothing(setting: Setting) -> Self {
+        Self {
+            setting,
+            begun: BTreeSet::new(),
+            seats_were_left: false,
+            known: BTreeMap::new(),
+            sealed: BTreeSet::new(),
+            backed: BTreeSet::new(),
+            deleted: BTreeSet::new(),
+        }
+    }
+
     pub fn line(&mut self, line: &str) {
         let words: Vec<&str> = line.split(' ').collect();
         let number = || words[1].parse().expect("a number");
         match words[0] {
-            "begin" => drop(self.begun.insert(number())),
+            // Only what changes the slots is asked for again.
+            "begin" => self.seats_were_left |= !self.begun.insert(number()),
             "ack" => drop(self.known.insert(number(), true)),
             "refused" => drop(self.known.insert(number(), false)),
-            "settled" => drop(self.known.insert(number(), words[2] == "1")),
+            "settled" => {
+                self.known.insert(number(), words[2] == "1");
+                self.sealed.insert(number());
+            }
+            "sealed" => {
+                self.known.insert(number(), true);
+                self.sealed.insert(number());
+            }
+            "destroyed" => self.sealed.clear(),
+            "backed" => self.backed = self.happened().collect(),
             "delete" => drop(self.deleted.insert(words[1].to_owned())),
             "opened" => {}
             _ => panic!("{line}"),
@@ -338,22 +458,66 @@ impl Told {
         self.begun.iter().copied().filter(|number| !self.known.contains_key(number)).collect()
     }
 
-    /// Whether every step was begun.
-    pub fn is_over(&self) -> bool {
-        self.begun.len() == steps().iter().map(Vec::len).sum::<usize>()
+    fn happened(&self) -> impl Iterator<Item = usize> {
+        self.known.iter().filter(|(_, happened)| **happened).map(|(number, _)| *number)
     }
 
-    /// What was erased for certain.
-    pub fn erased(&self) -> BTreeSet<Thing> {
-        let (mut ever, mut living) = (BTreeSet::new(), BTreeSet::new());
-        for (number, step) in steps().into_iter().flatten().enumerate() {
-            // What comes into the world meanwhile may have been erased or not.
-            if self.known.get(&number) == Some(&true) {
-                step.apply(&mut living);
-                ever.extend(step.adds());
+    /// Whether every step was begun.
+    pub fn is_over(&self) -> bool {
+        self.begun.len() == steps(self.setting).iter().map(Vec::len).sum::<usize>()
+    }
+
+    fn steps(&self) -> impl Iterator<Item = (usize, Step)> {
+        steps(self.setting).into_iter().flatten().enumerate()
+    }
+
+    /// Whether there are more slots than are needed, as far as anybody was told.
+    pub fn may_lose_a_slot(&self) -> bool {
+        let mut may = self.setting == Setting::Shared && !self.known.is_empty();
+        for (number, step) in self.steps().filter(|(number, _)| self.begun.contains(number)) {
+            match step {
+                Step::Seats(_) => may = self.known.get(&number) == Some(&true),
+                Step::Retire(_) => may = false,
+                _ => {}
             }
         }
-        ever.difference(&living).copied().collect()
+        may
+    }
+
+    /// Whether a slot may have been announced that never said whether it took its share: it counts as left for good.
+    fn may_have_lost_a_joiner(&self) -> bool {
+        let unsure = |(number, step): (usize, Step)| {
+            matches!(step, Step::Seats(_)) && self.begun.contains(&number) && self.known.get(&number) != Some(&true)
+        };
+        self.seats_were_left || self.steps().any(unsure)
+    }
+
+    /// What was erased, and is destroyed for certain.
+    pub fn destroyed(&self) -> BTreeSet<Thing> {
+        let (mut ever, mut left) = (BTreeSet::new(), BTreeSet::new());
+        for (number, step) in self.steps() {
+            // What comes into the world meanwhile may have been erased or not.
+            if self.known.get(&number) == Some(&true) && !self.sealed.contains(&number) {
+                step.apply(&mut left);
+                ever.extend(step.adds());
+            } else if self.begun.contains(&number) {
+                left.extend(step.adds());
+            }
+        }
+        ever.difference(&left).copied().collect()
+    }
+
+    /// What is in the backup for certain, and lives whatever has happened since.
+    fn kept(&self) -> BTreeSet<Thing> {
+        let mut kept = BTreeSet::new();
+        for (number, step) in self.steps() {
+            if self.backed.contains(&number) {
+                step.apply(&mut kept);
+            } else if self.begun.contains(&number) {
+                kept.retain(|thing| !step.removes().iter().any(|gone| thing == gone || thing.is_below(*gone)));
+            }
+        }
+        kept
     }
 }
 
@@ -364,12 +528,14 @@ pub struct Seen {
     pub living: BTreeSet<Thing>,
 }
 
-/// Opens an image with the code of the product, and judges it.
-pub fn judge(folder: &Path, told: &Told) -> Seen {
-    let (keys, journal, recovered) = open(folder);
+/// Opens an image with the code of the product, and judges it. One slot may be lost.
+pub fn judge(folder: &Path, told: &Told, lost: Option<usize>) -> Seen {
+    let (site, runtime) = (left_by(told, lost), runtime());
+    let keys = site.open(folder, told.setting).unwrap_or_else(|error| panic!("{error}"));
+    let (journal, recovered) = open_journal(folder);
     let living = living(&keys);
     let (mut expected, mut ever) = (BTreeSet::new(), BTreeSet::new());
-    let all: Vec<Step> = steps().into_iter().flatten().collect();
+    let all: Vec<Step> = told.steps().map(|(_, step)| step).collect();
     for (number, step) in all.iter().enumerate() {
         let happened = match (told.known.get(&number), told.begun.contains(&number)) {
             (Some(known), _) => *known,
@@ -387,8 +553,45 @@ pub fn judge(folder: &Path, told: &Told) -> Seen {
     let erased: BTreeSet<Thing> = ever.difference(&living).copied().collect();
     judge_sweep(&keys, told, &erased);
     judge_journal(&journal, &recovered, told, &all, &living);
-    Seen { erased, living }
+    // Where everybody is there, what was sealed is destroyed as soon as the backup has it.
+    let destroyed = if lost.is_some() || told.may_have_lost_a_joiner() {
+        keys.all_destroyed()
+    } else {
+        let destroyed = keys.destroyed(keys.commands());
+        runtime.block_on(async { tokio::time::timeout(PATIENCE, destroyed).await }).expect("it becomes destroyed");
+        true
+    };
+    Seen { erased: if destroyed { erased } else { told.destroyed() }, living }
 }
+
+/// Builds a lost node from what an image has of slots and bucket, and judges that. Says whether there was a backup.
+pub fn judge_restored(folder: &Path, told: &Told, lost: Option<usize>) -> bool {
+    let site = left_by(told, lost);
+    match site.restore(folder) {
+        // Of a first start that was not over.
+        Err(_) if told.backed.is_empty() => return false,
+        restored => restored.unwrap_or_else(|error| panic!("{error}")),
+    }
+    let keys = site.open(folder, told.setting).unwrap_or_else(|error| panic!("{error}"));
+    let living = living(&keys);
+    let lacking: Vec<_> = told.kept().difference(&living).copied().collect();
+    assert!(lacking.is_empty(), "the backup had it: {lacking:?}");
+    let back: Vec<_> = told.destroyed().intersection(&living).copied().collect();
+    assert!(back.is_empty(), "destroyed, and the backup brings it back: {back:?}");
+    true
+}
+
+/// Everybody is there, but for a slot that is lost.
+fn left_by(told: &Told, lost: Option<usize>) -> Site {
+    let site = Site::with(&site(told).seats);
+    if let Some(lost) = lost {
+        site.set_away(lost, true);
+    }
+    site
+}
+
+/// Until what must come has come.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Every object of what was erased is deleted, or handed out now; none of what lives is.
 fn judge_sweep(keys: &KeyStore, told: &Told, erased: &BTreeSet<Thing>) {
@@ -443,22 +646,24 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 /// What the processes before have told.
-pub fn told(folder: &Path) -> Told {
-    let mut told = Told::default();
+pub fn told(folder: &Path, setting: Setting) -> Told {
+    let mut told = Told::nothing(setting);
     std::fs::read_to_string(folder.join("acks")).unwrap_or_default().lines().for_each(|line| told.line(line));
     told
 }
 
 /// The recorded process: goes on where the one before it stopped, and stops after so many groups of steps.
-pub fn run(folder: &Path, groups: usize) {
+pub fn run(folder: &Path, setting: Setting, groups: usize) {
     let log = folder.join("acks");
-    let told = told(folder);
+    let told = told(folder, setting);
     let file = File::options().create(true).append(true).open(&log).expect("the log");
     let say = Arc::new(move |line: String| (&file).write_all(format!("{line}\n").as_bytes()).expect("says"));
-    let (keys, journal, _) = open(folder);
+    let mut site = site(&told);
+    let mut keys = site.open(folder, setting).unwrap_or_else(|error| panic!("{error}"));
+    let (journal, _) = open_journal(folder);
     say("opened".to_owned());
     let before = living(&keys);
-    let all: Vec<Step> = steps().into_iter().flatten().collect();
+    let all: Vec<Step> = told.steps().map(|(_, step)| step).collect();
     for number in told.unknown() {
         if let Some(happened) = all[number].has_happened(&before) {
             say(format!("settled {number} {}", u8::from(happened)));
@@ -467,7 +672,7 @@ pub fn run(folder: &Path, groups: usize) {
     runtime().block_on(async {
         let mut writers: BTreeMap<u16, CallWriter> = BTreeMap::new();
         let (mut next, mut done) = (0, 0);
-        for group in steps() {
+        for group in steps(setting) {
             if done == groups {
                 break;
             }
@@ -476,11 +681,10 @@ pub fn run(folder: &Path, groups: usize) {
             for step in group {
                 let number = next;
                 next += 1;
-                if told.begun.contains(&number) {
+                if told.begun.contains(&number) && (!step.is_tried_again() || told.known.contains_key(&number)) {
                     continue;
                 }
                 say(format!("begin {number}"));
-                let (keys, say) = (keys.clone(), say.clone());
                 match step {
                     Step::Sweep => {
                         while let Some(step) = keys.next_doomed(3).expect("draws up a step") {
@@ -495,6 +699,7 @@ pub fn run(folder: &Path, groups: usize) {
                             .or_insert_with(|| journal.call(row(recording), &Secret::from_bytes(&audio(recording))));
                         let (at, speech) = (offset(recording, frame), speech(recording, frame));
                         let pending = writer.enqueue(FrameKind::Audio, at, &speech).await.expect("queued");
+                        let say = say.clone();
                         waiting.spawn(async move {
                             let told = if pending.durable().await.is_ok() { "ack" } else { "refused" };
                             say(format!("{told} {number}"));
@@ -504,11 +709,36 @@ pub fn run(folder: &Path, groups: usize) {
                         journal.release(row(recording), offset(recording, below));
                         say(format!("ack {number}"));
                     }
+                    Step::Away(at, away) => {
+                        site.set_away(at, away);
+                        say(format!("ack {number}"));
+                    }
+                    Step::StorageAway(away) => {
+                        site.set_storage_away(away);
+                        say(format!("ack {number}"));
+                    }
+                    Step::Seats(seats) => {
+                        site.seats = seats.to_vec();
+                        drop(keys);
+                        keys = site.open(folder, setting).unwrap_or_else(|error| panic!("{error}"));
+                        let shared = keys.reshare(Reshare::Match).await;
+                        say(format!("{} {number}", if shared.is_ok() { "ack" } else { "refused" }));
+                    }
+                    Step::Retire(at) => {
+                        let slots = keys.slots().slots;
+                        let known = slots.iter().find(|slot| slot.name == site::name(at)).and_then(|slot| slot.number);
+                        let retired = match known {
+                            Some(slot) => keys.reshare(Reshare::Retire(slot)).await.is_ok(),
+                            None => false,
+                        };
+                        say(format!("{} {number}", if retired { "ack" } else { "refused" }));
+                    }
                     step => {
-                        let mutation = Mutation::new(step.changes());
+                        let (keys, say) = (keys.clone(), say.clone());
                         waiting.spawn(async move {
-                            let told = match keys.commit(mutation).await {
-                                Ok(_) => "ack",
+                            let told = match keys.commit(Mutation::new(step.changes())).await {
+                                Ok(committed) if committed.destroyed || step.removes().is_empty() => "ack",
+                                Ok(_) => "sealed",
                                 Err(CommitError::Closed) => return,
                                 Err(_) => "refused",
                             };
@@ -518,6 +748,12 @@ pub fn run(folder: &Path, groups: usize) {
                 }
             }
             while waiting.join_next().await.is_some() {}
+            if site.storage_is_there() && keys.backed_up(keys.commands()).await {
+                say("backed".to_owned());
+            }
+            if keys.all_destroyed() {
+                say("destroyed".to_owned());
+            }
         }
     });
 }
