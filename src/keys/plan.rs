@@ -48,7 +48,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 128, bytes: 64 << 10, appends: 32 }
+        Self { entries: 128, bytes: 64 << 10, appends: 16 }
     }
 }
 

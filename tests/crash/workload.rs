@@ -244,7 +244,7 @@ fn recording(of: u16, number: u16) -> [Change; 2] {
     [add, Change::PutValue { owner: Owner::Facts(at), name, envelope }]
 }
 
-/// Everything that is asked for, in order. Pages hold 128 entries and 32 appended rows, so that some split.
+/// Everything that is asked for, in order. Pages hold 128 entries and 16 appended rows, so that some split.
 pub fn steps(setting: Setting) -> Vec<Vec<Step>> {
     match setting {
         Setting::Alone => alone(),

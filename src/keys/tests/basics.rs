@@ -261,3 +261,33 @@ fn a_step_of_the_sweeper_ends_once() {
     block_on(keys.swept(second)).expect("changes nothing");
     assert!(disk.image() == before);
 }
+
+#[test]
+fn a_cold_leaf_below_warm_levels_takes_one_read() {
+    let disk = Disk::new();
+    let keys = open(&disk);
+    let tenant = add_tenant(&keys, "acme");
+    let subscriber = add_subscriber(&keys, tenant, "ada");
+    let pages = || {
+        let is_page =
+            |(family, name): &&(backing::Family, Vec<u8>)| *family == backing::Family::Pages && name.len() == 16;
+        disk.image().0.keys().filter(is_page).count()
+    };
+    let others = pages() - 1;
+    let (all, creates): (Vec<_>, Vec<_>) = (0..40).map(|_| new_recording(tenant, subscriber, 1)).unzip();
+    creates.into_iter().for_each(|create| drop(commit(&keys, vec![create]).expect("creates")));
+    // The start reads what lies above the subscriber's own pages.
+    drop(keys);
+    let keys = open(&disk);
+    let read_for = |at: &RecordingPath| {
+        let before = disk.lock().reads;
+        assert!(keys.audio_leaf(*at).expect("reads").expect("lives").audio.is_some());
+        disk.lock().reads - before
+    };
+    let taken: Vec<usize> = all.iter().map(read_for).collect();
+    assert!(taken[0] > 2, "several levels: {taken:?}");
+    // Each page once, with its appended rows: so one read is left for a leaf when what lies above it is warm.
+    assert_eq!(taken.iter().sum::<usize>(), pages() - others, "{taken:?}");
+    assert!(taken.iter().filter(|reads| **reads == 1).count() > taken.len() / 6, "{taken:?}");
+    assert!(all.iter().all(|at| read_for(at) == 0), "the cache has them now");
+}

@@ -53,6 +53,8 @@ pub struct State {
     dead: bool,
     gate_closed: bool,
     pub refuse_stage: bool,
+    /// Gets and scans so far.
+    pub reads: usize,
 }
 
 #[derive(Default)]
@@ -204,7 +206,9 @@ pub struct Memory(pub Arc<Disk>);
 
 impl Backing for Memory {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, BackingError> {
-        Ok(self.0.lock().rows().get(&(family, key.to_vec())).cloned())
+        let mut state = self.0.lock();
+        state.reads += 1;
+        Ok(state.rows().get(&(family, key.to_vec())).cloned())
     }
 
     fn scan(
@@ -214,7 +218,9 @@ impl Backing for Memory {
         after: Option<&[u8]>,
         limit: usize,
     ) -> Result<Vec<KeyValue>, BackingError> {
-        let rows = self.0.lock().rows();
+        let mut state = self.0.lock();
+        state.reads += 1;
+        let rows = state.rows();
         let found = rows.range((family, prefix.to_vec())..);
         let found = found.take_while(|((of, key), _)| *of == family && key.starts_with(prefix));
         let found = found.filter(|((_, key), _)| after.is_none_or(|after| key[..] > *after));
