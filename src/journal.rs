@@ -256,6 +256,15 @@ impl Journal {
         self.0.shared.index().frames(row)
     }
 
+    /// Waits until every frame that was queued for a call is live or refused, so that [`Journal::frames`] has all that will
+    /// ever be there of its writers so far. They must be gone, and the call not be started anew meanwhile.
+    pub async fn settled(&self, row: RowId) {
+        let detached = self.0.shared.index().wait_detached(row);
+        if let Some(detached) = detached {
+            let Err(_ended) = detached.await;
+        }
+    }
+
     /// Reads a frame back and opens it. Blocks on the disk.
     pub fn read(&self, audio: &Secret, frame: &FrameRef) -> Result<Zeroizing<Vec<u8>>, ReadError> {
         use std::os::unix::fs::FileExt as _;
@@ -386,4 +395,4 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

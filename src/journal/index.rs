@@ -8,9 +8,11 @@ use super::{FrameKind, FrameRef, Shared};
 use crate::domain::id::RowId;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    convert::Infallible,
     fs::File,
     sync::Arc,
 };
+use tokio::sync::oneshot;
 
 /// Segment files held open for reading.
 const OPEN_FILES: usize = 32;
@@ -31,6 +33,8 @@ struct Call {
     generation: u64,
     attached: usize,
     frames: Vec<FrameRef>,
+    /// Dropped when nobody is attached any more.
+    waiting: Vec<oneshot::Sender<Infallible>>,
 }
 
 #[derive(Default)]
@@ -57,10 +61,27 @@ impl Index {
             && call.generation == generation
         {
             call.attached = call.attached.saturating_sub(1);
-            if call.attached == 0 && call.frames.is_empty() {
-                self.calls.remove(&row);
+            if call.attached == 0 {
+                call.waiting.clear();
+                if call.frames.is_empty() {
+                    self.calls.remove(&row);
+                }
             }
         }
+    }
+
+    /// None where nobody is attached; else what ends when nobody is, or when the call is forgotten.
+    pub fn wait_detached(&mut self, row: RowId) -> Option<oneshot::Receiver<Infallible>> {
+        let call = self.calls.get_mut(&row).filter(|call| call.attached > 0)?;
+        call.waiting.retain(|waiting| !waiting.is_closed());
+        let (ends, detached) = oneshot::channel();
+        call.waiting.push(ends);
+        Some(detached)
+    }
+
+    #[cfg(test)]
+    pub fn waiting(&self, row: RowId) -> usize {
+        self.calls.get(&row).map_or(0, |call| call.waiting.len())
     }
 
     /// A frame of an earlier run.
