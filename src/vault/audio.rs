@@ -3,6 +3,9 @@
 //! The journal may hold bytes twice (a caller that resumed sent again what had not been acknowledged) and bytes that are
 //! in a slice already (a crash came between the slice's row and the release). Pieces are therefore laid by *position*:
 //! each takes up where the one before ends, and what lies below is passed over. A gap ends the recording.
+//!
+//! The last slice ends it for good: it was sealed from everything that counts, and whatever the journal holds besides does
+//! not. It holds that until it is told, which waits for the backup.
 
 use super::{Error, Inner, values};
 use crate::{
@@ -67,9 +70,10 @@ impl Inner {
     pub(crate) fn pieces(&self, row: RowId, audio: &Secret) -> Result<Vec<Piece>, Error> {
         // Frames first: what goes into a slice between the two looks is then seen twice, and never not at all.
         let frames = self.journal.frames(row);
+        let slices = self.slices(row, audio)?;
+        let complete = slices.last().is_some_and(|listed| listed.expected.last);
         let mut end = 0;
-        let mut pieces: Vec<Piece> = self
-            .slices(row, audio)?
+        let mut pieces: Vec<Piece> = slices
             .into_iter()
             .map(|listed| {
                 let at = end..end + listed.expected.length;
@@ -77,7 +81,9 @@ impl Inner {
                 Piece { at, source: Source::Slice(listed) }
             })
             .collect();
-        pieces.extend(lay_frames(end, &frames));
+        if !complete {
+            pieces.extend(lay_frames(end, &frames));
+        }
         Ok(pieces)
     }
 

@@ -376,6 +376,8 @@ impl Inner {
                 let length = track.audio_row.length;
                 let opened = Opened { id, resume_offset: length, already_finished: true };
                 let backed_up = self.keys.backed_up(self.keys.commands()).await;
+                // The stream that finished it may have been cut before it could say so.
+                self.journal.forget(track.row);
                 let finished = Finished { length, backed_up, mismatch: track.audio_row.mismatch };
                 return Ok(Ingest::finished_before(self, opened, mode, finished));
             }

@@ -1,10 +1,14 @@
-//! What cannot be made to happen from outside about a live call whose stream breaks while frames of it are on their way.
+//! What cannot be made to happen from outside about a live call whose stream breaks while frames of it are on their way, and
+//! about what the journal still holds of a call that is complete.
 
 use super::{basis::until, *};
 use crate::{
     crypto::secret::Secret,
     domain::id::RowId,
-    journal::tests::{Control, controlled, settling},
+    journal::{
+        FrameKind,
+        tests::{Control, controlled, settling},
+    },
 };
 use std::{cell::Cell, sync::Arc};
 
@@ -56,6 +60,30 @@ fn a_resumed_call_goes_on_behind_every_frame_of_the_stream_before() {
         assert_eq!(house.streams[&0].received(), 1500, "a frame of the stream before came late");
         house.take(Step::Finish { client: 0 }).await;
         assert_eq!(house.model[&0].kept, 1500);
+        house.vault.drain().await;
+    });
+}
+
+/// Between the command that completes a recording and the word to the journal, which waits for the backup.
+#[test]
+fn a_complete_recording_is_its_slices_whatever_the_journal_holds() {
+    run(async |mut house| {
+        house.open(0, true).await;
+        house.take(Step::Data { client: 0, length: 3000 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        until(|| house.vault.status().recordings_open == 0).await;
+        let (row, audio) = leaf(&house, 0);
+        let journal = house.vault.0.journal.clone();
+        let mut writer = journal.call(row, &audio);
+        for offset in [2000, 2500, 3000] {
+            writer.append(FrameKind::Audio, offset, &[0; 700]).await.expect("durable");
+        }
+        drop((writer, audio));
+        house.play(0).await;
+
+        // A sender that lost the answer asks again: the journal hears what it was not told.
+        house.open(0, true).await;
+        assert_eq!(journal.frames(row), []);
         house.vault.drain().await;
     });
 }
