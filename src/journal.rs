@@ -289,7 +289,8 @@ impl Journal {
         }
     }
 
-    /// Audio frames that end at or below `below` are in S3: they are no longer live.
+    /// Audio frames that end at or below `below` are in S3: they are no longer live, and no audio that was written before one
+    /// of them is. What of that reaches further was never part of the call (it lay behind a gap).
     pub fn release(&self, row: RowId, below: u64) {
         let dead = self.0.shared.index().release(row, below);
         self.0.shared.unlink(dead);

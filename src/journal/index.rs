@@ -126,27 +126,27 @@ impl Index {
 
     pub fn release(&mut self, row: RowId, below: u64) -> Vec<u32> {
         let Some(call) = self.calls.get_mut(&row) else { return Vec::new() };
-        let is_dead = |frame: &FrameRef| frame.kind == FrameKind::Audio && frame.end() <= below;
-        let dead: Vec<u32> = call.frames.iter().filter(|frame| is_dead(frame)).map(|frame| frame.at.segment).collect();
-        call.frames.retain(|frame| !is_dead(frame));
+        let is_stored = |frame: &FrameRef| frame.kind == FrameKind::Audio && frame.end() <= below;
+        let Some(last) = call.frames.iter().rposition(is_stored) else { return Vec::new() };
+        let dead: Vec<FrameRef> = call.frames.extract_if(..=last, |frame| frame.kind == FrameKind::Audio).collect();
         if call.attached == 0 && call.frames.is_empty() {
             self.calls.remove(&row);
         }
-        self.bury(dead)
+        self.bury(&dead)
     }
 
     pub fn forget(&mut self, row: RowId) -> Vec<u32> {
         let frames = self.calls.remove(&row).map(|call| call.frames).unwrap_or_default();
-        self.bury(frames.iter().map(|frame| frame.at.segment).collect())
+        self.bury(&frames)
     }
 
-    fn bury(&mut self, dead: Vec<u32>) -> Vec<u32> {
-        for segment in &dead {
-            if let Some(entry) = self.segments.get_mut(segment) {
+    fn bury(&mut self, dead: &[FrameRef]) -> Vec<u32> {
+        for frame in dead {
+            if let Some(entry) = self.segments.get_mut(&frame.at.segment) {
                 entry.live = entry.live.saturating_sub(1);
             }
         }
-        self.take_dead(dead)
+        self.take_dead(dead.iter().map(|frame| frame.at.segment))
     }
 
     fn take_dead(&mut self, candidates: impl IntoIterator<Item = u32>) -> Vec<u32> {

@@ -64,6 +64,36 @@ fn a_resumed_call_goes_on_behind_every_frame_of_the_stream_before() {
     });
 }
 
+/// A frame that lay behind a gap: the disk was full for the one before it, or power took that one.
+#[test]
+fn what_was_acknowledged_takes_the_place_of_what_lay_behind_a_gap() {
+    run(async |mut house| {
+        house.open(0, true).await;
+        house.take(Step::Data { client: 0, length: 1000 }).await;
+        let stored = async |house: &House, length| {
+            let mut progress = house.streams[&0].progress();
+            progress.wait_for(|now| now.stored == length).await.expect("stored");
+        };
+        stored(&house, 1000).await;
+        house.take(Step::Vanish { client: 0 }).await;
+        let (row, audio) = leaf(&house, 0);
+        let mut writer = house.vault.0.journal.call(row, &audio);
+        writer.append(FrameKind::Audio, 1500, &[0; 700]).await.expect("durable");
+        drop((writer, audio));
+
+        house.open(0, true).await;
+        assert_eq!(house.streams[&0].received(), 1000);
+        house.take(Step::Data { client: 0, length: 500 }).await;
+        // The slices end where the frame of before begins.
+        stored(&house, 1500).await;
+        house.take(Step::Play { client: 0 }).await;
+        house.take(Step::Data { client: 0, length: 500 }).await;
+        house.take(Step::Finish { client: 0 }).await;
+        assert_eq!(house.model[&0].kept, 2000);
+        house.vault.drain().await;
+    });
+}
+
 /// Between the command that completes a recording and the word to the journal, which waits for the backup.
 #[test]
 fn a_complete_recording_is_its_slices_whatever_the_journal_holds() {
