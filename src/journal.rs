@@ -256,6 +256,15 @@ impl Journal {
         self.0.shared.index().frames(row)
     }
 
+    /// Waits until every frame that was queued for a call is live or refused, so that [`Journal::frames`] has all that will
+    /// ever be there of its writers so far. They must be gone, and the call not be started anew meanwhile.
+    pub async fn settled(&self, row: RowId) {
+        let detached = self.0.shared.index().wait_detached(row);
+        if let Some(detached) = detached {
+            let Err(_ended) = detached.await;
+        }
+    }
+
     /// Reads a frame back and opens it. Blocks on the disk.
     pub fn read(&self, audio: &Secret, frame: &FrameRef) -> Result<Zeroizing<Vec<u8>>, ReadError> {
         use std::os::unix::fs::FileExt as _;
@@ -280,7 +289,8 @@ impl Journal {
         }
     }
 
-    /// Audio frames that end at or below `below` are in S3: they are no longer live.
+    /// Audio frames that end at or below `below` are in S3: they are no longer live, and no audio that was written before one
+    /// of them is. What of that reaches further was never part of the call (it lay behind a gap).
     pub fn release(&self, row: RowId, below: u64) {
         let dead = self.0.shared.index().release(row, below);
         self.0.shared.unlink(dead);
@@ -386,4 +396,4 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

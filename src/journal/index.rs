@@ -8,9 +8,11 @@ use super::{FrameKind, FrameRef, Shared};
 use crate::domain::id::RowId;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    convert::Infallible,
     fs::File,
     sync::Arc,
 };
+use tokio::sync::oneshot;
 
 /// Segment files held open for reading.
 const OPEN_FILES: usize = 32;
@@ -31,6 +33,8 @@ struct Call {
     generation: u64,
     attached: usize,
     frames: Vec<FrameRef>,
+    /// Dropped when nobody is attached any more.
+    waiting: Vec<oneshot::Sender<Infallible>>,
 }
 
 #[derive(Default)]
@@ -57,10 +61,27 @@ impl Index {
             && call.generation == generation
         {
             call.attached = call.attached.saturating_sub(1);
-            if call.attached == 0 && call.frames.is_empty() {
-                self.calls.remove(&row);
+            if call.attached == 0 {
+                call.waiting.clear();
+                if call.frames.is_empty() {
+                    self.calls.remove(&row);
+                }
             }
         }
+    }
+
+    /// None where nobody is attached; else what ends when nobody is, or when the call is forgotten.
+    pub fn wait_detached(&mut self, row: RowId) -> Option<oneshot::Receiver<Infallible>> {
+        let call = self.calls.get_mut(&row).filter(|call| call.attached > 0)?;
+        call.waiting.retain(|waiting| !waiting.is_closed());
+        let (ends, detached) = oneshot::channel();
+        call.waiting.push(ends);
+        Some(detached)
+    }
+
+    #[cfg(test)]
+    pub fn waiting(&self, row: RowId) -> usize {
+        self.calls.get(&row).map_or(0, |call| call.waiting.len())
     }
 
     /// A frame of an earlier run.
@@ -105,27 +126,27 @@ impl Index {
 
     pub fn release(&mut self, row: RowId, below: u64) -> Vec<u32> {
         let Some(call) = self.calls.get_mut(&row) else { return Vec::new() };
-        let is_dead = |frame: &FrameRef| frame.kind == FrameKind::Audio && frame.end() <= below;
-        let dead: Vec<u32> = call.frames.iter().filter(|frame| is_dead(frame)).map(|frame| frame.at.segment).collect();
-        call.frames.retain(|frame| !is_dead(frame));
+        let is_stored = |frame: &FrameRef| frame.kind == FrameKind::Audio && frame.end() <= below;
+        let Some(last) = call.frames.iter().rposition(is_stored) else { return Vec::new() };
+        let dead: Vec<FrameRef> = call.frames.extract_if(..=last, |frame| frame.kind == FrameKind::Audio).collect();
         if call.attached == 0 && call.frames.is_empty() {
             self.calls.remove(&row);
         }
-        self.bury(dead)
+        self.bury(&dead)
     }
 
     pub fn forget(&mut self, row: RowId) -> Vec<u32> {
         let frames = self.calls.remove(&row).map(|call| call.frames).unwrap_or_default();
-        self.bury(frames.iter().map(|frame| frame.at.segment).collect())
+        self.bury(&frames)
     }
 
-    fn bury(&mut self, dead: Vec<u32>) -> Vec<u32> {
-        for segment in &dead {
-            if let Some(entry) = self.segments.get_mut(segment) {
+    fn bury(&mut self, dead: &[FrameRef]) -> Vec<u32> {
+        for frame in dead {
+            if let Some(entry) = self.segments.get_mut(&frame.at.segment) {
                 entry.live = entry.live.saturating_sub(1);
             }
         }
-        self.take_dead(dead)
+        self.take_dead(dead.iter().map(|frame| frame.at.segment))
     }
 
     fn take_dead(&mut self, candidates: impl IntoIterator<Item = u32>) -> Vec<u32> {

@@ -38,7 +38,7 @@ fn segment_files(dir: &Path) -> Vec<PathBuf> {
 
 /// What a test does to the disk.
 #[derive(Default)]
-struct Control {
+pub(crate) struct Control {
     syncs: AtomicUsize,
     held: Mutex<bool>,
     changed: Condvar,
@@ -48,15 +48,20 @@ struct Control {
 }
 
 impl Control {
-    fn hold(&self, held: bool) {
+    pub(crate) fn hold(&self, held: bool) {
         *self.held.lock().expect("lock") = held;
         self.changed.notify_all();
     }
 
     fn wait_for_sync(&self, count: usize) {
-        while self.syncs.load(Ordering::SeqCst) < count {
+        while self.syncs() < count {
             std::thread::yield_now();
         }
+    }
+
+    /// Syncs that were begun.
+    pub(crate) fn syncs(&self) -> usize {
+        self.syncs.load(Ordering::SeqCst)
     }
 }
 
@@ -86,9 +91,20 @@ impl Medium for Controlled {
 }
 
 fn open_controlled(dir: &TempDir, segment_bytes: u64) -> (Journal, Arc<Control>) {
+    let ((journal, _), control) = controlled(dir.path(), options(segment_bytes));
+    (journal, control)
+}
+
+/// A journal whose disk the test controls.
+pub(crate) fn controlled(dir: &Path, options: Options) -> ((Journal, Recovered), Arc<Control>) {
     let control = Arc::new(Control::default());
     let medium = Box::new(Controlled(control.clone()));
-    (Journal::open_on(dir.path(), options(segment_bytes), medium).expect("opens").0, control)
+    (Journal::open_on(dir, options, medium).expect("opens"), control)
+}
+
+/// How many wait for the frames of a call to settle.
+pub(crate) fn settling(journal: &Journal, row: RowId) -> usize {
+    journal.0.shared.index().waiting(row)
 }
 
 #[tokio::test]
@@ -154,7 +170,7 @@ async fn frames_that_wait_together_share_one_sync_and_none_is_answered_before_it
     for pending in waiting {
         pending.durable().await.expect("durable");
     }
-    assert_eq!(control.syncs.load(Ordering::SeqCst), 2);
+    assert_eq!(control.syncs(), 2);
     assert_eq!(journal.syncs(), 2);
 }
 
@@ -266,6 +282,40 @@ async fn a_frame_outlives_the_writer_that_queued_it() {
     control.hold(false);
     let frame = pending.durable().await.expect("durable");
     assert_eq!(journal.frames(ROW), [frame]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_has_settled_when_its_last_frame_is_live_or_it_was_forgotten() {
+    let dir = TempDir::new().expect("a folder");
+    let (journal, control) = open_controlled(&dir, 1 << 20);
+    journal.settled(ROW).await;
+    for forgotten in [false, true] {
+        let begun = control.syncs();
+        control.hold(true);
+        let mut writer = journal.call(ROW, &Secret::random());
+        let first = writer.enqueue(FrameKind::Audio, 0, b"first").await.expect("queued");
+        control.wait_for_sync(begun + 1);
+        let second = writer.enqueue(FrameKind::Audio, 5, b"second").await.expect("queued");
+        drop(writer);
+        let settled = tokio::spawn({
+            let journal = journal.clone();
+            async move {
+                journal.settled(ROW).await;
+                journal.frames(ROW)
+            }
+        });
+        while settling(&journal, ROW) == 0 {
+            assert!(!settled.is_finished(), "a frame is on its way");
+            tokio::task::yield_now().await;
+        }
+        if forgotten {
+            journal.forget(ROW);
+        }
+        control.hold(false);
+        let live = [first.durable().await, second.durable().await].into_iter().flatten().collect::<Vec<_>>();
+        assert_eq!(live.len(), if forgotten { 0 } else { 2 });
+        assert_eq!(settled.await.expect("ran"), live);
+    }
 }
 
 #[tokio::test]

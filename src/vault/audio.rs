@@ -1,8 +1,18 @@
 //! Where the bytes of a recording lie, and reading them: its slices in S3 in their order, then what waits in the journal.
 //!
-//! The journal may hold bytes twice (a caller that resumed sent again what had not been acknowledged) and bytes that are
-//! in a slice already (a crash came between the slice's row and the release). Pieces are therefore laid by *position*:
-//! each takes up where the one before ends, and what lies below is passed over. A gap ends the recording.
+//! The journal may hold bytes that are in a slice already (a crash came between the slice's row and the release), and bytes
+//! behind a gap (power or a full disk took a frame that was never acknowledged, and left a later one). Pieces are therefore
+//! laid by *position*: each takes up where the one before ends, and what lies below is passed over. A gap ends the
+//! recording, until another stream fills it.
+//!
+//! # Whose bytes count
+//!
+//! A stream goes on where the ones before it end, and what is in its frames is acknowledged. So a frame takes the place of
+//! whatever was written before it and reaches behind its beginning: that lay behind a gap, and was acknowledged to nobody.
+//! Finish ends the recording in the same way, until somebody goes on behind it.
+//!
+//! The last slice ends it for good: it was sealed from everything that counts, and whatever the journal holds besides does
+//! not. It holds that until it is told, which waits for the backup.
 
 use super::{Error, Inner, values};
 use crate::{
@@ -67,9 +77,10 @@ impl Inner {
     pub(crate) fn pieces(&self, row: RowId, audio: &Secret) -> Result<Vec<Piece>, Error> {
         // Frames first: what goes into a slice between the two looks is then seen twice, and never not at all.
         let frames = self.journal.frames(row);
+        let slices = self.slices(row, audio)?;
+        let complete = slices.last().is_some_and(|listed| listed.expected.last);
         let mut end = 0;
-        let mut pieces: Vec<Piece> = self
-            .slices(row, audio)?
+        let mut pieces: Vec<Piece> = slices
             .into_iter()
             .map(|listed| {
                 let at = end..end + listed.expected.length;
@@ -77,7 +88,9 @@ impl Inner {
                 Piece { at, source: Source::Slice(listed) }
             })
             .collect();
-        pieces.extend(lay_frames(end, &frames));
+        if !complete {
+            pieces.extend(lay_frames(end, &frames));
+        }
         Ok(pieces)
     }
 
@@ -142,11 +155,20 @@ impl Inner {
     }
 }
 
-/// Lays journal frames behind `end`.
-fn lay_frames(mut end: u64, frames: &[FrameRef]) -> Vec<Piece> {
-    let mut pieces = Vec::new();
-    for frame in frames.iter().filter(|frame| frame.kind == FrameKind::Audio) {
-        if frame.offset <= end && end < frame.end() {
+/// Lays journal frames, in the order in which they were written, behind what is stored.
+fn lay_frames(stored: u64, frames: &[FrameRef]) -> Vec<Piece> {
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut end = stored;
+    for frame in frames {
+        if frame.offset > end {
+            continue;
+        }
+        end = frame.offset.max(stored);
+        while pieces.pop_if(|piece| piece.at.start >= end).is_some() {}
+        if let Some(before) = pieces.last_mut() {
+            before.at.end = end;
+        }
+        if frame.kind == FrameKind::Audio && end < frame.end() {
             pieces.push(Piece { at: end..frame.end(), source: Source::Frame(*frame, end - frame.offset) });
             end = frame.end();
         }

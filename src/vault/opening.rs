@@ -9,7 +9,9 @@
 //! # What is acknowledged
 //!
 //! `Opened` goes out after the create is durable; so no frame is acknowledged before it. A resumed stream goes on from
-//! what is *kept* (slices, then journal frames without a gap), not from what was sent.
+//! what is *kept* (slices, then journal frames without a gap), not from what was sent. What the stream before left on its
+//! way, in the queue of the key store's writer or of the journal's, is awaited first: a sender that keeps nothing goes on
+//! with other audio, or finishes, at the byte that it is told.
 //!
 //! # Taking over
 //!
@@ -374,9 +376,14 @@ impl Inner {
                 let length = track.audio_row.length;
                 let opened = Opened { id, resume_offset: length, already_finished: true };
                 let backed_up = self.keys.backed_up(self.keys.commands()).await;
+                // The stream that finished it may have been cut before it could say so.
+                self.journal.forget(track.row);
                 let finished = Finished { length, backed_up, mismatch: track.audio_row.mismatch };
                 return Ok(Ingest::finished_before(self, opened, mode, finished));
             }
+            // Its frames may still wait for the disk. They are awaited too: what comes to life behind this look would lie where
+            // the sender goes on.
+            self.journal.settled(track.row).await;
             track.reopen().await?;
             let kept = audio::end_of(&self.pieces(track.row, track.audio_secret()?)?);
             // The digest of a file is checked whatever happened on the way. A live call is not kept waiting for S3 here.

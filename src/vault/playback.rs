@@ -8,6 +8,21 @@
 //! one. Whom the gate turns away is logged as well ([`super::refused`]). A playback ends by itself when its grant or its ticket
 //! does: the clock is looked at several times a second, so that a clock that jumps ends it too. What waits in the queue then
 //! is thrown away, as for a session that is cut.
+//!
+//! # A recording that is being finished
+//!
+//! Nothing is locked: the row is read first, then the journal's frames, then the slice list, while the track writes. It lists
+//! a slice before the journal lets go of its frames, and the slice that it marks as last in one command with the row that
+//! says *complete*, and how long. So, by what comes between the three looks:
+//!
+//! - *A slice is listed*: behind the frames, its bytes are seen twice and laid once; before them, it is seen as a slice. Never
+//!   not at all.
+//! - *Frames are released*: they were listed before, so the list, which is read last, has them.
+//! - *The recording is finished*, behind the row: the list has its end, and the whole is heard; the row of before claims no
+//!   length. Before the row: the list, read later, is the one that the row's length was taken from.
+//! - *The journal is told*, or not yet: no matter, because frames do not count where the list has its end.
+//!
+//! So a complete row and a list of another length are never two moments of one recording: something is lost.
 
 use super::{
     Actor, Error, Inner, MAX_PLAYBACKS, PlayInfo, PlayRange, Vault,

@@ -8,6 +8,7 @@
 mod basis;
 mod keeping;
 mod listening;
+mod resuming;
 
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, NewTenant, Open, Over, Page,
@@ -21,7 +22,7 @@ use crate::{
         permission::{Level, Terms},
         time::Clock,
     },
-    journal::{Journal, Options},
+    journal::{Journal, Options, Recovered},
     keys::{FileSlot, KeyStore},
     object::{
         ObjectStore,
@@ -156,11 +157,15 @@ fn run(test: impl AsyncFnOnce(House)) {
     drop(runtime);
 }
 
+const JOURNAL: Options = Options { limit_bytes: 64 << 20, segment_bytes: 1 << 20 };
+
 fn open_disk(disk: &Path, objects: ObjectStore) -> Vault {
+    open_over(disk, Journal::open(&disk.join("journal"), JOURNAL).expect("journal"), objects)
+}
+
+fn open_over(disk: &Path, journal: (Journal, Recovered), objects: ObjectStore) -> Vault {
     let slot = FileSlot::open(&disk.join("slot")).expect("slot");
     let keys = KeyStore::open(&disk.join("keys"), Box::new(slot)).expect("keys");
-    let options = Options { limit_bytes: 64 << 20, segment_bytes: 1 << 20 };
-    let journal = Journal::open(&disk.join("journal"), options).expect("journal");
     let config = VaultConfig {
         max_unstored: Duration::from_millis(30),
         sender_timeout: Duration::from_secs(3600),
@@ -243,7 +248,12 @@ impl House {
 
     /// The old process goes on for a moment on its own copy, as a put that was under way would.
     async fn restart_on(&mut self, disk: PathBuf) {
-        let old = std::mem::replace(&mut self.vault, open_disk(&disk, self.objects.clone()));
+        let vault = open_disk(&disk, self.objects.clone());
+        self.go_on_with(vault, disk).await;
+    }
+
+    async fn go_on_with(&mut self, vault: Vault, disk: PathBuf) {
+        let old = std::mem::replace(&mut self.vault, vault);
         self.streams.clear();
         self.disk = disk;
         old.drain().await;
