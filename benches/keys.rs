@@ -1,6 +1,6 @@
 //! The key store against the syncs that it cannot do without.
 //!
-//! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings. The floor is what a crash-safe rotation syncs, with as many
+//! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings (a million with `-- --full`). The floor is what a crash-safe rotation syncs, with as many
 //! bytes as ours wrote: the slot's two syncs and one synced RocksDB batch. A second line counts the syncs of the rotation's
 //! file (the commit point: the file and its folder) to the floor as well.
 //!
@@ -26,6 +26,7 @@ use tokio::runtime::Runtime;
 
 const ERASE_ROUNDS: usize = 7;
 const SIZES: [usize; 3] = [100_000, 1_000, 1];
+const FULL_SIZES: [usize; 3] = [1_000_000, 1_000, 1];
 /// Subscribers who stay: the path to the top has the pages of a real tenant.
 const BYSTANDERS: usize = 1_000;
 /// Recordings created by one command while preparing.
@@ -41,9 +42,10 @@ const SECTOR: usize = 4096;
 
 fn main() {
     let runtime = Runtime::new().expect("a runtime");
-    let mut rows = erasures(&runtime);
+    let full = std::env::args().any(|argument| argument == "--full");
+    let mut rows = erasures(&runtime, if full { FULL_SIZES } else { SIZES });
     rows.extend(creates(&runtime));
-    common::print("Keys: `cargo bench --bench keys`", &rows);
+    common::print(&format!("Keys: `cargo bench --bench keys{}`", if full { " -- --full" } else { "" }), &rows);
 }
 
 fn open(dir: &Path) -> KeyStore {
@@ -131,17 +133,17 @@ fn commit(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) {
     runtime.block_on(keys.commit(Mutation::new(changes))).expect("commits");
 }
 
-fn erasures(runtime: &Runtime) -> Vec<Row> {
+fn erasures(runtime: &Runtime, sizes: [usize; 3]) -> Vec<Row> {
     let store = Store::open(runtime);
     // The largest first, and one more of each for the round that warms.
-    let mut doomed = SIZES.map(|size| store.subscribers(runtime, ERASE_ROUNDS + 1, size));
+    let mut doomed = sizes.map(|size| store.subscribers(runtime, ERASE_ROUNDS + 1, size));
     store.subscribers(runtime, BYSTANDERS, 1);
     let store = store.reopened();
     let floor = Floor::open();
     common::wait_until_the_disk_is_quiet();
 
     let mut bytes = 0;
-    let mut pairs = SIZES.map(|_| (Vec::new(), Vec::new()));
+    let mut pairs = sizes.map(|_| (Vec::new(), Vec::new()));
     for round in 0..=ERASE_ROUNDS {
         for (pairs, doomed) in pairs.iter_mut().zip(&mut doomed) {
             let subscriber = doomed.pop().expect("one for each round");
@@ -158,7 +160,7 @@ fn erasures(runtime: &Runtime) -> Vec<Row> {
         }
     }
     let flat = pairs[0].0.iter().zip(&pairs[2].0).map(|(most, one)| (most.0, one.0)).collect();
-    let rows = pairs.into_iter().zip(SIZES).flat_map(|((syncs, with_file), size)| {
+    let rows = pairs.into_iter().zip(sizes).flat_map(|((syncs, with_file), size)| {
         [
             Row::new(format!("erase a subscriber with {size} recordings / slot, batch, slot"), "ms", "≤ 2", syncs),
             Row::new(
@@ -170,7 +172,7 @@ fn erasures(runtime: &Runtime) -> Vec<Row> {
         ]
     });
     let flat = Row::new(
-        format!("erase with {} recordings / erase with one ({} KiB batch)", SIZES[0], bytes / 1024),
+        format!("erase with {} recordings / erase with one ({} KiB batch)", sizes[0], bytes / 1024),
         "ms",
         "1",
         flat,

@@ -10,10 +10,10 @@
 //! about: recording                      recording | subscriber | tenant | expiry | withdrawal
 //! scope: 51ab…                          the commitment, 64 hexadecimal digits; of a batch a line for each recording
 //! parts: audio and facts                audio and facts | audio | facts | everything | as listed
-//! state: destroyed                      destroyed | destroyed by TIME | nothing was left | ciphertext removed
+//! state: destroyed                      sealed | destroyed | destroyed by TIME | nothing was left | ciphertext removed
 //! requested: 2026-11-23T23:24:38.5Z
 //! stated: 2026-11-23T23:24:39Z
-//! generation: 17 to 18                  every root from the first up to before the second is destroyed
+//! generation: 17 to 18                  every root from the first up to before the second is destroyed, or is to be
 //! slot: forgets best-effort             one line for each slot
 //! ciphertext: eu-west-2 pending         one line for each region: pending | removed
 //! ciphertext gone by: 2026-12-23T23:24:39Z
@@ -96,6 +96,8 @@ pub enum Parts {
 /// How far it got.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum State {
+    /// Nothing opens with the root that seals the top now; those of before are not destroyed yet.
+    Sealed,
     /// The root is destroyed.
     Destroyed,
     /// The root is destroyed when its last copy has expired.
@@ -134,7 +136,7 @@ pub struct Statement {
     pub requested: Timestamp,
     /// When this was stated.
     pub stated: Timestamp,
-    /// Every root from the first up to before the second is destroyed. Equal where nothing was left.
+    /// Every root from the first up to before the second is destroyed, or is to be. Equal where nothing was left.
     pub generations: (u64, u64),
     /// The slots.
     pub slots: Vec<Slot>,
@@ -236,6 +238,7 @@ impl Parts {
 impl State {
     fn words(self) -> String {
         match self {
+            State::Sealed => "sealed".to_owned(),
             State::Destroyed => "destroyed".to_owned(),
             State::DestroyedBy(when) => format!("destroyed by {}", moment(when)),
             State::NothingLeft => "nothing was left".to_owned(),
@@ -245,6 +248,7 @@ impl State {
 
     fn from_words(words: &str) -> Option<Self> {
         match words {
+            "sealed" => Some(State::Sealed),
             "destroyed" => Some(State::Destroyed),
             "nothing was left" => Some(State::NothingLeft),
             "ciphertext removed" => Some(State::Removed),
@@ -441,7 +445,8 @@ pub(crate) mod tests {
             ..sample()
         };
         let later = Statement { state: State::DestroyedBy(Timestamp(1_800_000_000_000)), ..sample() };
-        for statement in [sample(), second, later, Statement { state: State::NothingLeft, ..sample() }] {
+        let of = |state| Statement { state, ..sample() };
+        for statement in [sample(), second, later, of(State::NothingLeft), of(State::Sealed)] {
             assert_eq!(Statement::parse(&statement.text()).as_ref(), Ok(&statement));
         }
     }

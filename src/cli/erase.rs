@@ -194,7 +194,7 @@ pub async fn erase(link: Link, scope: Scope, receipt: Option<&Path>, output: Out
         let what = match answer.outcome() {
             Outcome::Sealed => format!(
                 "sealed, not yet destroyed: the backup's object storage is away, or slots that are away or lost still hold \
-                 enough of a root of before; the receipt will state it (`quietus receipt get {}`)",
+                 enough of a root of before; the receipt will state it (`quietus receipt show {}`)",
                 answer.receipt_id
             ),
             Outcome::Erased => format!(

@@ -105,6 +105,7 @@ fn verify_file(path: &Path, key: &str, about: Option<(Opening, String)>, output:
         .map_err(|refused| Failure::failed(refused.to_string()).about(path.display()))?;
     let said = &verified.statement;
     let state = match said.state {
+        State::Sealed => "sealed, not destroyed yet",
         State::Destroyed => "destroyed",
         State::DestroyedBy(_) => "destroyed by",
         State::NothingLeft => "nothing was left",
@@ -157,7 +158,7 @@ fn read_opening(text: &str) -> Result<Opening, Failure> {
 }
 
 fn show(receipt: &Receipt, file: Option<&Path>, output: Output) -> Result<(), Failure> {
-    if receipt.state() == ReceiptState::Sealed || receipt.text.is_empty() {
+    if receipt.text.is_empty() {
         let why = "the erasure is durable and its receipt is not stated yet, or not in the backup yet; ask again";
         return Err(Failure::try_again(why));
     }
@@ -169,7 +170,13 @@ fn show(receipt: &Receipt, file: Option<&Path>, output: Output) -> Result<(), Fa
     output.one(json, || match file {
         Some(path) => format!("receipt {} written to {}", receipt.id, path.display()),
         None => receipt.text.trim_end().to_owned(),
-    })
+    })?;
+    match receipt.state() {
+        ReceiptState::Sealed => {
+            Err(Failure::try_again("it states that the erasure is sealed, and not destroyed yet; ask again for that"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes a file that only its owner reads: with an opening, it says what was erased.

@@ -265,9 +265,13 @@ impl Inner {
             self.state_destroyed(id, row, committed.erased, generations).await?
         } else {
             tracing::warn!(receipt = %id, "an erasure is sealed, and not destroyed before its backup, or enough slots, are there");
-            let erased = committed.erased;
+            let (mut row, erased) = (row, committed.erased);
+            let sealed = match generations.filter(|_| erased) {
+                Some(generations) => self.state_sealed(id, &mut row, generations).await,
+                None => Ok(String::new()),
+            };
             self.tasks.spawn(state_later(self.clone(), id, row, erased, generations, committed.number));
-            String::new()
+            sealed?
         };
         Ok(Erasure {
             destroyed: committed.erased,

@@ -8,6 +8,9 @@
 //! - *Killed behind it, before the second*: the start completes the erasure (`keys::start`), finds the row, and states it.
 //!   The generation is read anew: what was asked for lay under the one that the row names and lies under none of the
 //!   present ones, and every root between is destroyed. So the statement is true, if wider.
+//! - *Not every old root can be destroyed yet* (the backup is away, too many slots are): the second command logs the statement
+//!   *sealed* and leaves the row so; a third says *destroyed* when it is true, and takes its place. Killed before the second:
+//!   the start makes it.
 //! - *A session did not end when it was cut*: the key is destroyed and a copy may be in memory. The row stays sealed, and
 //!   the next start states it, when that memory is gone.
 //! - *The sweeper is done before the first statement is*: the second waits for the first (`swept_early`); a kill
@@ -45,10 +48,12 @@ use std::{
     time::Duration,
 };
 
-/// The row holds an erasure that is durable and not stated.
+/// The row holds an erasure that is durable and not known to be destroyed; that may be stated.
 const SEALED: u32 = 1;
 /// The row holds a statement.
 const STATED: u32 = 2;
+/// Statements that one receipt may have in the log: sealed, then destroyed.
+const STATEMENTS: usize = 2;
 /// Most receipts in one answer.
 pub const MAX_LIST: usize = 1000;
 
@@ -119,9 +124,9 @@ impl Promise {
 pub struct Receipt {
     /// Its id.
     pub id: ReceiptId,
-    /// The file; none while it is sealed, while the backup lacks its statement, and in lists.
+    /// The file; none before it is stated, while the backup lacks its statement, and in lists.
     pub text: Option<String>,
-    /// Stated in the log.
+    /// Stated in the log as more than sealed.
     pub stated: bool,
     /// The receipt which says that the ciphertext is gone.
     pub swept_by: Option<ReceiptId>,
@@ -161,6 +166,13 @@ pub(crate) async fn settle(inner: Arc<Inner>, due: Vec<ReceiptId>) {
     if due.is_empty() {
         return;
     }
+    if !inner.keys.all_destroyed() {
+        for id in &due {
+            if let Err(error) = inner.settle_sealed(*id).await {
+                tracing::error!(%error, receipt = %id, "a receipt cannot be stated; the next start tries again");
+            }
+        }
+    }
     tokio::select! {
         () = inner.stopping.cancelled() => return,
         () = inner.keys.destroyed(inner.keys.commands()) => {}
@@ -189,7 +201,7 @@ impl Vault {
     /// `Unknown`.
     pub fn receipt(&self, id: ReceiptId) -> Result<Receipt, Error> {
         let row = self.0.receipt_row(id)?.ok_or(Error::Unknown { what: "receipt" })?;
-        let text = if row.state == STATED { self.0.receipt_file(id, &row.statement)? } else { None };
+        let text = if row.statement.is_empty() { None } else { self.0.receipt_file(id, &row.statement)? };
         Ok(Receipt { text, ..self.0.shown_receipt(id, &row)? })
     }
 
@@ -292,6 +304,42 @@ impl Inner {
         Change::PutReceipt { id: pending.id, body: pending.row.encode_to_vec() }
     }
 
+    /// States an erasure that is durable and not destroyed yet, in the log, and in its row; gives the receipt file, where the
+    /// backup has it soon.
+    pub(crate) async fn state_sealed(
+        &self,
+        id: ReceiptId,
+        row: &mut stored::Receipt,
+        generations: (u64, u64),
+    ) -> Result<String, Error> {
+        let statement = Statement { generations, ..self.statement(id, row, State::Sealed)? };
+        row.statement = statement.text();
+        let number = self.keep_statement(id, row, &row.statement, Vec::new()).await?;
+        // Where it is the backup that is away nobody waits for it twice.
+        if self.keys.backup_status().is_some_and(|backup| backup.away) {
+            return Ok(String::new());
+        }
+        self.file_when_backed(id, number, &row.statement).await
+    }
+
+    async fn file_when_backed(&self, id: ReceiptId, number: u64, text: &str) -> Result<String, Error> {
+        // What leaves with a signature must not be lost with the node. Whoever gets no file asks for it later.
+        let there = tokio::time::timeout(BACKED_WITHIN, self.keys.backed_up(number)).await;
+        Ok(if there.is_ok() { self.receipt_file(id, text)?.unwrap_or_default() } else { String::new() })
+    }
+
+    /// What a start finds unstated.
+    pub(super) async fn settle_sealed(&self, id: ReceiptId) -> Result<(), Error> {
+        if let Some(mut row) = self.receipt_row(id)?
+            && row.state == SEALED
+            && row.statement.is_empty()
+        {
+            let generations = (row.generation_seen, self.keys.generation());
+            self.state_sealed(id, &mut row, generations).await?;
+        }
+        Ok(())
+    }
+
     /// States an erasure that is done, in the log; gives the receipt file. `generations` are those of the commit; none at a
     /// start, which does not know them.
     pub(crate) async fn state_destroyed(
@@ -324,9 +372,7 @@ impl Inner {
         if early {
             self.state_removed(id).await?;
         }
-        // What leaves with a signature must not be lost with the node. Whoever gets no file asks for it later.
-        let there = tokio::time::timeout(BACKED_WITHIN, self.keys.backed_up(number)).await;
-        Ok(if there.is_ok() { self.receipt_file(id, &text)?.unwrap_or_default() } else { String::new() })
+        self.file_when_backed(id, number, &text).await
     }
 
     /// The sweeper has removed the last of what fell under a receipt: the second one says so.
@@ -447,9 +493,9 @@ impl Inner {
         declared.map(|forgets| Slot { forgets: forgets.to_string(), beside_store }).collect()
     }
 
-    /// The file of a receipt, with a proof to the present head of the log; none while the backup lacks the statement.
+    /// The file of a receipt's last statement, with a proof to the present head of the log; none while the backup lacks it.
     fn receipt_file(&self, id: ReceiptId, statement: &str) -> Result<Option<String>, Error> {
-        let index = self.keys.log_under(RowId(id.0), None, 1)?.first().copied().ok_or_else(damaged)?;
+        let index = self.keys.log_under(RowId(id.0), None, STATEMENTS)?.last().copied().ok_or_else(damaged)?;
         let head = self.head()?;
         if index >= head.size {
             return Ok(None);

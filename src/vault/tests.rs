@@ -9,6 +9,7 @@ mod basis;
 mod keeping;
 mod listening;
 mod resuming;
+mod stating;
 
 use super::{
     Actor, ActorRole, Error, Finish, Hearing, Ingest, Kind, Mode, Narrower, NewPermission, NewTenant, Open, Over, Page,
