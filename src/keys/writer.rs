@@ -8,7 +8,7 @@
 //! commit, not even when nothing was left to erase. Where rotations must keep an interval (a token wears), whatever erases
 //! waits in the same way until it is over; a store that closes waits for nothing.
 //!
-//! A slot that is away is asked again now and then. So an erasure that was sealed because too many shares of the old root were
+//! Every slot is read once a minute, and a slot that is away is asked again every two seconds. So an erasure that was sealed because too many shares of the old root were
 //! out of reach becomes destroyed as soon as enough of them come back.
 //!
 //! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
@@ -53,6 +53,8 @@ const QUEUED: usize = 4096;
 const LOOK: Duration = Duration::from_millis(50);
 /// How often a slot that is away is asked again.
 const ASK: Duration = Duration::from_secs(2);
+/// How often every slot is read.
+const CHECK: Duration = Duration::from_secs(60);
 
 /// What to do when nobody knows what is on the disk.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
@@ -224,6 +226,7 @@ impl Writer {
             patience,
             owed,
             asked: Instant::now(),
+            checked: Instant::now(),
         };
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let keeper = match keeper {
@@ -495,6 +498,8 @@ struct Finisher {
     owed: Option<(RootId, u64)>,
     /// When slots that are away were last asked.
     asked: Instant,
+    /// When all were last read.
+    checked: Instant,
 }
 
 impl Finisher {
@@ -502,7 +507,7 @@ impl Finisher {
         loop {
             let short = self.slots().is_short();
             let next = match (self.owed, short) {
-                (None, false) => rotations.recv().map_err(|_| mpsc::RecvTimeoutError::Disconnected),
+                (None, false) => rotations.recv_timeout(CHECK),
                 (None, true) => rotations.recv_timeout(ASK),
                 (Some(_), _) => rotations.recv_timeout(LOOK),
             };
@@ -574,6 +579,11 @@ impl Finisher {
         let mut slots = slots.lock().unwrap_or_else(PoisonError::into_inner);
         if slots.is_staged() {
             return Ok(());
+        }
+        if self.checked.elapsed() >= CHECK {
+            slots.check();
+            self.tell(&mut slots);
+            self.checked = Instant::now();
         }
         if ask && slots.is_short() {
             slots.tend();

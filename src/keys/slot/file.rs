@@ -18,7 +18,8 @@
 //! whole, and the next start finishes the work. It overwrites sectors that read as zeros too: they may do so in the page
 //! cache only, when an earlier process died, or its sync failed, behind the write, and the old root is then still on the
 //! disk. The file is created at the first `stage`, so that opening changes nothing; a file that is there gets its name
-//! synced, which whoever created it may not have lived to do.
+//! synced, which whoever created it may not have lived to do. A file that was removed, replaced or whose volume went away
+//! under a running gateway still reads and syncs; each call therefore looks whether the path still leads to it.
 //!
 //! What it cannot do: make flash or a copying file system forget the old blocks. It declares *best effort*. It belongs
 //! on a medium that is in no snapshot and no backup.
@@ -34,7 +35,7 @@ use crate::{
 use std::{
     fs::{File, OpenOptions},
     io::ErrorKind,
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 use zeroize::Zeroizing;
@@ -131,6 +132,10 @@ impl FileSlot {
     fn sectors(&self) -> Result<Zeroizing<Vec<u8>>, SlotError> {
         let mut bytes = Zeroizing::new(vec![0; SECTOR * SECTORS]);
         if let Some(file) = &self.file {
+            let (own, there) = (file.metadata().map_err(io)?, std::fs::metadata(&self.path).map_err(io)?);
+            if (own.dev(), own.ino()) != (there.dev(), there.ino()) {
+                return Err(SlotError::Io("another file lies in its place".to_owned()));
+            }
             file.read_exact_at(&mut bytes, 0).map_err(io)?;
         }
         Ok(bytes)
@@ -234,6 +239,20 @@ mod tests {
         assert!(!bytes.windows(8).any(|window| window == &old.expose()[..8]));
         let mut slot = FileSlot::open(&path).expect("opens");
         assert_eq!(ids(&mut slot), [(2, super::super::root_id(&new))]);
+    }
+
+    #[test]
+    fn a_file_that_is_gone_or_another_is_noticed_while_it_is_open() {
+        let (_dir, path) = slot();
+        let mut slot = FileSlot::open(&path).expect("opens");
+        slot.stage(&record(1, &Secret::random())).expect("stages");
+        let aside = path.with_added_extension("aside");
+        std::fs::rename(&path, &aside).expect("moves");
+        assert!(slot.records().is_err() && slot.stage(&record(2, &Secret::random())).is_err());
+        std::fs::copy(&aside, &path).expect("copies");
+        assert!(slot.records().is_err() && slot.clear().is_err(), "a copy is another file");
+        std::fs::rename(&aside, &path).expect("moves back");
+        assert_eq!(ids(&mut slot).len(), 1);
     }
 
     #[test]

@@ -25,7 +25,8 @@
 //! # The steps of a rotation
 //! [`Slots::stage`] gives every slot that matches its new share, and is refused, with everything taken back that can be, when
 //! fewer than `k` take it: the callers are told, and the rest of the gateway goes on. Behind the commit point, [`Slots::commit`] has each of them destroy what else it holds. A slot that fails in
-//! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and now and then. Where too few
+//! either is *away* from then on, and is asked again by [`Slots::tend`]: before each rotation, and every two seconds. [`Slots::check`]
+//! reads those too that nobody needs now. Where too few
 //! commit, what they hold of roots of before counts as left, and the erasure is sealed until they are back. Only where there
 //! is one slot does a failed commit end the process: then nobody knows what is on its medium, and a start finds out.
 //!
@@ -296,6 +297,9 @@ impl Slots {
                     known = (None, Standing::Copy, None);
                 }
                 let seat = &mut self.seats[at];
+                if seat.standing == Standing::Present && known.1 != Standing::Present {
+                    tracing::warn!(slot = seat.name, "a slot {}", known.1.words());
+                }
                 (seat.number, seat.standing, seat.leads) = known;
                 seat.held = records.iter().map(|record| record.id).collect();
                 if seat.standing == Standing::Empty
@@ -466,6 +470,13 @@ impl Slots {
     /// The row of the table as it is now.
     pub(crate) fn row(&self) -> Row {
         self.table.row()
+    }
+
+    /// Reads every slot, so that one that is gone is known before it is needed.
+    pub(crate) fn check(&mut self) {
+        for at in 0..self.seats.len() {
+            self.look_at(at);
+        }
     }
 
     /// Asks the slots that were away. One that answers and is ours gets its share, and loses what else it holds.

@@ -201,8 +201,10 @@ impl Table {
     /// Forgets what nothing is left of.
     pub fn tidy(&mut self) {
         self.members.retain(|member| member.left.is_none_or(|left| member.confirmed < left));
+        // How many it took of a root that is destroyed says why it is, as long as somebody is counted for it.
         let settled = self.destroyed_before();
-        while self.thresholds.get(1).is_some_and(|(from, _)| *from <= settled) {
+        let counted = self.members.iter().map(|member| member.joined).min().unwrap_or(settled);
+        while self.thresholds.get(1).is_some_and(|(from, _)| *from <= settled.min(counted)) {
             self.thresholds.remove(0);
         }
     }
@@ -356,6 +358,37 @@ mod tests {
         assert_eq!(table.destroyed_before(), 1, "one share was the whole root");
         table.confirm(1, 2, ID);
         assert_eq!(table.destroyed_before(), 2);
+    }
+
+    #[test]
+    fn a_higher_threshold_takes_back_nothing_that_was_destroyed() {
+        let mut table = Table::first(2, 3, ID);
+        // Slot 1 is lost, and replaced; then five share the root.
+        table.advance(2);
+        join(&mut table, 2, &[1], 1);
+        let settle = |table: &mut Table| {
+            let (generation, numbers) = (table.generation(), table.present().map(|member| member.number));
+            numbers.collect::<Vec<_>>().into_iter().for_each(|number| table.confirm(number, generation, ID));
+            table.tidy();
+        };
+        settle(&mut table);
+        assert_eq!((table.shares_left(1), table.destroyed_before()), (1, 2));
+        table.advance(3);
+        join(&mut table, 3, &[], 2);
+        for generation in 4..8 {
+            settle(&mut table);
+            assert_eq!(table.destroyed_before(), table.generation(), "one of two was never enough");
+            table.advance(generation);
+        }
+        assert_eq!((table.k_of(1), table.k()), (2, 3));
+        // Once nobody is counted for the first root any more, nothing need be known of it.
+        table.wiped(1, Forgets::AtOnce, Timestamp(0));
+        for member in [2, 3] {
+            table.reshare(3, &[member], &[]);
+            table.wiped(member, Forgets::AtOnce, Timestamp(0));
+        }
+        table.tidy();
+        assert_eq!((table.thresholds.len(), table.destroyed_before()), (2, 6));
     }
 
     #[test]

@@ -456,6 +456,27 @@ fn an_absent_slot_is_wiped_when_it_comes_back() {
 }
 
 #[test]
+fn a_slot_that_goes_under_a_running_gateway_is_known_when_all_are_read() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |at: usize| dir.path().join(format!("slot-{at}"));
+    let opener = |at: usize| -> Opener {
+        let path = path(at);
+        Box::new(move || Ok(Box::new(FileSlot::open(&path)?) as Box<dyn Slot>))
+    };
+    let mut slots = Slots::several(2, (0..3).map(|at| (format!("slot {at}"), opener(at))).collect());
+    let key = Arc::new(Secret::random());
+    slots.begin(&plan::RootKey { generation: 1, id: root_id(&key), key }).expect("each takes its share");
+    std::fs::rename(path(1), dir.path().join("aside")).expect("moves");
+    assert_eq!(slots.report().losses_survivable, 1, "nobody has looked");
+    slots.check();
+    let report = slots.report();
+    assert_eq!((report.losses_survivable, report.slots[1].matches()), (0, false));
+    std::fs::rename(dir.path().join("aside"), path(1)).expect("moves back");
+    slots.check();
+    assert_eq!(slots.report().losses_survivable, 1);
+}
+
+#[test]
 fn a_lost_and_a_missing_slot_make_an_erasure_wait_until_one_of_them_is_wiped() {
     let mut world = World::new(2, 3);
     let lives = inhabit(&world);
