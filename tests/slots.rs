@@ -134,7 +134,7 @@ async fn slots_are_made_lost_found_retired_and_migrated_by_command() {
     assert_eq!(
         tokio::task::block_in_place(|| missing(&gateway)),
         (2, Some(7)),
-        "an empty place, and a slot that is not seen"
+        "an empty place, and a number that no slot has"
     );
     std::fs::rename(&aside, &c).expect("back");
     let began = std::time::Instant::now();

@@ -56,9 +56,9 @@ pub async fn run(config: Config, command: &SlotCommand, output: Output) -> Resul
         text
     })?;
     match report.shares_left {
-        Some(_) => {
-            Err(Failure::overdue("an old root is not destroyed: bring the slots back that are away, and start again"))
-        }
+        Some(_) => Err(Failure::overdue(
+            "an old root is not destroyed: bring back the slots that are away and start again; where none is, the                  backup's object storage must be there",
+        )),
         None => Ok(()),
     }
 }
@@ -67,6 +67,8 @@ fn failure(error: Failed) -> Failure {
     match error {
         Failed::Running => Failure::try_again(error.to_string()),
         Failed::Refused(text) => Failure::refused(text),
-        Failed::Open(_) | Failed::Commit(_) | Failed::Other(_) => Failure::failed(error.to_string()),
+        Failed::Open(_) | Failed::Commit(_) | Failed::Other(_) => {
+            Failure::failed(format!("{:#}", anyhow::Error::from(error)))
+        }
     }
 }

@@ -80,24 +80,26 @@ fn backup(status: &Status) -> String {
 fn slots(status: &Status) -> String {
     let mut text = format!(
         "{} of {} give the root, {} more may be lost",
-        status.slot_threshold,
-        status.slots.len(),
-        status.slot_losses_survivable
+        status.slot_threshold, status.slots_sharing, status.slot_losses_survivable
     );
     for slot in status.slots.iter().filter(|slot| !slot.matches) {
-        text.push_str(&format!("; {} {}", slot.number, slot.state));
+        let name = if slot.number == 0 { "one".to_owned() } else { format!("slot {}", slot.number) };
+        text.push_str(&format!("; {name} {}", slot.state));
+    }
+    if status.destroyed_before < status.generation {
+        text.push_str(&format!("; the root of generation {} is not destroyed", status.destroyed_before));
     }
     text
 }
 
 /// What should not be, each with where to look.
 fn overdue(status: &Status) -> Vec<String> {
-    let short = status.slots.iter().filter(|slot| !slot.matches).count();
+    let short = status.slots.iter().filter(|slot| slot.short).count();
     let counts = [
         (status.holds_overdue, "holds are past their review date: see `hold list`"),
         (status.receipts_overdue, "erasures whose ciphertext should be gone: see `receipt list --open`"),
         (status.retention_late_recordings, "recordings are kept beyond their promise: see the gateway's log"),
-        (short as u64, "slots do not hold their share of the root: see `slot status`, and the gateway's log"),
+        (short as u64, "slots do not hold their share of the root: see the line `slots`, and the gateway's log"),
         (status.failing_tenants, "tenants of which nothing expires: see the gateway's log"),
         (status.clock_disagrees.into(), "clock that no object store bears out: nothing expires until they agree"),
     ];

@@ -452,6 +452,12 @@ impl Thread {
         });
         let Some(change) = change else { return Ok(()) };
         let told = |refusal| Refused::Told(CommitError::Slot(refusal));
+        let away =
+            || told(SlotError::Sharing("the backup's object storage is away, and must know of a slot that joins"));
+        // Known before a number is given out: numbers are few, and none is given twice.
+        if self.shared.backlog.as_ref().is_some_and(|backlog| backlog.status().away) {
+            return Err(away());
+        }
         let row = self.slots.lock().unwrap_or_else(PoisonError::into_inner).announce(change, next).map_err(told)?;
         let Some(row) = row else { return Ok(()) };
         let number = self.shared.read().present.last_number + 1;
@@ -462,7 +468,7 @@ impl Thread {
                 let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
                 slots.withdraw(next);
                 self.inbox.note(&mut slots);
-                Err(told(SlotError::Sharing("the backup's object storage is away, and must know of a slot that joins")))
+                Err(away())
             }
             _ => Ok(()),
         }

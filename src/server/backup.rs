@@ -25,7 +25,7 @@ use crate::{
     object::RegionConfig,
 };
 use anyhow::{Context as _, anyhow};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use std::{
     path::PathBuf,
     time::{Duration, Instant},
@@ -124,20 +124,19 @@ pub async fn create(config: Config) -> Result<u64, Error> {
 /// # Errors
 /// Object storage fails.
 pub async fn list(config: Config) -> Result<Vec<Found>, Error> {
-    blocking(config, |place| Ok(restore::list(&mut Buckets::connect(place.regions)?, None)?)).await
+    blocking(config, |place| Ok(restore::list(&mut Buckets::connect(place.regions)?)?)).await
 }
 
-/// Reads the newest state that the slots open to its end.
+/// Reads the newest state that the slots open to its end, and opens its top with them.
 ///
 /// # Errors
-/// There is none, or it is not whole.
+/// There is none, it is not whole, or too few slots are there.
 pub async fn verify(config: Config) -> Result<Outcome, Error> {
     blocking(config, |place| {
         let (mut slots, mut archive) = (slots::slots(place.slots), Buckets::connect(place.regions)?);
         let began = Instant::now();
-        let found = restore::list(&mut archive, Some(&mut slots))?.pop().ok_or(RestoreError::NoBackup)?;
-        let bar = bar(found.way.parts + found.way.deltas.len() as u64);
-        let read = restore::verify(&mut archive, &found, &mut |read| bar.set_position(read.objects))?;
+        let bar = ProgressBar::new_spinner().with_message("reading");
+        let read = restore::verify(&mut slots, &mut archive, &mut |read| bar.set_position(read.objects))?;
         bar.finish_and_clear();
         Ok(Outcome { read, took: began.elapsed() })
     })
@@ -160,12 +159,4 @@ pub async fn restore(config: Config) -> Result<Outcome, Error> {
         Ok(Outcome { read, took: began.elapsed() })
     })
     .await
-}
-
-/// A bar on a terminal, nothing elsewhere.
-fn bar(objects: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}");
-    ProgressBar::new(objects)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-        .with_message("verifying")
 }

@@ -278,10 +278,12 @@ async fn open_stores(
             .with_context(|| format!("the key store {}", keys.display()))?;
         let shared = keys.slots().k;
         if shared != threshold {
-            bail!(
-                "`slot.threshold` is {threshold}, and {shared} of the key store's slots give its root: `quietus slot migrate` \
-                 shares it as the configuration says"
-            );
+            let remedy = if threshold > shared {
+                "`quietus slot migrate` shares it as the configuration says".to_owned()
+            } else {
+                format!("a threshold cannot become smaller; put `threshold = {shared}` back")
+            };
+            bail!("`slot.threshold` is {threshold}, and {shared} of the key store's slots give its root: {remedy}");
         }
         let journal = Journal::open(&journal, options).with_context(|| format!("the journal {}", journal.display()))?;
         anyhow::Ok((keys, journal))

@@ -104,7 +104,10 @@ pub async fn run(config: Config, asked: Asked) -> Result<SlotsReport, Failed> {
     match (asked, there) {
         (Asked::Init, true) => return Err(refused("a", "`slot migrate` changes its slots")),
         (Asked::Status | Asked::Retire(_) | Asked::Migrate, false) => {
-            return Err(refused("no", "`slot init` makes one"));
+            return Err(refused(
+                "no",
+                "`slot init` makes a new one; where slots or buckets hold one, `restore` brings it back",
+            ));
         }
         _ => {}
     }

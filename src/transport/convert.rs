@@ -483,6 +483,7 @@ pub fn status(status: Status) -> v1::Status {
         matches: slot.matches(),
         state: slot.brief(),
         forgets: slot.forgets.map_or_else(String::new, |forgets| forgets.to_string()),
+        short: slot.is_short(),
     });
     v1::Status {
         sweeps_pending: status.sweeps_pending,
@@ -510,6 +511,8 @@ pub fn status(status: Status) -> v1::Status {
         slot_threshold: status.slots.k.into(),
         slot_losses_survivable: status.slots.losses_survivable as u32,
         slots: slots.collect(),
+        slots_sharing: status.slots.of as u32,
+        destroyed_before: status.slots.destroyed_before,
     }
 }
 

@@ -84,7 +84,7 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
     identity.authorize(Action::Metrics, None)?;
     let status = gateway.vault.status();
     let backup = status.backup.unwrap_or_default();
-    let short = status.slots.slots.iter().filter(|slot| !slot.matches()).count();
+    let short = status.slots.slots.iter().filter(|slot| slot.is_short()).count();
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
         (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),

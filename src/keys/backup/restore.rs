@@ -15,7 +15,7 @@
 use super::{
     super::{
         ReadError, SlotError, Slots,
-        backing::{Backing, BackingError, Family, Row},
+        backing::{Backing, BackingError, Family, KeyValue, Row},
         command::{ApplyError, CHAIN, Chain, Command, NUMBER, State, clear_of, stored_version},
         page::TOP,
         rocks::Rocks,
@@ -31,7 +31,8 @@ use crate::{
     domain::id::{PageId, RootId, StoreId},
 };
 use std::{
-    collections::HashMap,
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
     fs::File,
     path::{Path, PathBuf},
 };
@@ -129,14 +130,11 @@ pub struct Read {
     pub number: u64,
 }
 
-/// The newest state of each store that has a backup here, under a root that one of the slots holds a share of where they are
-/// given.
-pub fn list(archive: &mut dyn Archive, slots: Option<&mut Slots>) -> Result<Vec<Found>, RestoreError> {
-    let held = slots.map(Slots::held).transpose()?;
-    let holds = |root| held.as_ref().is_none_or(|held| held.iter().any(|id| short(*id) == root));
+/// The newest state of each store that has a backup here, whatever the slots may open.
+pub fn list(archive: &mut dyn Archive) -> Result<Vec<Found>, RestoreError> {
     let all = catalogues(&archive.list(name::PREFIX, "")?);
     let found = |(store, catalogue): (StoreId, Catalogue)| {
-        let way = catalogue.best(holds)?;
+        let way = catalogue.best(|_| true)?;
         Some(Found { store, way, objects: catalogue.objects.len() })
     };
     let mut found: Vec<Found> = all.into_iter().filter_map(found).collect();
@@ -144,9 +142,23 @@ pub fn list(archive: &mut dyn Archive, slots: Option<&mut Slots>) -> Result<Vec<
     Ok(found)
 }
 
-/// Reads everything that a state needs, and checks that it is whole and in order. Says so after each object.
-pub fn verify(archive: &mut dyn Archive, found: &Found, seen: &mut dyn FnMut(&Read)) -> Result<Read, RestoreError> {
-    walk(archive, found.store, &found.way, seen, &mut |_| Ok(()), &mut |_, _| Ok(()))
+/// Reads everything that [`restore`] would need, and checks that it is whole, in order, and opens with the slots. Says how far
+/// it is after each object.
+pub fn verify(slots: &mut Slots, archive: &mut dyn Archive, seen: &mut dyn FnMut(&Read)) -> Result<Read, RestoreError> {
+    newest_first(slots, archive, |archive, slots, found| {
+        let (crown, way) = (RefCell::new(Crown::default()), &found.way);
+        let mut of_part = |part: Part| {
+            crown.borrow_mut().take(part.rows);
+            Ok(())
+        };
+        let mut of_commands = |_: &Tip, commands: Vec<(Command, Chain)>| {
+            commands.into_iter().for_each(|(command, _)| crown.borrow_mut().take(command.rows));
+            Ok(())
+        };
+        let read = walk(archive, found.store, way, seen, &mut of_part, &mut of_commands)?;
+        crown.into_inner().check(slots)?;
+        Ok(read)
+    })
 }
 
 /// Builds the key store in `dir` from the newest state that the slots open. Says how far it is after each object.
@@ -361,15 +373,42 @@ fn root_of(backing: &dyn Backing) -> Result<RootId, RestoreError> {
 
 /// The top must open before anything is put in its place.
 fn check_top(backing: &dyn Backing, slots: &mut Slots) -> Result<(), RestoreError> {
-    let shut = || RestoreError::Damaged("the top page does not open".to_owned());
     let rows = backing.scan(Family::Slots, &[], None, usize::MAX)?;
-    let table = Table::of(&rows).ok_or_else(|| RestoreError::Damaged("the table of slots".to_owned()))?;
-    let root = slots.find(table, &rows, root_of(backing)?).map_err(|slots| RestoreError::TooFewSlots {
-        needed: slots.needed,
-        found: slots.found,
-        detail: slots.detail,
-    })?;
-    let top = backing.get(Family::Pages, &TOP.0)?.ok_or_else(shut)?;
-    Envelope::parse(&top).map_err(|_| shut())?.open(&root.key).map_err(|_| shut())?;
-    Ok(())
+    Crown { top: backing.get(Family::Pages, &TOP.0)?, slots: rows.into_iter().collect() }.check(slots)
+}
+
+/// The rows of a state that slots open it by.
+#[derive(Default)]
+struct Crown {
+    top: Option<Vec<u8>>,
+    slots: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Crown {
+    fn take(&mut self, rows: Vec<Row>) {
+        for row in rows {
+            match (row.family, row.value) {
+                (Family::Pages, top) if row.key == TOP.0 => self.top = top,
+                (Family::Slots, Some(value)) => drop(self.slots.insert(row.key, value)),
+                (Family::Slots, None) => drop(self.slots.remove(&row.key)),
+                _ => {}
+            }
+        }
+    }
+
+    fn check(self, slots: &mut Slots) -> Result<(), RestoreError> {
+        let damaged = |what: &str| RestoreError::Damaged(what.to_owned());
+        let top = self.top.ok_or_else(|| damaged("no top page"))?;
+        let rows: Vec<KeyValue> = self.slots.into_iter().collect();
+        let table = Table::of(&rows).ok_or_else(|| damaged("the table of slots"))?;
+        let root = clear_of(&top)?.root.ok_or_else(|| damaged("no top page"))?;
+        let root = slots.find(table, &rows, root).map_err(|slots| RestoreError::TooFewSlots {
+            needed: slots.needed,
+            found: slots.found,
+            detail: slots.detail,
+        })?;
+        let shut = || damaged("the top page does not open");
+        Envelope::parse(&top).map_err(|_| shut())?.open(&root.key).map_err(|_| shut())?;
+        Ok(())
+    }
 }

@@ -448,7 +448,12 @@ impl Slots {
                 tracing::info!(slot = seat.name, number, "a slot that was away has its share");
                 Ok(true)
             }
-            Standing::Retired | Standing::Empty | Standing::Copy | Standing::Foreign | Standing::Away(_) => Ok(false),
+            Standing::Retired
+            | Standing::Left
+            | Standing::Empty
+            | Standing::Copy
+            | Standing::Foreign
+            | Standing::Away(_) => Ok(false),
         }
     }
 

@@ -497,6 +497,9 @@ fn a_lost_and_a_missing_slot_make_an_erasure_wait_until_one_of_them_is_wiped() {
     world.set_away(1, false);
     let committed = rotate(&world, &lives);
     assert!(committed.destroyed, "slot 1 came back, and was wiped");
+    let report = world.keys().slots();
+    assert!(report.slots.iter().any(|slot| slot.standing == Standing::Left), "the lost one may still hold its share");
+    assert!(report.slots.iter().all(|slot| !slot.is_short()), "and nothing is missing without it");
     assert!(opened(&world, &world.reach(&[])).is_disjoint(&erased));
 }
 

@@ -12,6 +12,8 @@ pub enum Standing {
     Behind,
     /// It was retired, and still holds something.
     Retired,
+    /// It was retired and is not there: what it may hold counts as left, and nothing is missing without it.
+    Left,
     /// It holds nothing: new, wiped, or not mounted.
     Empty,
     /// It holds what another configured slot holds.
@@ -29,6 +31,7 @@ impl Standing {
             Standing::Present => "matches".to_owned(),
             Standing::Behind => "holds an older share".to_owned(),
             Standing::Retired => "was retired".to_owned(),
+            Standing::Left => "was retired, and is not known to be wiped".to_owned(),
             Standing::Empty => "is empty".to_owned(),
             Standing::Copy => "is a copy of another slot: empty it, and never copy a slot".to_owned(),
             Standing::Foreign => "holds a root of another key store".to_owned(),
@@ -56,6 +59,11 @@ impl SlotReport {
     /// Whether it holds its share of the present root.
     pub fn matches(&self) -> bool {
         self.standing == Standing::Present
+    }
+
+    /// Whether a share is missing.
+    pub fn is_short(&self) -> bool {
+        !matches!(self.standing, Standing::Present | Standing::Left)
     }
 
     /// In words, for others than the node's operator: why it is away tells where it is.
@@ -105,11 +113,15 @@ impl Slots {
             .collect();
         for member in self.table.members() {
             if self.seats.iter().all(|seat| seat.number != Some(member.number)) {
-                let what = if member.left.is_some() { "retired, and not known to be wiped" } else { "not seen" };
+                let standing = if member.left.is_some() {
+                    Standing::Left
+                } else {
+                    Standing::Away("no configured slot has its number".to_owned())
+                };
                 slots.push(SlotReport {
                     name: String::new(),
                     number: Some(member.number),
-                    standing: Standing::Away(what.to_owned()),
+                    standing,
                     forgets: None,
                     confirmed: Some(member.confirmed),
                 });

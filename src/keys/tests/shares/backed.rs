@@ -27,6 +27,15 @@ fn a_restore_with_fewer_than_k_is_refused_and_builds_nothing() {
     world.set_away(0, true);
     world.set_away(1, true);
     let slots = world.image();
+    let verify = |world: &World| {
+        let mut storage = world.storage.clone().expect("there is a backup");
+        restore::verify(&mut world.slots(), &mut storage, &mut |_| {})
+    };
+    let refused = verify(&world).expect_err("it is whole, and does not open");
+    assert!(matches!(refused, RestoreError::TooFewSlots { needed: 2, found: 1, .. }), "{refused}");
+    world.set_away(0, false);
+    assert!(verify(&world).expect("two are enough").number > 0);
+    world.set_away(0, true);
     let refused = world.lose_node().expect_err("refused");
     assert!(matches!(refused, RestoreError::TooFewSlots { needed: 2, found: 1, .. }), "{refused}");
     assert!(refused.to_string().contains("slot 0 is away") && world.image() == slots);
