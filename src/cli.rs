@@ -166,15 +166,17 @@ fn read_to_the_end(what: &str, done: &server::backup::Outcome, output: Output) -
 
 /// A backup that was not made, read or restored, as an exit status.
 fn refused(error: server::backup::Error) -> Failure {
-    let message = error.to_string();
-    match error.kind() {
+    let kind = error.kind();
+    let message = match error {
+        // Its message tells its cause.
+        server::backup::Error::Backup(error) => error.to_string(),
+        error => format!("{:#}", anyhow::Error::from(error)),
+    };
+    match kind {
         server::backup::Kind::Usage => Failure::usage(message),
         server::backup::Kind::Away => Failure::try_again(message),
         server::backup::Kind::Unknown => Failure { status: Reason::Unknown.exit_status(), message },
-        server::backup::Kind::Failed => Failure::failed(match error {
-            server::backup::Error::Other(error) => format!("{error:#}"),
-            server::backup::Error::Backup(error) => error.to_string(),
-        }),
+        server::backup::Kind::Failed => Failure::failed(message),
     }
 }
 

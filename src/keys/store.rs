@@ -372,6 +372,12 @@ impl KeyStore {
         self.0.shared.told().report.clone()
     }
 
+    /// The slots, and what they declare all together, as of the same moment: for what is signed.
+    pub fn declared(&self) -> (SlotsReport, Forgets) {
+        let told = self.0.shared.told();
+        (told.report.clone(), told.forgets)
+    }
+
     /// Shares a fresh root among another set of slots. Erases nothing.
     pub async fn reshare(&self, change: Reshare) -> Result<Committed, CommitError> {
         self.0.writer.submit(Work::Reshare(change)).await

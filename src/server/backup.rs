@@ -16,7 +16,7 @@ use super::{
 use crate::{
     domain::time::Clock,
     keys::{
-        KeyStore, Settings,
+        SlotError,
         backup::{
             ArchiveError, Backup, Options,
             restore::{self, Found, Read, RestoreError},
@@ -37,6 +37,9 @@ pub enum Error {
     /// The backup refuses.
     #[error(transparent)]
     Backup(#[from] RestoreError),
+    /// The key store does not open.
+    #[error(transparent)]
+    Store(#[from] slots::Failed),
     /// Anything else.
     #[error(transparent)]
     Other(#[from] anyhow::Error),
@@ -60,9 +63,10 @@ impl Error {
     pub fn kind(&self) -> Kind {
         match self {
             Error::Backup(RestoreError::NotEmpty(_)) => Kind::Usage,
-            Error::Backup(RestoreError::Archive(ArchiveError::Away(_))) => Kind::Away,
+            Error::Backup(RestoreError::Archive(ArchiveError::Away(_)) | RestoreError::Slot(SlotError::Held))
+            | Error::Store(slots::Failed::Running) => Kind::Away,
             Error::Backup(RestoreError::NoBackup) => Kind::Unknown,
-            Error::Backup(_) | Error::Other(_) => Kind::Failed,
+            Error::Backup(_) | Error::Store(_) | Error::Other(_) => Kind::Failed,
         }
     }
 }
@@ -108,8 +112,7 @@ pub async fn create(config: Config) -> Result<u64, Error> {
         let archive = Box::new(Buckets::connect(place.regions)?);
         let options = Options { base_interval: Duration::ZERO, ..options };
         let backup = Backup { archive, clock: Clock::system(), options };
-        let keys = KeyStore::open_with(&place.keys, slots::slots(place.slots), Some(backup), Settings::default())
-            .with_context(|| format!("the key store {}", place.keys.display()))?;
+        let keys = slots::open(&place.keys, slots::slots(place.slots), Some(backup))?;
         if !keys.tend_backup() {
             let why = "see the log; try again".to_owned();
             return Err(Error::Backup(ArchiveError::Away(why).into()));

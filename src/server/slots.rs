@@ -140,7 +140,8 @@ pub async fn run(config: Config, asked: Asked) -> Result<SlotsReport, Failed> {
     Ok(report)
 }
 
-fn open(keys: &Path, slots: Slots, backup: Option<Backup>) -> Result<KeyStore, Failed> {
+/// The key store, for a command beside which no gateway runs.
+pub(super) fn open(keys: &Path, slots: Slots, backup: Option<Backup>) -> Result<KeyStore, Failed> {
     KeyStore::open_with(keys, slots, backup, Settings::default()).map_err(|error| match error {
         OpenError::InUse | OpenError::Slot(SlotError::Held) => Failed::Running,
         error => Failed::Open(error),

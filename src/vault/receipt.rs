@@ -38,7 +38,7 @@ use crate::{
         id::{ReceiptId, RowId, TenantHandle},
         time::Timestamp,
     },
-    keys::{Change, Mutation, Standing},
+    keys::{Change, Mutation, SlotsReport, Standing},
     proto::stored,
 };
 use prost::Message as _;
@@ -312,7 +312,7 @@ impl Inner {
         row: &mut stored::Receipt,
         generations: (u64, u64),
     ) -> Result<String, Error> {
-        let statement = Statement { generations, ..self.statement(id, row, State::Sealed)? };
+        let statement = Statement { generations, ..self.statement(id, row, State::Sealed, &self.keys.slots())? };
         row.statement = statement.text();
         let number = self.keep_statement(id, row, &row.statement, Vec::new()).await?;
         // Where it is the backup that is away nobody waits for it twice.
@@ -350,7 +350,8 @@ impl Inner {
         generations: Option<(u64, u64)>,
     ) -> Result<String, Error> {
         // Read behind the commit, so that the time is no earlier than the last copy's.
-        let state = match (erased, self.keys.forgets().last_copy(self.clock.now())) {
+        let (slots, forgets) = self.keys.declared();
+        let state = match (erased, forgets.last_copy(self.clock.now())) {
             (false, _) => State::NothingLeft,
             (true, Some(when)) => State::DestroyedBy(when),
             (true, None) => State::Destroyed,
@@ -359,7 +360,7 @@ impl Inner {
         if !erased {
             row.gone_by_ms = 0;
         }
-        let statement = Statement { generations, ..self.statement(id, &row, state)? };
+        let statement = Statement { generations, ..self.statement(id, &row, state, &slots)? };
         let text = statement.text();
         row.state = STATED;
         row.statement = text.clone();
@@ -456,7 +457,13 @@ impl Inner {
         Ok(self.keys.commit(Mutation::new(more)).await?.number)
     }
 
-    fn statement(&self, id: ReceiptId, row: &stored::Receipt, state: State) -> Result<Statement, Error> {
+    fn statement(
+        &self,
+        id: ReceiptId,
+        row: &stored::Receipt,
+        state: State,
+        slots: &SlotsReport,
+    ) -> Result<Statement, Error> {
         let left = state != State::NothingLeft;
         Ok(Statement {
             id,
@@ -472,7 +479,7 @@ impl Inner {
             requested: Timestamp(row.requested_ms),
             stated: self.clock.now(),
             generations: (row.generation_seen, row.generation_seen),
-            slots: self.declared(),
+            slots: self.declared(slots),
             // Where nothing was left, an earlier receipt speaks of the ciphertext.
             ciphertext: if left {
                 self.objects.regions().into_iter().map(|region| (region, false)).collect()
@@ -485,9 +492,8 @@ impl Inner {
     }
 
     /// What each slot declares that takes part, and those that did and are gone.
-    fn declared(&self) -> Vec<Slot> {
+    fn declared(&self, report: &SlotsReport) -> Vec<Slot> {
         let beside_store = self.config.slot_beside_store;
-        let report = self.keys.slots();
         let present = report.slots.iter().filter(|slot| slot.standing == Standing::Present);
         let declared = present.filter_map(|slot| slot.forgets).chain(report.departed);
         declared.map(|forgets| Slot { forgets: forgets.to_string(), beside_store }).collect()
