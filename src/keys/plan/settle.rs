@@ -181,11 +181,13 @@ impl<S: Store> Planner<'_, S> {
         match &was {
             Some(_) if !rewrite && appends.is_empty() => {}
             Some(page) if !rewrite && page.version - page.base < self.limits.appends => {
-                let (body, items) = encode_appends(&appends).map_err(fell)?;
                 let version = page.version + 1;
-                let clear = Clear { page: id, version, root: None, items }.encode();
-                let name = append_name(id, version);
-                self.rows.push(Row::put(Family::Pages, name, seal(Kind::Append, &link.key, &clear, &body)));
+                let sealed = stack::wiped(|| {
+                    let (body, items) = encode_appends(&appends)?;
+                    let clear = Clear { page: id, version, root: None, items }.encode();
+                    Ok(seal(Kind::Append, &link.key, &clear, &body))
+                });
+                self.rows.push(Row::put(Family::Pages, append_name(id, version), sealed.map_err(fell)?));
                 let entries = entries.into_owned();
                 self.published.pages.push(Arc::new(Page { id, base: page.base, version, under, level, entries }));
             }
