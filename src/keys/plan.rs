@@ -14,7 +14,7 @@ use super::{
     Change, CommitError, MAX_LEAF, MAX_NAME, MAX_RECEIPT, MAX_SUFFIX, Mutation, Owner, Period, ReadError, ValueName,
     backing::{Family, Row},
     index::{Index, NameChange},
-    leaf_prefixes, log,
+    leaf_prefix, log,
     page::{Account, Append, Changes, Entry, Item, Level, Link, Name, Page, Place, TOP, Under, place},
     sweep::DoomedBatch,
     tree::{self, Pages, Search, Source, Step, View},
@@ -414,7 +414,7 @@ impl<'a, S: Store> Planner<'a, S> {
         }
         let key = name.to_bytes();
         if let Some(part) = owner.part()
-            && !leaf_prefixes(name.row, part).iter().any(|prefix| key.starts_with(prefix))
+            && !key.starts_with(&leaf_prefix(name.row, name.kind, part))
         {
             return Err(CommitError::Malformed("a value's suffix does not begin with its leaf"));
         }
