@@ -228,22 +228,22 @@ impl ValueName {
     }
 }
 
-/// Prefixes of the rows of values that lie under one leaf of a recording. Where a kind lies under both, the suffix begins
-/// with the leaf.
-fn leaf_prefixes(row: RowId, part: wrap::Part) -> Vec<Vec<u8>> {
-    let under = |part: wrap::Part, kind| match part {
-        wrap::Part::Audio => Owner::under_audio(kind),
-        wrap::Part::Facts => Owner::under_facts(kind),
+/// Prefixes of the rows of values that lie under one leaf of a recording.
+fn leaf_prefixes(row: RowId, part: wrap::Part) -> impl Iterator<Item = Vec<u8>> {
+    let under = move |kind: &envelope::Kind| match part {
+        wrap::Part::Audio => Owner::under_audio(*kind),
+        wrap::Part::Facts => Owner::under_facts(*kind),
     };
-    let mut prefixes = Vec::new();
-    for kind in envelope::Kind::ALL.into_iter().filter(|kind| under(part, *kind)) {
-        let mut prefix = value_prefix(row, kind);
-        if Owner::under_audio(kind) && Owner::under_facts(kind) {
-            prefix.push(part as u8);
-        }
-        prefixes.push(prefix);
+    envelope::Kind::ALL.into_iter().filter(under).map(move |kind| leaf_prefix(row, kind, part))
+}
+
+/// The one of values of this kind. Where a kind lies under both leaves, the suffix begins with the leaf.
+fn leaf_prefix(row: RowId, kind: envelope::Kind, part: wrap::Part) -> Vec<u8> {
+    let mut prefix = value_prefix(row, kind);
+    if Owner::under_audio(kind) && Owner::under_facts(kind) {
+        prefix.push(part as u8);
     }
-    prefixes
+    prefix
 }
 
 fn value_prefix(row: RowId, kind: envelope::Kind) -> Vec<u8> {

@@ -22,6 +22,7 @@ use super::{
     epoch::{FreshSalt, NONCE_LEN, OpenFailed, OpeningKey, TAG_LEN},
     label::Label,
     secret::Secret,
+    stack,
 };
 use zeroize::Zeroizing;
 
@@ -198,11 +199,14 @@ impl<'a> Envelope<'a> {
 
     /// Opens the sealed part.
     pub fn open(&self, secret: &Secret) -> Result<Zeroizing<Vec<u8>>, OpenFailed> {
-        let key = OpeningKey::derive(secret, Label::Envelope, &[self.header]);
-        let mut buffer = Zeroizing::new(self.sealed.to_vec());
-        let len = key.open([0; NONCE_LEN], &aad(self.header, self.clear), &mut buffer)?.len();
-        buffer.truncate(len);
-        Ok(buffer)
+        // Of deriving and of opening at once.
+        stack::wiped(|| {
+            let key = OpeningKey::derive(secret, Label::Envelope, &[self.header]);
+            let mut buffer = Zeroizing::new(self.sealed.to_vec());
+            let len = key.open([0; NONCE_LEN], &aad(self.header, self.clear), &mut buffer)?.len();
+            buffer.truncate(len);
+            Ok(buffer)
+        })
     }
 }
 
@@ -219,12 +223,15 @@ pub fn seal(kind: Kind, secret: &Secret, clear: &[u8], plaintext: &[u8]) -> Vec<
     out.extend_from_slice(&(clear.len() as u32).to_be_bytes());
     out.extend_from_slice(&((plaintext.len() + TAG_LEN) as u32).to_be_bytes());
     out.extend_from_slice(salt.bytes());
-    let key = salt.sealing_key(secret, Label::Envelope, &[&out[..HEADER_LEN]]);
     let aad = aad(&out, clear);
     out.extend_from_slice(clear);
     out.extend_from_slice(plaintext);
     let body = out.len() - plaintext.len();
-    let tag = key.seal([0; NONCE_LEN], &aad, &mut out[body..]);
+    // Of deriving and of sealing at once.
+    let tag = stack::wiped(|| {
+        let key = salt.sealing_key(secret, Label::Envelope, &[&out[..HEADER_LEN]]);
+        key.seal([0; NONCE_LEN], &aad, &mut out[body..])
+    });
     out.extend_from_slice(&tag);
     out
 }

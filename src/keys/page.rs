@@ -4,17 +4,16 @@
 //! the sweeper's map for the day when the key is gone. It repeats ids that lie in the body too; decoding insists that both
 //! say the same, in the same order, so there is one reading of every page.
 
+mod entries;
 mod entry;
 
 use super::veil::Veil;
 use crate::{
     crypto::secret::{SECRET_LEN, Secret},
-    domain::{
-        id::{ObjectId, PageId, RootId, RowId, SubscriberHandle, TenantHandle},
-        time::Minute,
-    },
+    domain::id::{ObjectId, PageId, RootId, RowId, SubscriberHandle, TenantHandle},
 };
-pub use entry::{Account, Bound, Entry, Leaf, Recording, Ties};
+pub use entries::{Changes, Entries};
+pub use entry::{Account, Bound, Entry, Leaf, Objects, Recording, Ties};
 use std::{borrow::Borrow, sync::Arc};
 use zeroize::{Zeroize as _, Zeroizing};
 
@@ -204,9 +203,9 @@ impl Clear {
 pub type Encoded = (Zeroizing<Vec<u8>>, Vec<Item>);
 
 /// A page's body and its items. Fails when a secret's veil has been wiped: the page fell.
-pub fn encode_body(level: Level, entries: &[Arc<Entry>]) -> Result<Encoded, BadPage> {
+pub fn encode_body(level: Level, entries: &[Entry]) -> Result<Encoded, BadPage> {
     // Reserved in full, so that no half-written copy with secrets is left behind by a growing buffer.
-    let mut body = Zeroizing::new(Vec::with_capacity(5 + entries.iter().map(|entry| entry.size()).sum::<usize>()));
+    let mut body = Zeroizing::new(Vec::with_capacity(5 + entries.iter().map(Entry::size).sum::<usize>()));
     body.push(level as u8);
     body.extend_from_slice(&(entries.len() as u32).to_be_bytes());
     let mut items = Vec::new();
@@ -217,19 +216,20 @@ pub fn encode_body(level: Level, entries: &[Arc<Entry>]) -> Result<Encoded, BadP
     Ok((body, items))
 }
 
-/// Reads a page's body against its items. Secrets of recordings go under the veil; without one there must be none.
-pub fn decode_body(body: &[u8], items: &[Item], veil: Option<&Arc<Veil>>) -> Result<(Level, Vec<Arc<Entry>>), BadPage> {
+/// Reads a page's body against its items. Secrets of recordings go under the veil; without one there must be none. The entries
+/// are in ascending order of place.
+pub fn decode_body(body: &[u8], items: &[Item], veil: Option<&Arc<Veil>>) -> Result<(Level, Vec<Entry>), BadPage> {
     let mut reader = Reader(body);
     let level = Level::from_byte(reader.byte()?).ok_or(BadPage)?;
     let count = u32::from_be_bytes(reader.array()?) as usize;
     let mut items = Items(items);
-    let mut entries: Vec<Arc<Entry>> = Vec::with_capacity(count.min(body.len() / 48));
+    let mut entries: Vec<Entry> = Vec::with_capacity(count.min(body.len() / 48));
     for _ in 0..count {
         let entry = Entry::decode(level, &mut reader, &mut items, veil)?;
         if entries.last().is_some_and(|last| last.place() >= entry.place()) {
             return Err(BadPage);
         }
-        entries.push(Arc::new(entry));
+        entries.push(entry);
     }
     if reader.0.is_empty() && items.0.is_empty() { Ok((level, entries)) } else { Err(BadPage) }
 }
@@ -237,11 +237,11 @@ pub fn decode_body(body: &[u8], items: &[Item], veil: Option<&Arc<Veil>>) -> Res
 /// What an appended row does to its page.
 pub enum Append {
     /// One more entry.
-    Insert(Arc<Entry>),
+    Insert(Entry),
     /// More objects of a recording that is there.
-    Objects(RowId, Vec<ObjectId>),
+    Objects(RowId, Objects),
     /// An entry takes the place of an older version of itself, which holds no secret that this one lacks.
-    Replace(Arc<Entry>),
+    Replace(Entry),
 }
 
 /// The sealed part of an appended row and its items; fails like [`encode_body`].
@@ -267,7 +267,7 @@ pub fn encode_appends(appends: &[Append]) -> Result<Encoded, BadPage> {
             }
             Append::Replace(entry) => {
                 // Entries of branches have no tag of their own.
-                body.push(if matches!(**entry, Entry::Branch { .. }) { 4 } else { 3 });
+                body.push(if matches!(entry, Entry::Branch { .. }) { 4 } else { 3 });
                 entry.encode(&mut body)?;
                 entry.push_items(&mut items);
             }
@@ -289,7 +289,7 @@ pub fn decode_appends(
     while !reader.0.is_empty() {
         appends.push(match (reader.byte()?, level) {
             (1, Level::Branch) => return Err(BadPage),
-            (1, _) => Append::Insert(Arc::new(Entry::decode(level, &mut reader, &mut items, veil)?)),
+            (1, _) => Append::Insert(Entry::decode(level, &mut reader, &mut items, veil)?),
             (2, _) => {
                 let row = RowId(reader.array()?);
                 items.expect(Item::Row(row))?;
@@ -311,33 +311,24 @@ fn replace(
     items: &mut Items<'_>,
     veil: Option<&Arc<Veil>>,
 ) -> Result<Append, BadPage> {
-    Entry::decode(level, reader, items, veil).map(|entry| Append::Replace(Arc::new(entry)))
+    Entry::decode(level, reader, items, veil).map(Append::Replace)
 }
 
 /// Applies an appended row to a page's entries.
-pub fn apply_append(entries: &mut Vec<Arc<Entry>>, append: Append) -> Result<(), BadPage> {
+pub fn apply_append(entries: &mut Vec<Entry>, append: Append) -> Result<(), BadPage> {
+    let find = |entries: &[Entry], place: &Place| entries.binary_search_by(|entry| entry.place().cmp(place));
     match append {
         Append::Insert(entry) => match find(entries, &entry.place()) {
             Ok(_) => return Err(BadPage),
             Err(index) => entries.insert(index, entry),
         },
         Append::Objects(row, objects) => {
-            let with_objects = |entry: &Entry| match entry {
-                Entry::Recording(recording) if recording.row == row => {
-                    let mut recording = recording.clone();
-                    recording.objects.extend(&objects);
-                    Some(Entry::Recording(recording))
-                }
-                Entry::Bound(bound) if bound.row == row => {
-                    let mut bound = bound.clone();
-                    bound.objects.extend(&objects);
-                    Some(Entry::Bound(bound))
-                }
+            let own = entries.iter_mut().find_map(|entry| match entry {
+                Entry::Recording(recording) if recording.row == row => Some(&mut recording.objects),
+                Entry::Bound(bound) if bound.row == row => Some(&mut bound.objects),
                 _ => None,
-            };
-            let found = entries.iter_mut().find_map(|entry| with_objects(entry).map(|new| (entry, new)));
-            let (entry, new) = found.ok_or(BadPage)?;
-            *entry = Arc::new(new);
+            });
+            own.ok_or(BadPage)?.extend_from_slice(&objects);
         }
         Append::Replace(entry) => match find(entries, &entry.place()) {
             Ok(index) => entries[index] = entry,
@@ -347,23 +338,12 @@ pub fn apply_append(entries: &mut Vec<Arc<Entry>>, append: Append) -> Result<(),
     Ok(())
 }
 
-/// When the first of these entries, or what lies below them, is due.
-pub fn due(entries: &[Arc<Entry>]) -> Minute {
-    entries.iter().map(|entry| entry.due()).min().unwrap_or(Minute::NEVER)
-}
-
-/// Where a place is among ordered entries, or would be.
-pub fn find(entries: &[Arc<Entry>], place: &Place) -> Result<usize, usize> {
-    entries.binary_search_by(|entry| entry.place().cmp(place))
-}
-
 fn decode_link(reader: &mut Reader<'_>) -> Result<Link, BadPage> {
     Ok(Link { id: PageId(reader.array()?), key: decode_secret(reader)? })
 }
 
 fn decode_secret(reader: &mut Reader<'_>) -> Result<Arc<Secret>, BadPage> {
-    let bytes: &[u8; SECRET_LEN] = reader.take(SECRET_LEN)?.try_into().map_err(|_| BadPage)?;
-    Ok(Arc::new(Secret::from_bytes(bytes)))
+    Ok(Arc::new(Secret::from_bytes(reader.secret()?)))
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -382,6 +362,11 @@ impl<'a> Reader<'a> {
     fn byte(&mut self) -> Result<u8, BadPage> {
         Ok(self.array::<1>()?[0])
     }
+
+    /// Where it lies: a secret is not copied on its way.
+    fn secret(&mut self) -> Result<&'a [u8; SECRET_LEN], BadPage> {
+        self.take(SECRET_LEN)?.try_into().map_err(|_| BadPage)
+    }
 }
 
 struct Items<'a>(&'a [Item]);
@@ -393,8 +378,8 @@ impl Items<'_> {
         if *first == item { Ok(()) } else { Err(BadPage) }
     }
 
-    fn objects(&mut self) -> Vec<ObjectId> {
-        let mut objects = Vec::new();
+    fn objects(&mut self) -> Objects {
+        let mut objects = Objects::new();
         while let Some((Item::Object(object), rest)) = self.0.split_first() {
             objects.push(*object);
             self.0 = rest;
@@ -446,8 +431,8 @@ pub struct Page {
     pub under: Under,
     /// What its entries are.
     pub level: Level,
-    /// In ascending order of place.
-    pub entries: Vec<Arc<Entry>>,
+    /// What is in it.
+    pub entries: Entries,
 }
 
 #[cfg(test)]

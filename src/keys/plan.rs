@@ -14,10 +14,10 @@ use super::{
     Change, CommitError, MAX_LEAF, MAX_NAME, MAX_RECEIPT, MAX_SUFFIX, Mutation, Owner, Period, ReadError, ValueName,
     backing::{Family, Row},
     index::{Index, NameChange},
-    leaf_prefixes, log,
-    page::{self, Account, Append, Entry, Item, Level, Link, Name, Page, Place, TOP, Under, place},
+    leaf_prefix, log,
+    page::{Account, Append, Changes, Entry, Item, Level, Link, Name, Page, Place, TOP, Under, place},
     sweep::DoomedBatch,
-    tree::{self, Search, Source, Step},
+    tree::{self, Pages, Search, Source, Step, View},
     veil::Veil,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         time::Minute,
     },
 };
-use recordings::NewRecording;
+use recordings::{NewRecording, leaf_row};
 pub use settle::{Published, RootKey};
 use std::{
     collections::{BTreeSet, HashMap},
@@ -53,9 +53,7 @@ impl Default for Limits {
 }
 
 /// What the planner reads.
-pub trait Store {
-    /// Opens a page as it is now.
-    fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError>;
+pub trait Store: Pages {
     /// A row as it is now.
     fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError>;
     /// The names of the rows with this prefix as they are now.
@@ -69,7 +67,8 @@ struct Node {
     link: Link,
     under: Under,
     level: Level,
-    entries: Vec<Arc<Entry>>,
+    /// What becomes of its entries. A branch's change in [`settle`] alone.
+    changes: Changes,
     /// What could be written as an appended row, unless `rewrite`.
     appends: Vec<Append>,
     rewrite: bool,
@@ -85,10 +84,12 @@ struct Overlay<'a, S> {
 }
 
 impl<S: Store> Source for Overlay<'_, S> {
-    fn view<R>(&self, link: &Link, under: Under, read: impl FnOnce(Level, &[Arc<Entry>]) -> R) -> Result<R, ReadError> {
+    fn view(&self, link: &Link, under: Under) -> Result<View<'_>, ReadError> {
         match self.nodes.get(&link.id) {
-            Some(node) => Ok(read(node.level, &node.entries)),
-            None => self.store.page(link, under).map(|page| read(page.level, &page.entries)),
+            Some(Node { was, level, changes, .. }) => {
+                Ok(View::Planned { level: *level, was: was.as_deref().map(|page| &page.entries), changes })
+            }
+            None => self.store.view(link, under),
         }
     }
 }
@@ -110,7 +111,15 @@ pub struct Taken {
 
 enum Undo {
     NewNode(PageId),
-    Entry { page: PageId, place: Place, old: Option<Arc<Entry>>, appends: usize, rewrite: bool, erased: bool },
+    /// The change that stood there before, where one did.
+    Change {
+        page: PageId,
+        place: Place,
+        old: Option<Box<Option<Entry>>>,
+        appends: usize,
+        rewrite: bool,
+        erased: bool,
+    },
 }
 
 struct Mark {
@@ -227,9 +236,12 @@ impl<'a, S: Store> Planner<'a, S> {
         for undo in self.undo.drain(mark.undo..).rev() {
             match undo {
                 Undo::NewNode(page) => drop(self.overlay.nodes.remove(&page)),
-                Undo::Entry { page, place, old, appends, rewrite, erased } => {
+                Undo::Change { page, place, old, appends, rewrite, erased } => {
                     if let Some(node) = self.overlay.nodes.get_mut(&page) {
-                        set_entry(&mut node.entries, &place, old);
+                        match old {
+                            Some(old) => drop(node.changes.insert(place, *old)),
+                            None => drop(node.changes.remove(&place)),
+                        }
                         node.appends.truncate(appends);
                         node.rewrite = rewrite;
                         node.erased = erased;
@@ -320,18 +332,19 @@ impl<'a, S: Store> Planner<'a, S> {
                 Ok(())
             }
             Change::EraseTenant(tenant) => {
-                let found = tree::tenant(&self.overlay, &self.top, tenant, &mut path)?;
+                let found = held(tree::tenant(&self.overlay, &self.top, tenant, &mut path)?);
                 self.erase_account(found, &path, Under::Tenant(tenant), NameChange::DropTenant(tenant))
             }
             Change::EraseSubscriber(tenant, subscriber) => {
-                let found = tree::below_tenant(&self.overlay, &self.top, tenant, subscriber.0, &mut path)?;
+                let found = held(tree::below_tenant(&self.overlay, &self.top, tenant, subscriber.0, &mut path)?);
                 let dropped = NameChange::DropSubscriber(tenant, subscriber);
                 self.erase_account(found, &path, Under::Subscriber(tenant, subscriber), dropped)
             }
             Change::ErasePeriod(tenant, period) => {
-                let found = tree::below_tenant(&self.overlay, &self.top, tenant, period.0, &mut path)?;
-                match found.found().as_deref() {
-                    Some(Entry::Period(period, _)) => {
+                let found = tree::below_tenant(&self.overlay, &self.top, tenant, period.0, &mut path)?.found();
+                match found.as_deref() {
+                    Some(&Entry::Period(period, _)) => {
+                        drop(found);
                         self.names.push(NameChange::DropPeriod(tenant, period.handle));
                         self.fell(vec![Item::Row(period.row)], None);
                         self.edit(&path, place(&period.handle.0), None, Edit::Erase)
@@ -350,7 +363,7 @@ impl<'a, S: Store> Planner<'a, S> {
             link: link.clone(),
             under,
             level: under.leaf(),
-            entries: Vec::new(),
+            changes: Changes::new(),
             appends: Vec::new(),
             rewrite: true,
             erased: false,
@@ -363,29 +376,28 @@ impl<'a, S: Store> Planner<'a, S> {
     }
 
     fn insert(&mut self, path: &[Step], entry: Entry) -> Result<(), CommitError> {
-        let entry = Arc::new(entry);
-        self.edit(path, entry.place(), Some(entry.clone()), Edit::Append(Append::Insert(entry.clone())))?;
-        if let (Some(child), Some(leaf)) = (entry.child(), path.last())
+        let child = entry.child().map(|child| child.id);
+        self.edit(path, entry.place(), Some(entry.clone()), Edit::Append(Append::Insert(entry)))?;
+        if let (Some(child), Some(leaf)) = (child, path.last())
             && let Some(node) = self.overlay.nodes.get_mut(&leaf.link.id)
         {
-            node.children.insert(child.id);
+            node.children.insert(child);
         }
         Ok(())
     }
 
     fn erase_account(
         &mut self,
-        found: Search,
+        found: Option<Account>,
         path: &[Step],
         scope: Under,
         dropped: NameChange,
     ) -> Result<(), CommitError> {
-        let Some(entry) = found.found() else { return Ok(()) };
-        let Some(account) = tree::account(&entry) else { return Ok(()) };
+        let Some(account) = found else { return Ok(()) };
         self.names.push(dropped);
         self.fell(vec![Item::Row(account.row)], Some(account.subtree.id));
         self.published.scopes.push(scope);
-        self.edit(path, entry.place(), None, Edit::Erase)
+        self.edit(path, place(&account.handle), None, Edit::Erase)
     }
 
     /// Notes what the sweeper has to do.
@@ -402,7 +414,7 @@ impl<'a, S: Store> Planner<'a, S> {
         }
         let key = name.to_bytes();
         if let Some(part) = owner.part()
-            && !leaf_prefixes(name.row, part).iter().any(|prefix| key.starts_with(prefix))
+            && !key.starts_with(&leaf_prefix(name.row, name.kind, part))
         {
             return Err(CommitError::Malformed("a value's suffix does not begin with its leaf"));
         }
@@ -418,18 +430,19 @@ impl<'a, S: Store> Planner<'a, S> {
             Owner::Period(tenant, period) => tree::below_tenant(overlay, top, tenant, period.0, &mut path),
             Owner::Audio(at) | Owner::Facts(at) => tree::recording(overlay, top, at, &mut path),
         }?;
-        let row = match (found.found().as_deref(), owner) {
-            (Some(Entry::Tenant(account)), Owner::Tenant(_)) => Some(account.row),
-            (Some(Entry::Subscriber(account)), Owner::Subscriber(..)) => Some(account.row),
-            (Some(Entry::Period(period, _)), Owner::Period(..)) => Some(period.row),
-            (Some(Entry::Recording(recording)), Owner::Audio(at)) => {
-                self.leaf_row(at.tenant, recording, &recording.audio)?
-            }
-            (Some(Entry::Recording(recording)), Owner::Facts(at)) => {
-                self.leaf_row(at.tenant, recording, &recording.facts)?
-            }
-            _ => None,
+        let (row, bound) = match (found.found().as_deref(), owner) {
+            (Some(Entry::Tenant(account)), Owner::Tenant(_)) => (Some(account.row), Vec::new()),
+            (Some(Entry::Subscriber(account)), Owner::Subscriber(..)) => (Some(account.row), Vec::new()),
+            (Some(Entry::Period(period, _)), Owner::Period(..)) => (Some(period.row), Vec::new()),
+            (Some(Entry::Recording(recording)), Owner::Audio(_)) => leaf_row(recording, &recording.audio),
+            (Some(Entry::Recording(recording)), Owner::Facts(_)) => leaf_row(recording, &recording.facts),
+            _ => (None, Vec::new()),
         };
+        if let Owner::Audio(at) | Owner::Facts(at) = owner
+            && !self.all_live(at.tenant, &bound)?
+        {
+            return Err(CommitError::Gone);
+        }
         match row {
             None => return Err(CommitError::Gone),
             Some(row) if row != name.row => return Err(CommitError::Malformed("a value's row is not its owner's")),
@@ -511,7 +524,7 @@ impl<'a, S: Store> Planner<'a, S> {
     }
 
     /// Sets or removes an entry of the page at the end of a path, and marks the pages on the way.
-    fn edit(&mut self, path: &[Step], at: Place, entry: Option<Arc<Entry>>, edit: Edit) -> Result<(), CommitError> {
+    fn edit(&mut self, path: &[Step], at: Place, entry: Option<Entry>, edit: Edit) -> Result<(), CommitError> {
         self.expect(path)?;
         for (depth, Step { link, under }) in path.iter().enumerate() {
             if !self.overlay.nodes.contains_key(&link.id) {
@@ -527,7 +540,7 @@ impl<'a, S: Store> Planner<'a, S> {
             return Err(ReadError::Damaged("a page left the plan").into());
         };
         let (appends, rewrite, erased) = (node.appends.len(), node.rewrite, node.erased);
-        let old = set_entry(&mut node.entries, &at, entry);
+        let old = node.changes.insert(at, entry).map(Box::new);
         match edit {
             Edit::Append(append) => node.appends.push(append),
             Edit::Rewrite => node.rewrite = true,
@@ -537,11 +550,12 @@ impl<'a, S: Store> Planner<'a, S> {
                 self.erased = true;
             }
         }
-        self.undo.push(Undo::Entry { page: leaf.id, place: at, old, appends, rewrite, erased });
+        self.undo.push(Undo::Change { page: leaf.id, place: at, old, appends, rewrite, erased });
         Ok(())
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once")]
 enum Edit {
     Append(Append),
     Rewrite,
@@ -554,7 +568,7 @@ impl Node {
             link,
             under: page.under,
             level: page.level,
-            entries: page.entries.clone(),
+            changes: Changes::new(),
             appends: Vec::new(),
             rewrite: false,
             erased: false,
@@ -564,22 +578,15 @@ impl Node {
     }
 }
 
-fn set_entry(entries: &mut Vec<Arc<Entry>>, at: &Place, entry: Option<Arc<Entry>>) -> Option<Arc<Entry>> {
-    match (page::find(entries, at), entry) {
-        (Ok(index), Some(entry)) => Some(std::mem::replace(&mut entries[index], entry)),
-        (Ok(index), None) => Some(entries.remove(index)),
-        (Err(index), Some(entry)) => {
-            entries.insert(index, entry);
-            None
-        }
-        (Err(_), None) => None,
-    }
-}
-
-fn vacant(search: Search) -> Result<(), CommitError> {
+fn vacant(search: Search<'_>) -> Result<(), CommitError> {
     match search {
         Search::Vacant => Ok(()),
         Search::Found(_) => Err(CommitError::Exists),
         Search::NoParent => Err(CommitError::Gone),
     }
+}
+
+/// A copy of the account that was found.
+fn held(search: Search<'_>) -> Option<Account> {
+    search.found().as_deref().and_then(tree::account).cloned()
 }

@@ -19,11 +19,11 @@ use super::{
     },
     command::{self, Chain, Command, Sent, State},
     index::{Index, NameChange},
-    page::{Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
+    page::{Entries, Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
     plan::{Limits, Published, RootKey, Store},
     rocks::Rocks,
     start, sweep,
-    tree::{self, Source},
+    tree::{self, NoPath, Pages},
     value_prefix,
     veil::Veil,
     writer::{OnFailure, Work, Writer},
@@ -266,7 +266,7 @@ impl KeyStore {
     /// A tenant's stable secret; none when it does not live.
     pub fn tenant(&self, tenant: TenantHandle) -> Result<Option<Holder>, ReadError> {
         let reading = self.read();
-        let found = tree::tenant(&reading, &reading.top(), tenant, &mut Vec::new())?.found();
+        let found = tree::tenant(&reading, &reading.top(), tenant, &mut NoPath)?.found();
         Ok(found.as_deref().and_then(|entry| match entry {
             Entry::Tenant(account) => Some(Holder { row: account.row, secret: account.secret.duplicate() }),
             _ => None,
@@ -276,14 +276,15 @@ impl KeyStore {
     /// A subscriber's stable secret; none when it does not live.
     pub fn subscriber(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<Option<Holder>, ReadError> {
         let reading = self.read();
-        let account = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())?;
+        let found = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut NoPath)?;
+        let account = found.as_deref().and_then(tree::account);
         Ok(account.map(|account| Holder { row: account.row, secret: account.secret.duplicate() }))
     }
 
     /// A period's secret; none when it does not live.
     pub fn period(&self, tenant: TenantHandle, period: PeriodHandle) -> Result<Option<Holder>, ReadError> {
         let reading = self.read();
-        let found = tree::below_tenant(&reading, &reading.top(), tenant, period.0, &mut Vec::new())?.found();
+        let found = tree::below_tenant(&reading, &reading.top(), tenant, period.0, &mut NoPath)?.found();
         Ok(found.as_deref().and_then(|entry| match entry {
             Entry::Period(period, secret) => Some(Holder { row: period.row, secret: secret.duplicate() }),
             _ => None,
@@ -450,7 +451,7 @@ impl KeyStore {
             Entry::Branch { .. } | Entry::Period(..) => 1,
             Entry::Tenant(_) | Entry::Subscriber(_) => 2,
         };
-        self.0.shared.cache.iter().flat_map(|(_, page)| page.entries.clone()).map(|entry| count(&entry)).sum()
+        self.0.shared.cache.iter().map(|(_, page)| page.entries.iter().map(count).sum::<usize>()).sum()
     }
 
     /// How many copies wait.
@@ -478,13 +479,7 @@ impl Reading<'_> {
     }
 }
 
-impl Source for Reading<'_> {
-    fn view<R>(&self, link: &Link, under: Under, read: impl FnOnce(Level, &[Arc<Entry>]) -> R) -> Result<R, ReadError> {
-        self.page(link, under).map(|page| read(page.level, &page.entries))
-    }
-}
-
-impl Store for Reading<'_> {
+impl Pages for Reading<'_> {
     fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError> {
         if let Some(page) = self.shared.cache.get(&link.id) {
             return Ok(page);
@@ -497,7 +492,9 @@ impl Store for Reading<'_> {
         self.shared.cache.insert(link.id, page.clone());
         Ok(page)
     }
+}
 
+impl Store for Reading<'_> {
     fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         Ok(self.shared.backing.get(family, key)?)
     }
@@ -520,6 +517,8 @@ fn open_page(backing: &dyn Backing, link: &Link, under: Under, veil: Option<&Arc
         return Err(damaged());
     }
     let (base, mut version) = (clear.version, clear.version);
+    // Most rows have one entry more.
+    entries.reserve_exact(rows.len());
     for (_, value) in rows {
         let (clear, body) = open_row(&value, &link.key, Kind::Append)?;
         version += 1;
@@ -530,7 +529,7 @@ fn open_page(backing: &dyn Backing, link: &Link, under: Under, veil: Option<&Arc
             apply_append(&mut entries, append).map_err(|_| damaged())?;
         }
     }
-    Ok(Page { id: link.id, base, version, under, level, entries })
+    Ok(Page { id: link.id, base, version, under, level, entries: Entries::new(entries) })
 }
 
 fn open_row(
@@ -663,15 +662,14 @@ impl Shared {
             let reading = self.read();
             let mut tenants = Vec::new();
             tree::walk(&reading, &reading.top(), Under::Top, None, &mut |entry| {
-                tenants.push(entry.clone());
-                ControlFlow::Continue(())
+                tenants.extend(tree::account(entry).cloned());
+                Ok(ControlFlow::Continue(()))
             })?;
-            for entry in &tenants {
-                let Entry::Tenant(account) = &**entry else { continue };
+            for account in tenants {
                 let tenant = TenantHandle(account.handle);
                 changes.push(NameChange::AddTenant(tenant, account.name.clone()));
                 tree::walk(&reading, &account.subtree, Under::Tenant(tenant), None, &mut |entry| {
-                    match &**entry {
+                    match entry {
                         Entry::Subscriber(account) => {
                             let subscriber = SubscriberHandle(account.handle);
                             changes.push(NameChange::AddSubscriber(
@@ -684,7 +682,7 @@ impl Shared {
                         Entry::Period(period, _) => changes.push(NameChange::AddPeriod(tenant, *period)),
                         _ => {}
                     }
-                    ControlFlow::Continue(())
+                    Ok(ControlFlow::Continue(()))
                 })?;
             }
         }

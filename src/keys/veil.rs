@@ -62,11 +62,11 @@ pub struct Veiled {
 
 impl Veiled {
     /// Puts a secret under a veil. Under one that was wiped nothing is ever read again.
-    pub fn new(veil: &Arc<Veil>, secret: &Secret) -> Self {
+    pub fn new(veil: &Arc<Veil>, secret: &[u8; SECRET_LEN]) -> Self {
         let number = veil.next.fetch_add(1, Ordering::Relaxed);
         // Masked where it lies: what is moved, and so may be copied, is what is veiled.
         let mut masked = Zeroizing::new([0; SECRET_LEN]);
-        masked.copy_from_slice(secret.expose());
+        masked.copy_from_slice(secret);
         if veil.mask(number, &mut masked).is_none() {
             *masked = [0; SECRET_LEN];
         }
@@ -95,13 +95,13 @@ mod tests {
     fn a_wiped_veil_gives_nothing_back() {
         let veil = Veil::new();
         let secrets = [Secret::random(), Secret::random()];
-        let veiled = secrets.each_ref().map(|secret| Veiled::new(&veil, secret));
+        let veiled = secrets.each_ref().map(|secret| Veiled::new(&veil, secret.expose()));
         for (secret, veiled) in secrets.iter().zip(&veiled) {
             assert!(veiled.open().is_some_and(|opened| opened.expose() == secret.expose()));
             assert_ne!(&*veiled.masked, secret.expose());
         }
         veil.wipe();
         assert!(veiled.iter().all(|veiled| veiled.open().is_none()));
-        assert_eq!(*Veiled::new(&veil, &secrets[0]).masked, [0; SECRET_LEN]);
+        assert_eq!(*Veiled::new(&veil, secrets[0].expose()).masked, [0; SECRET_LEN]);
     }
 }

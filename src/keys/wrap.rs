@@ -31,7 +31,7 @@
 use super::{
     ReadError,
     page::Link,
-    tree::{self, Source},
+    tree::{self, NoPath, Source},
 };
 use crate::{
     crypto::{
@@ -83,8 +83,8 @@ impl Bond {
         // Reserved in full, so that no half-written copy is left behind by a growing buffer.
         let mut secrets = Zeroizing::new(Vec::with_capacity(bound.len() * SECRET_LEN));
         for subscriber in bound {
-            let found = tree::subscriber(source, top, tenant, subscriber, &mut Vec::new())?;
-            let Some(account) = found else { return Ok(None) };
+            let found = tree::subscriber(source, top, tenant, subscriber, &mut NoPath)?;
+            let Some(account) = found.as_deref().and_then(tree::account) else { return Ok(None) };
             secrets.extend_from_slice(account.secret.expose());
         }
         let secret = stack::wiped(|| Secret::from_bytes(&derive(&secrets, Label::Parties, &[&row.0])));

@@ -142,7 +142,6 @@ impl Inbox {
         let mut queue = self.lock();
         loop {
             if queue.failed {
-                queue.requests.clear();
                 return None;
             }
             // A clock that was set back does not make it longer.
@@ -289,7 +288,11 @@ fn fail(on_failure: OnFailure, shared: &Shared, inbox: &Inbox, what: &str) {
     if let Some(backlog) = &shared.backlog {
         backlog.abandon();
     }
-    inbox.change(|queue| queue.failed = true);
+    inbox.change(|queue| {
+        queue.failed = true;
+        // Nobody takes from it any more, where it is the writer that stopped.
+        queue.requests.clear();
+    });
 }
 
 struct Thread {

@@ -1,7 +1,8 @@
 //! Entries of pages: what they hold, and their bytes.
 //!
-//! Entries are immutable and shared ([`Arc`]): an old and a new version of a page hold the same secrets, and a secret is
-//! wiped when the last page that holds it is dropped.
+//! A page holds its entries by value, and what an old and a new version of it have in common is in both: secrets of accounts,
+//! periods and links as one that is shared ([`Arc`]) and wiped when the last page that holds it is dropped; those of
+//! recordings each under the same mask, and each copy wiped with its page.
 //!
 //! A recording's entry is as short as what it says: flags tell which fields follow, and a field that says nothing must not be
 //! there, so that every entry has one spelling.
@@ -19,7 +20,11 @@ use crate::{
         wrap::{self, Wrapped},
     },
 };
+use smallvec::SmallVec;
 use std::sync::Arc;
+
+/// Objects of a recording. Most have one, which lies in the entry itself.
+pub type Objects = SmallVec<[ObjectId; 1]>;
 
 /// A tenant or a subscriber.
 #[derive(Clone)]
@@ -52,7 +57,7 @@ pub struct Recording {
     /// None once erased.
     pub facts: Option<Leaf>,
     /// Its objects, in the clear part.
-    pub objects: Vec<ObjectId>,
+    pub objects: Objects,
     /// How long it is kept.
     pub keeping: Keeping,
     /// None where it is tied to nothing: most are not.
@@ -99,10 +104,11 @@ pub struct Bound {
     /// Whose it is.
     pub owner: SubscriberHandle,
     /// Its objects, in the clear part.
-    pub objects: Vec<ObjectId>,
+    pub objects: Objects,
 }
 
 /// One entry of a page.
+#[derive(Clone)]
 pub enum Entry {
     /// A page of the same subtree, with everything from `low` up to the next entry's.
     Branch {
@@ -248,7 +254,7 @@ impl Recording {
         }
         let mut leaf = |flag: u16| match (said(flag), said(flag::WRAPPED)) {
             (false, _) => Ok(None),
-            (true, false) => decode_secret(reader).map(|secret| Some(Leaf::Plain(Veiled::new(veil, &secret)))),
+            (true, false) => reader.secret().map(|secret| Some(Leaf::Plain(Veiled::new(veil, secret)))),
             (true, true) => reader.array::<{ wrap::LEN }>().map(|wrapped| Some(Leaf::Wrapped(Arc::new(wrapped)))),
         };
         let (audio, facts) = (leaf(flag::AUDIO)?, leaf(flag::FACTS)?);

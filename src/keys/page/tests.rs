@@ -5,7 +5,7 @@ use crate::{
     crypto::random,
     domain::{
         id::{PeriodHandle, RecordingHandle},
-        time::Day,
+        time::{Day, Minute},
     },
     keys::{Keeping, Period, Purpose, veil::Veiled, wrap},
 };
@@ -15,7 +15,7 @@ fn secret() -> Arc<Secret> {
 }
 
 fn plain() -> Leaf {
-    Leaf::Plain(Veiled::new(&Veil::new(), &Secret::random()))
+    Leaf::Plain(Veiled::new(&Veil::new(), Secret::random().expose()))
 }
 
 fn wrapped() -> Leaf {
@@ -64,7 +64,7 @@ fn full(handle: u8) -> Recording {
         kind: 2,
         audio: Some(wrapped()),
         facts: Some(wrapped()),
-        objects: vec![ObjectId(random())],
+        objects: Objects::from_elem(ObjectId(random()), 1),
         keeping: Keeping {
             ended: Minute(1),
             audio_due: Minute(2),
@@ -82,28 +82,32 @@ fn full(handle: u8) -> Recording {
 
 fn bound(handle: u8) -> Entry {
     let (handle, row) = (RecordingHandle([handle; 16]), RowId(random()));
-    Entry::Bound(Bound { handle, row, owner: SubscriberHandle([5; 8]), objects: vec![ObjectId(random())] })
+    Entry::Bound(Bound {
+        handle,
+        row,
+        owner: SubscriberHandle([5; 8]),
+        objects: Objects::from_elem(ObjectId(random()), 1),
+    })
 }
 
-fn samples() -> Vec<(Level, Vec<Arc<Entry>>)> {
+fn samples() -> Vec<(Level, Vec<Entry>)> {
     let period = Period { handle: PeriodHandle([3; 8]), row: RowId(random()), purpose: Purpose::Counters, day: Day(7) };
-    let arcs = |entries: Vec<Entry>| entries.into_iter().map(Arc::new).collect::<Vec<_>>();
     vec![
         (
             Level::Branch,
-            arcs(vec![
+            (vec![
                 Entry::Branch { low: [0; 16], child: link(), due: Minute::NEVER },
                 Entry::Branch { low: [9; 16], child: link(), due: Minute(3) },
             ]),
         ),
-        (Level::Tenants, arcs(vec![Entry::Tenant(account(1)), Entry::Tenant(account(2))])),
+        (Level::Tenants, (vec![Entry::Tenant(account(1)), Entry::Tenant(account(2))])),
         (
             Level::Subscribers,
-            arcs(vec![Entry::Subscriber(account(1)), Entry::Period(period, secret()), Entry::Subscriber(account(9))]),
+            (vec![Entry::Subscriber(account(1)), Entry::Period(period, secret()), Entry::Subscriber(account(9))]),
         ),
         (
             Level::Recordings,
-            arcs(vec![
+            (vec![
                 recording(1, true, true, 2),
                 recording(2, true, false, 0),
                 recording(3, false, true, 1),
@@ -149,10 +153,10 @@ fn what_an_entry_says_of_keeping_reads_back_field_by_field() {
                 field(&mut keeping, all.keeping);
             }
         }
-        let entry = Arc::new(Entry::Recording(Recording { keeping, ..all.clone() }));
+        let entry = Entry::Recording(Recording { keeping, ..all.clone() });
         let (body, items) = encode_body(Level::Recordings, &[entry]).expect("encodes");
         let (_, read) = decode_body(&body, &items, Some(&Veil::new())).expect("reads back");
-        let Entry::Recording(read) = &*read[0] else { unreachable!() };
+        let Entry::Recording(read) = &read[0] else { unreachable!() };
         assert_eq!((read.keeping, &read.ties), (keeping, &all.ties));
     }
 }
@@ -211,22 +215,22 @@ fn a_page_cut_short_or_with_foreign_items_is_refused() {
 
 #[test]
 fn entries_out_of_order_are_refused() {
-    let entries = [Arc::new(recording(2, true, true, 0)), Arc::new(recording(1, true, true, 0))];
+    let entries = [recording(2, true, true, 0), recording(1, true, true, 0)];
     let (body, items) = encode_body(Level::Recordings, &entries).expect("encodes");
     assert!(decode_body(&body, &items, Some(&Veil::new())).is_err());
 }
 
 #[test]
 fn appended_rows_read_back_and_apply_in_order() {
-    let first = Arc::new(recording(1, true, true, 1));
-    let Entry::Recording(inner) = &*first else { unreachable!() };
-    let objects = vec![ObjectId(random()), ObjectId(random())];
+    let first = recording(1, true, true, 1);
+    let Entry::Recording(inner) = &first else { unreachable!() };
+    let objects: Objects = [(); 2].map(|()| ObjectId(random())).into_iter().collect();
     let appends = [
         Append::Insert(first.clone()),
         Append::Objects(inner.row, objects.clone()),
-        Append::Insert(Arc::new(recording(0, true, true, 0))),
-        Append::Insert(Arc::new(bound(2))),
-        Append::Replace(Arc::new(Entry::Recording(Recording { kind: 9, ..full(0) }))),
+        Append::Insert(recording(0, true, true, 0)),
+        Append::Insert(bound(2)),
+        Append::Replace(Entry::Recording(Recording { kind: 9, ..full(0) })),
     ];
     let (body, items) = encode_appends(&appends).expect("encodes");
     let mut entries = vec![];
@@ -234,25 +238,25 @@ fn appended_rows_read_back_and_apply_in_order() {
         apply_append(&mut entries, append).expect("applies");
     }
     assert_eq!(entries.len(), 3);
-    let Entry::Recording(replaced) = &*entries[0] else { unreachable!() };
+    let Entry::Recording(replaced) = &entries[0] else { unreachable!() };
     assert_eq!(replaced.kind, 9);
-    let Entry::Recording(second) = &*entries[1] else { unreachable!() };
-    assert_eq!(second.objects[1..], objects);
+    let Entry::Recording(second) = &entries[1] else { unreachable!() };
+    assert_eq!(second.objects[1..], objects[..]);
     assert!(decode_appends(Level::Tenants, &body, &items, Some(&Veil::new())).is_err());
     // What replaces nothing.
-    assert!(apply_append(&mut entries, Append::Replace(Arc::new(recording(9, true, true, 0)))).is_err());
+    assert!(apply_append(&mut entries, Append::Replace(recording(9, true, true, 0))).is_err());
 }
 
 #[test]
 fn a_branch_entry_is_replaced_in_a_branch_page_only() {
     let (low, child) = ([3; 16], link());
-    let entry = |due| Arc::new(Entry::Branch { low, child: child.clone(), due });
+    let entry = |due| Entry::Branch { low, child: child.clone(), due };
     let (body, items) = encode_appends(&[Append::Replace(entry(Minute(5)))]).expect("encodes");
     let mut entries = vec![entry(Minute::NEVER)];
     for append in decode_appends(Level::Branch, &body, &items, None).expect("reads back") {
         apply_append(&mut entries, append).expect("applies");
     }
-    assert_eq!((due(&entries), entries.len()), (Minute(5), 1));
+    assert_eq!((entries[0].due(), entries.len()), (Minute(5), 1));
     for level in [Level::Tenants, Level::Subscribers, Level::Recordings] {
         assert!(decode_appends(level, &body, &items, Some(&Veil::new())).is_err());
     }

@@ -12,7 +12,7 @@ use crate::{
         CommitError, Keeping, MAX_CHILDREN, MAX_OBJECTS, MAX_PARTIES, Parts, ReadError, RecordingPath,
         backing::{Family, Row},
         leaf_prefixes,
-        page::{Append, Bound, Entry, Item, Leaf, Recording, Ties},
+        page::{Append, Bound, Entry, Item, Leaf, Objects, Recording, Ties},
         tree::{self, Step},
         veil::Veiled,
         wrap::{Bond, Part},
@@ -67,7 +67,7 @@ impl<S: Store> Planner<'_, S> {
             kind: new.kind,
             audio: Some(self.leaf(at, bond.as_ref(), Part::Audio, &new.audio)?),
             facts: Some(self.leaf(at, bond.as_ref(), Part::Facts, &new.facts)?),
-            objects: new.objects,
+            objects: Objects::from_slice(&new.objects),
             keeping: new.keeping,
             ties: ties.boxed(),
         };
@@ -109,14 +109,14 @@ impl<S: Store> Planner<'_, S> {
             return Err(CommitError::Malformed("a recording has too many objects"));
         }
         recording.objects.push(object);
-        let append = || Append::Objects(recording.row, vec![object]);
+        let append = || Append::Objects(recording.row, Objects::from_elem(object, 1));
         for party in bound(&recording) {
             let Some((path, mut entry)) = self.find_bound(at, *party)? else { continue };
             entry.objects.push(object);
-            self.edit(&path, at.recording.0, Some(Arc::new(Entry::Bound(entry))), Edit::Append(append()))?;
+            self.edit(&path, at.recording.0, Some(Entry::Bound(entry)), Edit::Append(append()))?;
         }
         let append = append();
-        self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Append(append))
+        self.edit(&path, at.recording.0, Some(Entry::Recording(recording)), Edit::Append(append))
     }
 
     pub fn doom_object(&mut self, at: RecordingPath, object: ObjectId) -> Result<(), CommitError> {
@@ -131,9 +131,9 @@ impl<S: Store> Planner<'_, S> {
         for party in bound(&recording) {
             let Some((path, mut entry)) = self.find_bound(at, *party)? else { continue };
             entry.objects.retain(|own| *own != object);
-            self.edit(&path, at.recording.0, Some(Arc::new(Entry::Bound(entry))), Edit::Rewrite)?;
+            self.edit(&path, at.recording.0, Some(Entry::Bound(entry)), Edit::Rewrite)?;
         }
-        self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Rewrite)
+        self.edit(&path, at.recording.0, Some(Entry::Recording(recording)), Edit::Rewrite)
     }
 
     pub fn set_keeping(&mut self, at: RecordingPath, keeping: Keeping) -> Result<(), CommitError> {
@@ -199,7 +199,7 @@ impl<S: Store> Planner<'_, S> {
         for party in is.iter().filter(|party| !was.contains(party)) {
             self.add_bound(at, *party, &recording)?;
         }
-        self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Erase)
+        self.edit(&path, at.recording.0, Some(Entry::Recording(recording)), Edit::Erase)
     }
 
     pub fn renew_facts(&mut self, at: RecordingPath, facts: &Secret) -> Result<(), CommitError> {
@@ -212,7 +212,7 @@ impl<S: Store> Planner<'_, S> {
         for prefix in leaf_prefixes(recording.row, Part::Facts) {
             self.drop_values(&prefix)?;
         }
-        self.edit(&path, at.recording.0, Some(Arc::new(Entry::Recording(recording))), Edit::Erase)
+        self.edit(&path, at.recording.0, Some(Entry::Recording(recording)), Edit::Erase)
     }
 
     /// Removes the rows of values under a prefix, those of this batch included.
@@ -282,7 +282,7 @@ impl<S: Store> Planner<'_, S> {
                 self.drop_bound(at, party)?;
             } else if audio && let Some((path, mut entry)) = self.find_bound(at, party)? {
                 entry.objects.clear();
-                self.edit(&path, at.recording.0, Some(Arc::new(Entry::Bound(entry))), Edit::Rewrite)?;
+                self.edit(&path, at.recording.0, Some(Entry::Bound(entry)), Edit::Rewrite)?;
             }
         }
         let left = if gone {
@@ -290,7 +290,7 @@ impl<S: Store> Planner<'_, S> {
             items.insert(0, Item::Row(left.row));
             None
         } else {
-            Some(Arc::new(Entry::Recording(left)))
+            Some(Entry::Recording(left))
         };
         self.fell(items, None);
         self.edit(&path, at.recording.0, left, Edit::Erase)?;
@@ -316,7 +316,7 @@ impl<S: Store> Planner<'_, S> {
         self.all_live(tenant, bound(recording))
     }
 
-    fn all_live(&mut self, tenant: TenantHandle, parties: &[SubscriberHandle]) -> Result<bool, ReadError> {
+    pub fn all_live(&mut self, tenant: TenantHandle, parties: &[SubscriberHandle]) -> Result<bool, ReadError> {
         for party in parties {
             let mut path = Vec::new();
             if tree::subscriber(&self.overlay, &self.top, tenant, *party, &mut path)?.is_none() {
@@ -330,7 +330,7 @@ impl<S: Store> Planner<'_, S> {
     /// An older version of an entry gives way; no secret is taken out.
     fn replace(&mut self, path: &[Step], recording: Recording) -> Result<(), CommitError> {
         let at = recording.handle.0;
-        let entry = Arc::new(Entry::Recording(recording));
+        let entry = Entry::Recording(recording);
         self.edit(path, at, Some(entry.clone()), Edit::Append(Append::Replace(entry)))
     }
 
@@ -350,7 +350,7 @@ impl<S: Store> Planner<'_, S> {
             Some(bond) => Ok(Leaf::Wrapped(Arc::new(bond.wrap(part, secret)))),
             None => {
                 let veil = self.veil(at.tenant, at.subscriber).ok_or(CommitError::Gone)?;
-                Ok(Leaf::Plain(Veiled::new(&veil, secret)))
+                Ok(Leaf::Plain(Veiled::new(&veil, secret.expose())))
             }
         }
     }
@@ -383,16 +383,11 @@ impl<S: Store> Planner<'_, S> {
             None => Ok(()),
         }
     }
+}
 
-    /// The row of a recording under whose leaf a value may be put.
-    pub fn leaf_row(
-        &mut self,
-        tenant: TenantHandle,
-        recording: &Recording,
-        leaf: &Option<Leaf>,
-    ) -> Result<Option<RowId>, ReadError> {
-        Ok(if leaf.is_some() && self.lives(tenant, recording)? { Some(recording.row) } else { None })
-    }
+/// The row of a recording under whose leaf a value may be put, where everybody lives who is named with it.
+pub fn leaf_row(recording: &Recording, leaf: &Option<Leaf>) -> (Option<RowId>, Vec<SubscriberHandle>) {
+    (leaf.as_ref().map(|_| recording.row), bound(recording).to_vec())
 }
 
 /// Who has an entry for a recording: the parties of a wrapped one.

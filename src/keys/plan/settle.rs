@@ -29,13 +29,13 @@ use crate::{
         index::NameChange,
         log,
         page::{
-            Account, Append, BadPage, Clear, Entry, Item, Level, Link, Page, TOP, Under, due, encode_appends,
-            encode_body,
+            Account, Append, BadPage, Changes, Clear, Entries, Entry, Item, Level, Link, Page, TOP, Under,
+            encode_appends, encode_body,
         },
         sweep::NAME,
     },
 };
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// A root and its names.
 #[derive(Clone)]
@@ -91,12 +91,12 @@ struct Draft {
     /// Whose place in the store it takes.
     was: Option<Arc<Page>>,
     level: Level,
-    entries: Vec<Arc<Entry>>,
+    entries: Entries,
 }
 
 /// One child of a branch while it is settled.
 enum Part {
-    Entry(Arc<Entry>),
+    Entry(Entry),
     Fresh { low: [u8; 16], erased: bool, draft: Draft },
 }
 
@@ -153,25 +153,27 @@ impl<S: Store> Planner<'_, S> {
         let Some(mut node) = self.overlay.nodes.remove(&id) else {
             return Err(ReadError::Damaged("a touched page left the plan"));
         };
+        let (was, changes) = (node.was.clone(), std::mem::take(&mut node.changes));
+        let mut entries = match &was {
+            Some(page) if changes.is_empty() => Cow::Borrowed(&page.entries),
+            Some(page) => Cow::Owned(page.entries.changed(changes)),
+            None => Cow::Owned(Entries::default().changed(changes)),
+        };
         let mut erased = node.erased;
-        if node.level == Level::Branch {
-            erased |= self.settle_branch(&mut node)?;
-        } else if !node.children.is_empty() {
-            for entry in &mut node.entries {
-                let Some(child) = entry.child().filter(|child| node.children.contains(&child.id)) else { continue };
-                let below = self.settle_root(child.id, under_of(node.under, entry))?;
-                erased |= below.erased;
-                if below.link.id != child.id || !Arc::ptr_eq(&below.link.key, &child.key) {
-                    *entry = Arc::new(with_subtree(entry, below.link, below.due)?);
-                    node.rewrite = true;
-                } else {
-                    set_due(entry, below.due, &mut node.appends);
-                }
+        if !node.children.is_empty() {
+            let (below, above) = match node.level {
+                Level::Branch => self.settle_branch(&mut node, &entries)?,
+                _ => self.settle_roots(&mut node, &entries)?,
+            };
+            erased |= below;
+            if let Some(above) = above {
+                entries = Cow::Owned(above);
             }
         }
-        let Node { was, link, under, level, entries, appends, rewrite, .. } = node;
-        let due = due(&entries);
+        let Node { link, under, level, appends, rewrite, .. } = node;
+        let due = entries.due();
         if erased || !self.fits(&entries) {
+            let entries = entries.into_owned();
             let pieces = Pieces::Fresh(self.chunk(was.clone().filter(|page| page.id != TOP), level, entries));
             return Ok(Settled { was, erased, due, pieces });
         }
@@ -179,40 +181,69 @@ impl<S: Store> Planner<'_, S> {
         match &was {
             Some(_) if !rewrite && appends.is_empty() => {}
             Some(page) if !rewrite && page.version - page.base < self.limits.appends => {
-                let (body, items) = encode_appends(&appends).map_err(fell)?;
                 let version = page.version + 1;
-                let clear = Clear { page: id, version, root: None, items }.encode();
-                let name = append_name(id, version);
-                self.rows.push(Row::put(Family::Pages, name, seal(Kind::Append, &link.key, &clear, &body)));
+                let sealed = stack::wiped(|| {
+                    let (body, items) = encode_appends(&appends)?;
+                    let clear = Clear { page: id, version, root: None, items }.encode();
+                    Ok(seal(Kind::Append, &link.key, &clear, &body))
+                });
+                self.rows.push(Row::put(Family::Pages, append_name(id, version), sealed.map_err(fell)?));
+                let entries = entries.into_owned();
                 self.published.pages.push(Arc::new(Page { id, base: page.base, version, under, level, entries }));
             }
-            _ => self.write(id, Draft { was: was.clone(), level, entries }, under, &link.key, top)?,
+            _ => {
+                let draft = Draft { was: was.clone(), level, entries: entries.into_owned() };
+                self.write(id, draft, under, &link.key, top)?;
+            }
         }
         Ok(Settled { was, erased, due, pieces: Pieces::Kept(link) })
     }
 
-    /// Settles the touched children of a branch and gives it its new entries; says whether anything below was erased.
-    fn settle_branch(&mut self, node: &mut Node) -> Result<bool, ReadError> {
-        let mut any_erased = false;
-        let mut parts = Vec::with_capacity(node.entries.len() + 1);
-        for entry in node.entries.drain(..) {
-            let touched = match entry.child() {
-                Some(child) if node.children.contains(&child.id) => child.id,
-                _ => {
-                    parts.push(Part::Entry(entry));
-                    continue;
-                }
+    /// Settles what lies below the touched accounts of a page. Says whether anything there was erased, and gives the page's new
+    /// entries where any became another.
+    fn settle_roots(&mut self, node: &mut Node, entries: &Entries) -> Result<(bool, Option<Entries>), ReadError> {
+        let (mut any_erased, mut changes) = (false, Changes::new());
+        for entry in entries.iter() {
+            let Some(child) = entry.child().filter(|child| node.children.contains(&child.id)) else { continue };
+            let below = self.settle_root(child.id, under_of(node.under, entry))?;
+            any_erased |= below.erased;
+            if below.link.id != child.id || !Arc::ptr_eq(&below.link.key, &child.key) {
+                changes.insert(entry.place(), Some(with_subtree(entry, below.link, below.due)?));
+                node.rewrite = true;
+            } else {
+                set_due(entry, below.due, &mut changes, &mut node.appends);
+            }
+        }
+        Ok((any_erased, changed(entries, changes)))
+    }
+
+    /// Settles the touched children of a branch; says and gives the same.
+    fn settle_branch(&mut self, node: &mut Node, entries: &Entries) -> Result<(bool, Option<Entries>), ReadError> {
+        let (mut settled, mut changes) = (Vec::new(), Changes::new());
+        for (index, entry) in entries.iter().enumerate() {
+            let Some(child) = entry.child().filter(|child| node.children.contains(&child.id)) else { continue };
+            settled.push((index, self.settle(child.id)?));
+        }
+        if settled.iter().all(|(_, settled)| matches!(settled.pieces, Pieces::Kept(_))) {
+            for (index, settled) in settled {
+                set_due(&entries[index], settled.due, &mut changes, &mut node.appends);
+            }
+            return Ok((false, changed(entries, changes)));
+        }
+        node.rewrite = true;
+        let any_erased = settled.iter().any(|(_, settled)| settled.erased);
+        let mut settled = settled.into_iter().peekable();
+        let mut parts = Vec::with_capacity(entries.len() + 1);
+        for (index, entry) in entries.iter().enumerate() {
+            let Some((_, settled)) = settled.next_if(|(settled, _)| *settled == index) else {
+                parts.push(Part::Entry(entry.clone()));
+                continue;
             };
-            let settled = self.settle(touched)?;
-            any_erased |= settled.erased;
             match settled.pieces {
                 Pieces::Kept(_) => {
-                    let mut entry = entry;
-                    set_due(&mut entry, settled.due, &mut node.appends);
-                    parts.push(Part::Entry(entry));
+                    parts.push(Part::Entry(entry.due_from(settled.due).unwrap_or_else(|| entry.clone())));
                 }
                 Pieces::Fresh(drafts) => {
-                    node.rewrite = true;
                     if drafts.is_empty() {
                         self.remove(settled.was.as_deref());
                     }
@@ -229,17 +260,18 @@ impl<S: Store> Planner<'_, S> {
         if any_erased {
             self.merge(&mut parts, node)?;
         }
+        let mut entries = Vec::with_capacity(parts.len());
         for part in parts {
-            node.entries.push(match part {
+            entries.push(match part {
                 Part::Entry(entry) => entry,
                 Part::Fresh { low, draft, .. } => {
-                    let due = due(&draft.entries);
+                    let due = draft.entries.due();
                     let child = self.write_fresh(draft, node.under)?;
-                    Arc::new(Entry::Branch { low, child, due })
+                    Entry::Branch { low, child, due }
                 }
             });
         }
-        Ok(any_erased)
+        Ok((any_erased, Some(Entries::new(entries))))
     }
 
     /// Joins a page that an erasure has thinned out with a neighbour, where both together are at most half full. The page
@@ -247,8 +279,8 @@ impl<S: Store> Planner<'_, S> {
     fn merge(&mut self, parts: &mut Vec<Part>, node: &Node) -> Result<(), ReadError> {
         let mut at = 0;
         while at < parts.len() {
-            let thin =
-                matches!(&parts[at], Part::Fresh { erased: true, draft, .. } if self.half_full(&draft.entries, &[]));
+            let thin = matches!(&parts[at], Part::Fresh { erased: true, draft, .. }
+                if self.half_full(draft.entries.len(), draft.entries.size()));
             let partner = if !thin {
                 None
             } else if at + 1 < parts.len() && self.merges(&parts[at], &parts[at + 1], node)? {
@@ -263,10 +295,10 @@ impl<S: Store> Planner<'_, S> {
                 continue;
             };
             let (right_low, mut right) = self.draft_of(parts.remove(left + 1), node)?;
-            begin_at(&mut right.entries, right_low);
+            right.entries.begin_at(right_low);
             let (low, mut draft) = self.draft_of(parts.remove(left), node)?;
             self.remove(right.was.as_deref());
-            draft.entries.extend(right.entries);
+            draft.entries = draft.entries.joined(&right.entries);
             parts.insert(left, Part::Fresh { low, erased: true, draft });
             at = left + 1;
         }
@@ -286,13 +318,13 @@ impl<S: Store> Planner<'_, S> {
             }
         }
         let seen = |part: &Part, page: &Option<Arc<Page>>| match (part, page) {
-            (Part::Fresh { draft, .. }, _) => Some((draft.level, draft.entries.clone())),
-            (Part::Entry(_), Some(page)) => Some((page.level, page.entries.clone())),
+            (Part::Fresh { draft, .. }, _) => Some((draft.level, draft.entries.len(), draft.entries.size())),
+            (Part::Entry(_), Some(page)) => Some((page.level, page.entries.len(), page.entries.size())),
             (Part::Entry(_), None) => None,
         };
         Ok(match (seen(left, &pages[0]), seen(right, &pages[1])) {
-            (Some((left_level, left)), Some((right_level, right))) => {
-                left_level == right_level && self.half_full(&left, &right)
+            (Some((left_level, left_len, left_size)), Some((right_level, right_len, right_size))) => {
+                left_level == right_level && self.half_full(left_len + right_len, left_size + right_size)
             }
             _ => false,
         })
@@ -319,7 +351,7 @@ impl<S: Store> Planner<'_, S> {
         let link = match settled.pieces {
             Pieces::Kept(link) => link,
             Pieces::Fresh(drafts) if drafts.is_empty() => {
-                let draft = Draft { was: settled.was, level: under.leaf(), entries: Vec::new() };
+                let draft = Draft { was: settled.was, level: under.leaf(), entries: Entries::default() };
                 self.write_fresh(draft, under)?
             }
             Pieces::Fresh(drafts) => {
@@ -341,7 +373,7 @@ impl<S: Store> Planner<'_, S> {
     fn reduce(&mut self, mut drafts: Vec<Draft>, under: Under) -> Result<Draft, ReadError> {
         loop {
             if drafts.len() <= 1 {
-                let empty = || Draft { was: None, level: under.leaf(), entries: Vec::new() };
+                let empty = || Draft { was: None, level: under.leaf(), entries: Entries::default() };
                 return Ok(drafts.pop().unwrap_or_else(empty));
             }
             let mut entries = Vec::with_capacity(drafts.len());
@@ -350,37 +382,34 @@ impl<S: Store> Planner<'_, S> {
                     Some(first) if !entries.is_empty() => first.place(),
                     _ => [0; 16],
                 };
-                let due = due(&draft.entries);
+                let due = draft.entries.due();
                 let child = self.write_fresh(draft, under)?;
-                entries.push(Arc::new(Entry::Branch { low, child, due }));
+                entries.push(Entry::Branch { low, child, due });
             }
-            drafts = self.chunk(None, Level::Branch, entries);
+            drafts = self.chunk(None, Level::Branch, Entries::new(entries));
         }
     }
 
     /// Cuts entries into as few halves of halves as fit; the first takes the place of the page they came from.
-    fn chunk(&self, was: Option<Arc<Page>>, level: Level, mut entries: Vec<Arc<Entry>>) -> Vec<Draft> {
+    fn chunk(&self, was: Option<Arc<Page>>, level: Level, entries: Entries) -> Vec<Draft> {
         if entries.is_empty() {
             return Vec::new();
         }
         if self.fits(&entries) {
             return vec![Draft { was, level, entries }];
         }
-        let right = entries.split_off(entries.len() / 2);
-        let mut drafts = self.chunk(was, level, entries);
+        let (left, right) = entries.halves();
+        let mut drafts = self.chunk(was, level, left);
         drafts.extend(self.chunk(None, level, right));
         drafts
     }
 
-    fn fits(&self, entries: &[Arc<Entry>]) -> bool {
-        entries.len() <= 1
-            || entries.len() <= self.limits.entries
-                && entries.iter().map(|entry| entry.size()).sum::<usize>() <= self.limits.bytes
+    fn fits(&self, entries: &Entries) -> bool {
+        entries.len() <= 1 || entries.len() <= self.limits.entries && entries.size() <= self.limits.bytes
     }
 
-    fn half_full(&self, left: &[Arc<Entry>], right: &[Arc<Entry>]) -> bool {
-        left.len() + right.len() <= self.limits.entries / 2
-            && left.iter().chain(right).map(|entry| entry.size()).sum::<usize>() <= self.limits.bytes / 2
+    fn half_full(&self, entries: usize, bytes: usize) -> bool {
+        entries <= self.limits.entries / 2 && bytes <= self.limits.bytes / 2
     }
 
     fn write_fresh(&mut self, draft: Draft, under: Under) -> Result<Link, ReadError> {
@@ -401,7 +430,7 @@ impl<S: Store> Planner<'_, S> {
         let Draft { was, level, mut entries } = draft;
         let version = was.as_ref().map_or(1, |page| page.version + 1);
         self.remove_appended(was.as_deref());
-        begin_at(&mut entries, [0; 16]);
+        entries.begin_at([0; 16]);
         let kind = if root.is_some() { Kind::Top } else { Kind::Page };
         let sealed = stack::wiped(|| {
             let (body, items) = encode_body(level, &entries)?;
@@ -430,25 +459,18 @@ impl<S: Store> Planner<'_, S> {
     }
 }
 
-/// Sets where the first child of a branch begins. A branch that is written has it begin at zero, since it takes whatever
-/// lies before it too: so what splits off the first child later still comes after it. A branch that becomes the right half
-/// of another needs the true place back, which its parent knows.
-fn begin_at(entries: &mut [Arc<Entry>], begin: [u8; 16]) {
-    if let Some(first) = entries.first_mut()
-        && let Entry::Branch { low, child, due } = &**first
-        && *low != begin
-    {
-        *first = Arc::new(Entry::Branch { low: begin, child: child.clone(), due: *due });
-    }
+/// A page's entries with changes, where there are any.
+fn changed(entries: &Entries, changes: Changes) -> Option<Entries> {
+    if changes.is_empty() { None } else { Some(entries.changed(changes)) }
 }
 
 /// Has a page's owner say when the first of what lies below is due, where it says something else.
-fn set_due(entry: &mut Arc<Entry>, due: Minute, appends: &mut Vec<Append>) {
+fn set_due(entry: &Entry, due: Minute, changes: &mut Changes, appends: &mut Vec<Append>) {
     if entry.due() != due
         && let Some(exact) = entry.due_from(due)
     {
-        *entry = Arc::new(exact);
-        appends.push(Append::Replace(entry.clone()));
+        changes.insert(entry.place(), Some(exact.clone()));
+        appends.push(Append::Replace(exact));
     }
 }
 

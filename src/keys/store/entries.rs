@@ -8,8 +8,8 @@
 use super::{
     super::{
         AudioLeaf, Due, FactsLeaf, PassedOver, ReadError, RecordingEntry, RecordingPath,
-        page::{self, Entry, Leaf, Level, Link, Place, Recording, Under, place},
-        tree::{self, Source as _},
+        page::{Entry, Leaf, Level, Link, Place, Recording, Under, place},
+        tree::{self, NoPath, Pages as _},
         wrap::{Bond, Part},
     },
     KeyStore, Reading,
@@ -21,7 +21,7 @@ use crate::{
         time::Minute,
     },
 };
-use std::{ops::ControlFlow, sync::Arc};
+use std::ops::ControlFlow;
 
 /// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 200 µs. In
 /// tests one, so that their few pages are many holds.
@@ -31,19 +31,16 @@ impl KeyStore {
     /// A recording, with its audio secret; none when neither leaf lives.
     pub fn audio_leaf(&self, at: RecordingPath) -> Result<Option<AudioLeaf>, ReadError> {
         let reading = self.read();
-        let Some(recording) = reading.living(at)? else { return Ok(None) };
-        let audio = reading.open(at, &recording, Part::Audio)?;
-        let Recording { row, kind, objects, .. } = recording;
-        Ok(Some(AudioLeaf { row, kind, audio, objects }))
+        reading.living(at, |recording| {
+            let audio = reading.open(at, recording, Part::Audio)?;
+            Ok(AudioLeaf { row: recording.row, kind: recording.kind, audio, objects: recording.objects.to_vec() })
+        })
     }
 
     /// A recording, with its facts secret and never its audio secret; none when neither leaf lives.
     pub fn facts_leaf(&self, at: RecordingPath) -> Result<Option<FactsLeaf>, ReadError> {
         let reading = self.read();
-        match reading.living(at)? {
-            Some(recording) => reading.facts_leaf(at, &recording).map(Some),
-            None => Ok(None),
-        }
+        reading.living(at, |recording| reading.facts_leaf(at, recording))
     }
 
     /// The recordings of a subscriber behind `after` of which a leaf lives, ascending by handle. Empty when the subscriber
@@ -56,18 +53,19 @@ impl KeyStore {
         limit: usize,
     ) -> Result<Vec<FactsLeaf>, ReadError> {
         let reading = self.read();
-        let mut leaves = Vec::new();
-        for recording in reading.recordings(tenant, subscriber, after, limit, |found| reading.lives(tenant, found))? {
+        reading.recordings(tenant, subscriber, after, limit, |recording| {
+            if !reading.lives(tenant, recording) {
+                return Ok(None);
+            }
             let at = RecordingPath { tenant, subscriber, recording: recording.handle };
-            leaves.push(reading.facts_leaf(at, &recording)?);
-        }
-        Ok(leaves)
+            reading.facts_leaf(at, recording).map(Some)
+        })
     }
 
     /// A recording's entry; none when it is not there. No secret is opened.
     pub fn entry(&self, at: RecordingPath) -> Result<Option<RecordingEntry>, ReadError> {
         let reading = self.read();
-        Ok(reading.recording(at)?.map(|recording| reading.entry(at.tenant, &recording)))
+        reading.recording(at, |recording| Ok(Some(reading.entry(at.tenant, recording))))
     }
 
     /// The entries of a subscriber behind `after`, ascending by handle, also of what is dead and not removed yet. Empty when
@@ -80,8 +78,9 @@ impl KeyStore {
         limit: usize,
     ) -> Result<Vec<(RecordingHandle, RecordingEntry)>, ReadError> {
         let reading = self.read();
-        let found = reading.recordings(tenant, subscriber, after, limit, |_| true)?;
-        Ok(found.into_iter().map(|recording| (recording.handle, reading.entry(tenant, &recording))).collect())
+        reading.recordings(tenant, subscriber, after, limit, |recording| {
+            Ok(Some((recording.handle, reading.entry(tenant, recording))))
+        })
     }
 
     /// Up to `limit` recordings that are due by now, in the order of the tree and in none of time, without those of tenants and subscribers that
@@ -110,9 +109,9 @@ impl KeyStore {
     pub fn next_due(&self, tenant: Option<TenantHandle>) -> Result<Minute, ReadError> {
         let reading = self.read();
         match tenant {
-            None => reading.view(&reading.top(), Under::Top, |_, entries| page::due(entries)),
+            None => Ok(reading.page(&reading.top(), Under::Top)?.entries.due()),
             Some(tenant) => {
-                let found = tree::tenant(&reading, &reading.top(), tenant, &mut Vec::new())?.found();
+                let found = tree::tenant(&reading, &reading.top(), tenant, &mut NoPath)?.found();
                 Ok(found.map_or(Minute::NEVER, |entry| entry.due()))
             }
         }
@@ -121,38 +120,44 @@ impl KeyStore {
     /// Recordings of others that a subscriber is bound to, so that they die with it (the wrapped ones).
     pub fn bound(&self, tenant: TenantHandle, subscriber: SubscriberHandle) -> Result<Vec<RecordingPath>, ReadError> {
         let reading = self.read();
-        let mut named = Vec::new();
-        if let Some(account) = tree::subscriber(&reading, &reading.top(), tenant, subscriber, &mut Vec::new())? {
-            let under = Under::Subscriber(tenant, subscriber);
-            tree::walk(&reading, &account.subtree, under, None, &mut |entry| {
-                if let Entry::Bound(bound) = &**entry {
-                    named.push(RecordingPath { tenant, subscriber: bound.owner, recording: bound.handle });
-                }
-                ControlFlow::Continue(())
-            })?;
-        }
-        // An entry stays behind when the owner was erased.
-        let mut living = Vec::with_capacity(named.len());
-        for at in named {
-            if reading.living(at)?.is_some() {
-                living.push(at);
+        let mut living = Vec::new();
+        reading.walk(tenant, subscriber, None, &mut |entry| {
+            if let Entry::Bound(bound) = entry {
+                let at = RecordingPath { tenant, subscriber: bound.owner, recording: bound.handle };
+                // An entry stays behind when the owner was erased.
+                living.extend(reading.living(at, |_| Ok(at))?);
             }
-        }
+            Ok(ControlFlow::Continue(()))
+        })?;
         Ok(living)
     }
 }
 
 impl Reading<'_> {
-    fn recording(&self, at: RecordingPath) -> Result<Option<Recording>, ReadError> {
-        let found = tree::recording(self, &self.top(), at, &mut Vec::new())?.found();
-        Ok(found.and_then(|entry| match &*entry {
-            Entry::Recording(recording) => Some(recording.clone()),
-            _ => None,
-        }))
+    /// What `read` makes of a recording.
+    fn recording<R>(
+        &self,
+        at: RecordingPath,
+        read: impl FnOnce(&Recording) -> Result<Option<R>, ReadError>,
+    ) -> Result<Option<R>, ReadError> {
+        match tree::recording(self, &self.top(), at, &mut NoPath)?.found().as_deref() {
+            Some(Entry::Recording(recording)) => read(recording),
+            _ => Ok(None),
+        }
     }
 
-    fn living(&self, at: RecordingPath) -> Result<Option<Recording>, ReadError> {
-        Ok(self.recording(at)?.filter(|recording| self.lives(at.tenant, recording)))
+    /// The same of one of which a leaf may live.
+    fn living<R>(
+        &self,
+        at: RecordingPath,
+        read: impl FnOnce(&Recording) -> Result<R, ReadError>,
+    ) -> Result<Option<R>, ReadError> {
+        self.recording(
+            at,
+            |recording| {
+                if self.lives(at.tenant, recording) { read(recording).map(Some) } else { Ok(None) }
+            },
+        )
     }
 
     /// Whether everybody lives whom a wrapped recording is bound to.
@@ -161,28 +166,39 @@ impl Reading<'_> {
         !ties.wrapped || ties.parties.iter().all(|party| self.present.index.veil(tenant, *party).is_some())
     }
 
-    fn recordings(
+    /// Visits the entries of a subscriber, of none when it does not live.
+    fn walk(
+        &self,
+        tenant: TenantHandle,
+        subscriber: SubscriberHandle,
+        after: Option<RecordingHandle>,
+        visit: &mut impl FnMut(&Entry) -> Result<ControlFlow<()>, ReadError>,
+    ) -> Result<(), ReadError> {
+        let found = tree::subscriber(self, &self.top(), tenant, subscriber, &mut NoPath)?;
+        let Some(account) = found.as_deref().and_then(tree::account) else { return Ok(()) };
+        let under = Under::Subscriber(tenant, subscriber);
+        tree::walk(self, &account.subtree, under, after.map(|handle| handle.0), visit)
+    }
+
+    /// What `read` makes of the recordings of a subscriber, until it made something of `limit`.
+    fn recordings<R>(
         &self,
         tenant: TenantHandle,
         subscriber: SubscriberHandle,
         after: Option<RecordingHandle>,
         limit: usize,
-        wanted: impl Fn(&Recording) -> bool,
-    ) -> Result<Vec<Recording>, ReadError> {
+        read: impl Fn(&Recording) -> Result<Option<R>, ReadError>,
+    ) -> Result<Vec<R>, ReadError> {
         let mut found = Vec::new();
-        let account = tree::subscriber(self, &self.top(), tenant, subscriber, &mut Vec::new())?;
-        if let Some(account) = account.filter(|_| limit > 0) {
-            let under = Under::Subscriber(tenant, subscriber);
-            let mut visit = |entry: &Arc<Entry>| {
-                if let Entry::Recording(recording) = &**entry
-                    && wanted(recording)
-                {
-                    found.push(recording.clone());
-                }
-                if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            tree::walk(self, &account.subtree, under, after.map(|handle| handle.0), &mut visit)?;
+        if limit == 0 {
+            return Ok(found);
         }
+        self.walk(tenant, subscriber, after, &mut |entry| {
+            if let Entry::Recording(recording) = entry {
+                found.extend(read(recording)?);
+            }
+            Ok(if found.len() < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) })
+        })?;
         Ok(found)
     }
 
@@ -254,18 +270,15 @@ impl DueSearch<'_> {
         if depth == 0 {
             return Err(ReadError::Damaged("the tree is too deep"));
         }
-        let first = self.first(under);
-        let (level, due) = self.reading.view(link, under, |level, entries| {
-            let from = match first {
-                None => 0,
-                // A branch's entry reaches up to the next one, an account may have more below it.
-                Some(first) if level != Level::Recordings => behind(entries, &first).saturating_sub(1),
-                Some(first) => behind(entries, &first),
-            };
-            let due = entries[from..].iter().filter(|entry| entry.due() <= self.now).cloned().collect::<Vec<_>>();
-            (level, due)
-        })?;
-        if level == Level::Recordings && !due.is_empty() {
+        let (page, now) = (self.reading.page(link, under)?, self.now);
+        let from = match self.first(under) {
+            None => 0,
+            // A branch's entry reaches up to the next one, an account may have more below it.
+            Some(first) if page.level != Level::Recordings => page.entries.up_to(&first).saturating_sub(1),
+            Some(first) => page.entries.up_to(&first),
+        };
+        let mut due = page.entries[from..].iter().filter(|entry| entry.due() <= now).peekable();
+        if page.level == Level::Recordings && due.peek().is_some() {
             if self.pages == 0 {
                 return Ok(ControlFlow::Break(()));
             }
@@ -275,7 +288,7 @@ impl DueSearch<'_> {
             if self.found.len() >= self.limit {
                 return Ok(ControlFlow::Break(()));
             }
-            let flow = match (&*entry, under) {
+            let flow = match (entry, under) {
                 (Entry::Branch { child, .. }, _) => self.below(child, under, depth - 1)?,
                 (Entry::Tenant(account), _) => {
                     let tenant = TenantHandle(account.handle);
@@ -317,9 +330,4 @@ impl DueSearch<'_> {
             _ => None,
         }
     }
-}
-
-/// How many entries do not lie behind a place.
-fn behind(entries: &[Arc<Entry>], place: &Place) -> usize {
-    entries.partition_point(|entry| entry.place() <= *place)
 }

@@ -275,7 +275,9 @@ fn a_cold_leaf_below_warm_levels_takes_one_read() {
     };
     let others = pages() - 1;
     let (all, creates): (Vec<_>, Vec<_>) = (0..40).map(|_| new_recording(tenant, subscriber, 1)).unzip();
-    creates.into_iter().for_each(|create| drop(commit(&keys, vec![create]).expect("creates")));
+    for create in creates {
+        commit(&keys, vec![create]).expect("creates");
+    }
     // The start reads what lies above the subscriber's own pages.
     drop(keys);
     let keys = open(&disk);
