@@ -25,7 +25,7 @@ use std::{
 
 /// How long it is killed for: `QUIETUS_CRASH=full` goes on for longer.
 fn killed_for() -> Duration {
-    Duration::from_secs(if recorder::is_full() { 1200 } else { 50 })
+    Duration::from_secs(if recorder::is_full() { 600 } else { 50 })
 }
 
 const SENDERS: u64 = 7;
