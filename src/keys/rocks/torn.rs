@@ -2,13 +2,15 @@
 //!
 //! RocksDB takes a log that is cut off in its last record for a torn one, and any other flaw for a damaged store. But the parts
 //! of a write reach the disk in any order: of a batch that was being written the middle may be missing, and the end be there.
-//! What tells that from damage is *what lies behind the flaw*. Each of the two has one writer, which writes no batch before the
-//! last one is synced; so behind the record that power has torn no other record begins. If one does, what is flawed was
+//! What tells that from damage is *what lies behind the flaw*. Each of the two has one writer, which writes nothing before the
+//! last is synced. The log gets one record at a time; so behind the one that power has torn no other begins. The manifest
+//! gets a group: a flush adds a record for each column family, compactions that end meanwhile join it, and one sync follows.
+//! So behind a torn record there may be the rest of its group, and no more than [`GROUP`]. If more records begin, what is flawed was
 //! synced, and the store is to be restored, not mended.
 //!
 //! A last record that was synced and has gone bad is cut off too, as RocksDB does with one that is cut short. Of the log, the
-//! file of a rotation has it, or the numbers of commands show the gap; of the manifest, the logs that it tracks are missing,
-//! and RocksDB refuses.
+//! file of a rotation has it, or the numbers of commands show the gap; of the manifest, the logs that it tracks, or tables, are
+//! missing, and RocksDB refuses: what a record does away with goes only when that record is synced.
 //!
 //! ```text
 //! bytes  field (of a fragment; a record is one, or first … last; none crosses a block of 32768 bytes)
@@ -26,6 +28,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Most records that may lie behind a torn one of the manifest.
+const GROUP: usize = 32;
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
 const WHOLE: u8 = 1;
@@ -36,9 +40,10 @@ const LAST: u8 = 4;
 /// nothing was changed.
 pub fn cut_off(db: &Path) -> io::Result<bool> {
     let mut mended = false;
-    for file in [newest_log(db)?, manifest(db)?].into_iter().flatten() {
+    for (file, group) in [(newest_log(db)?, 0), (manifest(db)?, GROUP)] {
+        let Some(file) = file else { continue };
         let bytes = std::fs::read(&file)?;
-        let Some(end) = torn_at(&bytes) else { continue };
+        let Some(end) = torn_at(&bytes, group) else { continue };
         let file = File::options().write(true).open(&file)?;
         file.set_len(end as u64)?;
         file.sync_all()?;
@@ -69,9 +74,9 @@ fn newest_log(db: &Path) -> io::Result<Option<PathBuf>> {
     Ok(newest.map(|(_, path)| path))
 }
 
-/// Where the first flawed record begins, if no record begins behind it; none when there is no flaw, or one that power
+/// Where the first flawed record begins, if no more than `group` begin behind it; none when there is no flaw, or one that power
 /// cannot have made.
-fn torn_at(log: &[u8]) -> Option<usize> {
+fn torn_at(log: &[u8], group: usize) -> Option<usize> {
     let (mut at, mut begun) = (0, None);
     loop {
         if BLOCK - at % BLOCK < HEADER {
@@ -91,8 +96,9 @@ fn torn_at(log: &[u8]) -> Option<usize> {
         at += HEADER + length;
     }
     let flaw = begun.unwrap_or(at);
-    let begins = |at: usize| matches!(fragment(log, at), Some((WHOLE | FIRST, _)));
-    if (flaw + 1..log.len()).any(begins) { None } else { Some(flaw) }
+    let begins = |at: &usize| matches!(fragment(log, *at), Some((WHOLE | FIRST, _)));
+    let behind = (flaw + 1..log.len()).filter(begins).take(group + 1).count();
+    if behind > group { None } else { Some(flaw) }
 }
 
 /// Kind and length of a fragment whose checksum fits.
@@ -153,9 +159,9 @@ mod tests {
     #[test]
     fn a_log_without_flaw_is_left_alone() {
         let (log, starts) = log_of(&records());
-        assert_eq!(torn_at(&log), None);
-        assert_eq!(torn_at(&log[..starts[4]]), None);
-        assert_eq!(torn_at(&[]), None);
+        assert_eq!(torn_at(&log, 0), None);
+        assert_eq!(torn_at(&log[..starts[4]], 0), None);
+        assert_eq!(torn_at(&[], 0), None);
     }
 
     #[test]
@@ -166,9 +172,9 @@ mod tests {
             let mut torn = log.clone();
             let end = (sector + 4096).min(log.len());
             torn[sector..end].fill(0);
-            assert_eq!(torn_at(&torn), Some(last), "{sector}");
+            assert_eq!(torn_at(&torn, 0), Some(last), "{sector}");
             torn[sector..end].fill(0xc3);
-            assert_eq!(torn_at(&torn), Some(last), "{sector}");
+            assert_eq!(torn_at(&torn, 0), Some(last), "{sector}");
         }
     }
 
@@ -179,8 +185,22 @@ mod tests {
             for byte in [*start, start + 5, start + 6, start + 7] {
                 let mut damaged = log.clone();
                 damaged[byte] ^= 1;
-                assert_eq!(torn_at(&damaged), None, "{byte}");
+                assert_eq!(torn_at(&damaged, 0), None, "{byte}");
             }
         }
+    }
+
+    #[test]
+    fn a_group_goes_with_the_first_of_it_that_is_torn_and_no_more_than_a_group() {
+        let (log, starts) = log_of(&vec![vec![0x5a; 60]; GROUP + 2]);
+        for torn in [starts[1], starts[GROUP]] {
+            let mut flawed = log.clone();
+            flawed[torn..torn + 30].fill(0xc3);
+            assert_eq!(torn_at(&flawed, GROUP), Some(torn));
+            assert_eq!(torn_at(&flawed, 0), None, "the log has no groups");
+        }
+        let mut damaged = log;
+        damaged[starts[0] + 9] ^= 1;
+        assert_eq!(torn_at(&damaged, GROUP), None, "more behind it than one sync can have left");
     }
 }

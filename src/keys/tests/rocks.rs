@@ -126,6 +126,35 @@ fn a_bad_record_before_good_ones_is_refused() {
 }
 
 #[test]
+fn a_flush_whose_records_are_torn_inside_is_as_if_it_had_not_been() {
+    let place = new_place();
+    let keys = open(&place).expect("opens");
+    let tenant = add_tenant(&keys, "acme");
+    let subscriber = add_subscriber(&keys, tenant, "ada");
+    let (gone, kept) = (add_recording(&keys, tenant, subscriber), add_recording(&keys, tenant, subscriber));
+    erase(&keys, gone);
+    // What the log holds before a flush, and a manifest that has gone on behind it.
+    let copy = image(&place);
+    drop(keys);
+    let manifest = |place: &Place| {
+        let current = fs::read_to_string(place.keys.join("db/CURRENT")).expect("reads");
+        place.keys.join("db").join(current.trim_end())
+    };
+    let (before, mut after) = (fs::read(manifest(&copy)).expect("reads"), fs::read(manifest(&place)).expect("reads"));
+    assert!(after.len() > before.len() + 50 && after.starts_with(&before), "several records");
+    after[before.len() + 8] ^= 1;
+    fs::write(manifest(&copy), &after).expect("tears");
+    let keys = open(&copy).expect("opens");
+    assert!(keys.audio_leaf(gone).expect("reads").is_none() && keys.audio_leaf(kept).expect("reads").is_some());
+    // Where the log is gone that the lost records spoke of, it was no tear.
+    let damaged = new_place();
+    copy_folder(&place.keys, &damaged.keys);
+    copy_folder(place.slot.parent().expect("it has one"), damaged.slot.parent().expect("it has one"));
+    fs::write(manifest(&damaged), &after).expect("damages");
+    assert!(open(&damaged).is_err(), "tables or logs are missing, and nobody said so");
+}
+
+#[test]
 fn a_log_that_is_lost_with_a_rotation_in_it_is_refused() {
     let place = new_place();
     let keys = open(&place).expect("opens");
