@@ -1,8 +1,8 @@
 //! The key store against the syncs that it cannot do without.
 //!
-//! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings (a million with `-- --full`). The floor is what a crash-safe rotation syncs, with as many
-//! bytes as ours wrote: the slot's two syncs and one synced RocksDB batch. A second line counts the syncs of the rotation's
-//! file (the commit point: the file and its folder) to the floor as well.
+//! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings (a million with `-- --full`). The floor is what a crash-safe
+//! rotation syncs, with as many bytes as ours wrote: the slot's two syncs and one synced RocksDB batch. A second line counts the
+//! syncs of the rotation's file (the commit point: the file and its folder) to the floor as well.
 //!
 //! *Creating recordings*, by 1, 64 and 512 senders at a time, each create an entry and two sealed values. The floor is
 //! RocksDB with one synced batch of rows of the same number and sizes per create, by as many threads, which RocksDB puts

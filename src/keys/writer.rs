@@ -8,8 +8,8 @@
 //! commit, not even when nothing was left to erase. Where rotations must keep an interval (a token wears), whatever erases
 //! waits in the same way until it is over; a store that closes waits for nothing.
 //!
-//! Every slot is read once a minute, and a slot that is away is asked again every two seconds. So an erasure that was sealed because too many shares of the old root were
-//! out of reach becomes destroyed as soon as enough of them come back.
+//! Every slot is read once a minute, and a slot that is away is asked again every two seconds. So an erasure that was sealed
+//! because too many shares of the old root were out of reach becomes destroyed as soon as enough of them come back.
 //!
 //! Where there is a backup, the finisher first waits until it has the rotation; when its object storage is away, those who
 //! erase are told that it is *sealed*, further rotations go on, and the slot is finished when the backup has caught up.

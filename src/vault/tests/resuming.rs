@@ -30,15 +30,24 @@ fn leaf(house: &House, client: u8) -> (RowId, Secret) {
     (leaf.row, leaf.audio.expect("lives"))
 }
 
+/// A live call of which so much is in a slice.
+async fn store_the_first(house: &mut House, length: usize) {
+    house.open(0, true).await;
+    house.take(Step::Data { client: 0, length }).await;
+    until_stored(house, length as u64).await;
+}
+
+async fn until_stored(house: &House, length: u64) {
+    let mut progress = house.streams[&0].progress();
+    progress.wait_for(|now| now.stored == length).await.expect("stored");
+}
+
 /// A frame that waits for the disk when its stream breaks is kept: whoever resumes is told so, and ends no call below it.
 #[test]
 fn a_resumed_call_goes_on_behind_every_frame_of_the_stream_before() {
     run(async |mut house| {
         let control = control_journal(&mut house).await;
-        house.open(0, true).await;
-        house.take(Step::Data { client: 0, length: 1000 }).await;
-        let mut progress = house.streams[&0].progress();
-        progress.wait_for(|now| now.stored == 1000).await.expect("stored");
+        store_the_first(&mut house, 1000).await;
         let begun = control.syncs();
         control.hold(true);
         house.take(Step::Data { client: 0, length: 500 }).await;
@@ -68,13 +77,7 @@ fn a_resumed_call_goes_on_behind_every_frame_of_the_stream_before() {
 #[test]
 fn what_was_acknowledged_takes_the_place_of_what_lay_behind_a_gap() {
     run(async |mut house| {
-        house.open(0, true).await;
-        house.take(Step::Data { client: 0, length: 1000 }).await;
-        let stored = async |house: &House, length| {
-            let mut progress = house.streams[&0].progress();
-            progress.wait_for(|now| now.stored == length).await.expect("stored");
-        };
-        stored(&house, 1000).await;
+        store_the_first(&mut house, 1000).await;
         house.take(Step::Vanish { client: 0 }).await;
         let (row, audio) = leaf(&house, 0);
         let mut writer = house.vault.0.journal.call(row, &audio);
@@ -85,7 +88,7 @@ fn what_was_acknowledged_takes_the_place_of_what_lay_behind_a_gap() {
         assert_eq!(house.streams[&0].received(), 1000);
         house.take(Step::Data { client: 0, length: 500 }).await;
         // The slices end where the frame of before begins.
-        stored(&house, 1500).await;
+        until_stored(&house, 1500).await;
         house.take(Step::Play { client: 0 }).await;
         house.take(Step::Data { client: 0, length: 500 }).await;
         house.take(Step::Finish { client: 0 }).await;
