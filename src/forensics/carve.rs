@@ -268,8 +268,7 @@ impl Carved {
                 };
                 let root = if envelope.kind == Kind::Top { array(envelope.clear, 24) } else { None };
                 if matches!(envelope.kind, Kind::Top | Kind::Page | Kind::Append) {
-                    let fixed = if envelope.kind == Kind::Top { 40 } else { 24 };
-                    self.note_items(envelope.clear.get(fixed..).unwrap_or_default());
+                    self.note_items(page::items_of(envelope.kind, envelope.clear));
                 }
                 self.sealed.push(Sealed { kind: envelope.kind, salt, id, root, place, length });
             }

@@ -196,12 +196,17 @@ impl Closure {
         if self.opened.contains(&sealed.salt) {
             return Ok(false);
         }
-        let Some(plain) = opened(&carved.envelope(sealed)?, key) else {
+        let bytes = carved.envelope(sealed)?;
+        let (Some(plain), Ok(envelope)) = (opened(&bytes, key), Envelope::parse(&bytes)) else {
             return Ok(false);
         };
         self.opened.insert(sealed.salt);
         needles.search("page", &plain);
-        let entries = if sealed.kind == Kind::Append { page::appended(&plain) } else { page::body(&plain) };
+        let items = page::items_of(sealed.kind, envelope.clear);
+        let entries = match sealed.kind {
+            Kind::Append => page::appended(&plain, items),
+            _ => page::body(&plain, items),
+        };
         let Some(entries) = entries else {
             self.not_understood += 1;
             return Ok(true);

@@ -1,8 +1,8 @@
 //! The bytes of pages: entries, appended entries, clear parts. Pure: no I/O, no randomness; nothing is sealed here.
 //!
 //! The tables are in docs/format.md, section 3. What stands in clear beside a sealed page (child pages, rows, objects) is
-//! the sweeper's map for the day when the key is gone. It repeats ids that lie in the body too; decoding insists that both
-//! say the same, in the same order, so there is one reading of every page.
+//! the sweeper's map for the day when the key is gone. Those ids stand there alone, in the order of their entries: a body is
+//! opened with them as associated data, so nobody changes them, and there is one reading of every page.
 
 mod entries;
 mod entry;
@@ -223,7 +223,7 @@ pub fn decode_body(body: &[u8], items: &[Item], veil: Option<&Arc<Veil>>) -> Res
     let level = Level::from_byte(reader.byte()?).ok_or(BadPage)?;
     let count = u32::from_be_bytes(reader.array()?) as usize;
     let mut items = Items(items);
-    let mut entries: Vec<Entry> = Vec::with_capacity(count.min(body.len() / 48));
+    let mut entries: Vec<Entry> = Vec::with_capacity(count.min(body.len() / 20));
     for _ in 0..count {
         let entry = Entry::decode(level, &mut reader, &mut items, veil)?;
         if entries.last().is_some_and(|last| last.place() >= entry.place()) {
@@ -248,7 +248,7 @@ pub enum Append {
 pub fn encode_appends(appends: &[Append]) -> Result<Encoded, BadPage> {
     let size = appends.iter().map(|append| match append {
         Append::Insert(entry) | Append::Replace(entry) => 1 + entry.size(),
-        Append::Objects(..) => 17,
+        Append::Objects(..) => 1,
     });
     let mut body = Zeroizing::new(Vec::with_capacity(size.sum()));
     let mut items = Vec::new();
@@ -261,7 +261,6 @@ pub fn encode_appends(appends: &[Append]) -> Result<Encoded, BadPage> {
             }
             Append::Objects(row, objects) => {
                 body.push(2);
-                body.extend_from_slice(&row.0);
                 items.push(Item::Row(*row));
                 items.extend(objects.iter().copied().map(Item::Object));
             }
@@ -290,11 +289,7 @@ pub fn decode_appends(
         appends.push(match (reader.byte()?, level) {
             (1, Level::Branch) => return Err(BadPage),
             (1, _) => Append::Insert(Entry::decode(level, &mut reader, &mut items, veil)?),
-            (2, _) => {
-                let row = RowId(reader.array()?);
-                items.expect(Item::Row(row))?;
-                Append::Objects(row, items.objects())
-            }
+            (2, _) => Append::Objects(items.row()?, items.objects()),
             (4, Level::Branch) => replace(level, &mut reader, &mut items, veil)?,
             (3, Level::Tenants | Level::Subscribers | Level::Recordings) => {
                 replace(level, &mut reader, &mut items, veil)?
@@ -338,10 +333,6 @@ pub fn apply_append(entries: &mut Vec<Entry>, append: Append) -> Result<(), BadP
     Ok(())
 }
 
-fn decode_link(reader: &mut Reader<'_>) -> Result<Link, BadPage> {
-    Ok(Link { id: PageId(reader.array()?), key: decode_secret(reader)? })
-}
-
 fn decode_secret(reader: &mut Reader<'_>) -> Result<Arc<Secret>, BadPage> {
     Ok(Arc::new(Secret::from_bytes(reader.secret()?)))
 }
@@ -372,10 +363,18 @@ impl<'a> Reader<'a> {
 struct Items<'a>(&'a [Item]);
 
 impl Items<'_> {
-    fn expect(&mut self, item: Item) -> Result<(), BadPage> {
+    fn take(&mut self) -> Result<Item, BadPage> {
         let (first, rest) = self.0.split_first().ok_or(BadPage)?;
         self.0 = rest;
-        if *first == item { Ok(()) } else { Err(BadPage) }
+        Ok(*first)
+    }
+
+    fn page(&mut self) -> Result<PageId, BadPage> {
+        if let Item::Page(id) = self.take()? { Ok(id) } else { Err(BadPage) }
+    }
+
+    fn row(&mut self) -> Result<RowId, BadPage> {
+        if let Item::Row(id) = self.take()? { Ok(id) } else { Err(BadPage) }
     }
 
     fn objects(&mut self) -> Objects {

@@ -7,7 +7,7 @@
 //! A recording's entry is as short as what it says: flags tell which fields follow, and a field that says nothing must not be
 //! there, so that every entry has one spelling.
 
-use super::{BadPage, Item, Items, Level, Link, Name, Place, Reader, decode_link, decode_secret, place};
+use super::{BadPage, Item, Items, Level, Link, Name, Place, Reader, decode_secret, place};
 use crate::{
     crypto::secret::Secret,
     domain::{
@@ -188,7 +188,7 @@ impl Recording {
         let minutes = flag::ENDED | flag::AUDIO_DUE | flag::FACTS_DUE | flag::AUDIO_FLOOR | flag::FACTS_FLOOR;
         let bytes = flag::PARTIES | flag::CHILDREN | flag::GROUND | flag::BASIS;
         let said = |flags: u16| flags.count_ones() as usize;
-        36 + leaf(&self.audio)
+        20 + leaf(&self.audio)
             + leaf(&self.facts)
             + 8 * ties.parties.len()
             + 16 * (ties.children.len() + said(flags & flag::PARENT))
@@ -201,7 +201,6 @@ impl Recording {
         let (flags, keeping, ties) = (self.flags(), &self.keeping, self.ties());
         out.push(4);
         out.extend_from_slice(&self.handle.0);
-        out.extend_from_slice(&self.row.0);
         out.push(self.kind);
         out.extend_from_slice(&flags.to_be_bytes());
         for leaf in [&self.audio, &self.facts].into_iter().flatten() {
@@ -245,7 +244,7 @@ impl Recording {
     }
 
     fn decode(reader: &mut Reader<'_>, items: &mut Items<'_>, veil: &Arc<Veil>) -> Result<Self, BadPage> {
-        let (handle, row) = (RecordingHandle(reader.array()?), RowId(reader.array()?));
+        let handle = RecordingHandle(reader.array()?);
         let kind = reader.byte()?;
         let flags = u16::from_be_bytes(reader.array()?);
         let said = |flag: u16| flags & flag != 0;
@@ -298,8 +297,7 @@ impl Recording {
         if said(flag::BASIS) {
             keeping.basis = reader.byte()?;
         }
-        items.expect(Item::Row(row))?;
-        let objects = items.objects();
+        let (row, objects) = (items.row()?, items.objects());
         let recording = Self { handle, row, kind, audio, facts, objects, keeping, ties: ties.boxed() };
         // A field that says nothing would be a second spelling.
         if recording.flags() == flags { Ok(recording) } else { Err(BadPage) }
@@ -372,11 +370,11 @@ impl Entry {
     /// Bytes it takes, in the body and in the clear part.
     pub fn size(&self) -> usize {
         match self {
-            Entry::Branch { .. } => 68 + 17,
-            Entry::Tenant(account) | Entry::Subscriber(account) => 111 + account.name.as_str().len() + 34,
-            Entry::Period(..) => 62 + 17,
+            Entry::Branch { .. } => 52 + 17,
+            Entry::Tenant(account) | Entry::Subscriber(account) => 79 + account.name.as_str().len() + 34,
+            Entry::Period(..) => 46 + 17,
             Entry::Recording(recording) => recording.size() + 17 * (1 + recording.objects.len()),
-            Entry::Bound(bound) => 41 + 17 * (1 + bound.objects.len()),
+            Entry::Bound(bound) => 25 + 17 * (1 + bound.objects.len()),
         }
     }
 
@@ -384,7 +382,7 @@ impl Entry {
         match self {
             Entry::Branch { low, child, due } => {
                 out.extend_from_slice(low);
-                encode_link(child, out);
+                out.extend_from_slice(child.key.expose());
                 out.extend_from_slice(&due.0.to_be_bytes());
             }
             Entry::Tenant(account) => encode_account(1, account, out),
@@ -392,7 +390,6 @@ impl Entry {
             Entry::Period(period, secret) => {
                 out.push(3);
                 out.extend_from_slice(&period.handle.0);
-                out.extend_from_slice(&period.row.0);
                 out.extend_from_slice(secret.expose());
                 out.push(period.purpose as u8);
                 out.extend_from_slice(&period.day.0.to_be_bytes());
@@ -401,7 +398,6 @@ impl Entry {
             Entry::Bound(bound) => {
                 out.push(5);
                 out.extend_from_slice(&bound.handle.0);
-                out.extend_from_slice(&bound.row.0);
                 out.extend_from_slice(&bound.owner.0);
             }
         }
@@ -416,27 +412,24 @@ impl Entry {
     ) -> Result<Self, BadPage> {
         if level == Level::Branch {
             let low = reader.array()?;
-            let child = decode_link(reader)?;
+            let child = Link { id: items.page()?, key: decode_secret(reader)? };
             let due = Minute(u32::from_be_bytes(reader.array()?));
-            items.expect(Item::Page(child.id))?;
             return Ok(Entry::Branch { low, child, due });
         }
         match (reader.byte()?, level) {
             (1, Level::Tenants) => decode_account(reader, items).map(Entry::Tenant),
             (2, Level::Subscribers) => decode_account(reader, items).map(Entry::Subscriber),
             (3, Level::Subscribers) => {
-                let (handle, row) = (PeriodHandle(reader.array()?), RowId(reader.array()?));
+                let (handle, row) = (PeriodHandle(reader.array()?), items.row()?);
                 let secret = decode_secret(reader)?;
                 let purpose = Purpose::from_byte(reader.byte()?).ok_or(BadPage)?;
                 let day = Day(u32::from_be_bytes(reader.array()?));
-                items.expect(Item::Row(row))?;
                 Ok(Entry::Period(Period { handle, row, purpose, day }, secret))
             }
             (4, Level::Recordings) => Recording::decode(reader, items, veil.ok_or(BadPage)?).map(Entry::Recording),
             (5, Level::Recordings) => {
-                let (handle, row) = (RecordingHandle(reader.array()?), RowId(reader.array()?));
+                let (handle, row) = (RecordingHandle(reader.array()?), items.row()?);
                 let owner = SubscriberHandle(reader.array()?);
-                items.expect(Item::Row(row))?;
                 Ok(Entry::Bound(Bound { handle, row, owner, objects: items.objects() }))
             }
             _ => Err(BadPage),
@@ -444,17 +437,11 @@ impl Entry {
     }
 }
 
-fn encode_link(link: &Link, out: &mut Vec<u8>) {
-    out.extend_from_slice(&link.id.0);
-    out.extend_from_slice(link.key.expose());
-}
-
 fn encode_account(tag: u8, account: &Account, out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&account.handle);
-    out.extend_from_slice(&account.row.0);
     out.extend_from_slice(account.secret.expose());
-    encode_link(&account.subtree, out);
+    out.extend_from_slice(account.subtree.key.expose());
     out.extend_from_slice(&account.due.0.to_be_bytes());
     let name = account.name.as_str().as_bytes();
     debug_assert!(name.len() <= MAX_NAME, "the planner bounds names");
@@ -463,13 +450,12 @@ fn encode_account(tag: u8, account: &Account, out: &mut Vec<u8>) {
 }
 
 fn decode_account(reader: &mut Reader<'_>, items: &mut Items<'_>) -> Result<Account, BadPage> {
-    let (handle, row) = (reader.array()?, RowId(reader.array()?));
+    let handle = reader.array()?;
     let secret = decode_secret(reader)?;
-    let subtree = decode_link(reader)?;
+    let subtree = Link { id: items.page()?, key: decode_secret(reader)? };
+    let row = items.row()?;
     let due = Minute(u32::from_be_bytes(reader.array()?));
     let len = u16::from_be_bytes(reader.array()?);
     let name = std::str::from_utf8(reader.take(usize::from(len))?).map_err(|_| BadPage)?;
-    items.expect(Item::Page(subtree.id))?;
-    items.expect(Item::Row(row))?;
     Ok(Account { handle, row, secret, subtree, due, name: Arc::new(Name::new(name.to_owned())) })
 }
