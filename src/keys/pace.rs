@@ -1,6 +1,6 @@
 //! How much of what is due goes into one rotation.
 //!
-//! What a rotation costs goes by the pages that it seals anew, not by what it erases: a page has some ninety recordings, and
+//! What a rotation costs goes by the pages that it seals anew, not by what it erases: a page has some twenty recordings, and
 //! one of them costs as much as all. [`KeyStore::due`](super::KeyStore::due) finds what is due in the order of the tree, so
 //! what lies on one page comes together, and is taken together. So that whoever creates something waits for a bounded time,
 //! a rotation is bounded by how long the ones before it took, on this machine and as busy as it is: where recordings lie

@@ -36,10 +36,17 @@ use std::{
 };
 
 /// When pages split and fold.
+///
+/// Whoever erases one recording has its page sealed anew, with the secrets of all that stay on it, and whoever opens one has
+/// the page opened: so leaf pages are small, as far as what every page takes besides its entries (some 180 bytes with the
+/// entry of its branch, and 110 for each appended row) leaves room below 160 bytes a recording. Branches lie in the cache, and
+/// the fewer levels the better.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Most entries in a page.
-    pub entries: usize,
+    /// Most entries in a leaf page.
+    pub leaf: usize,
+    /// Most pages below a branch.
+    pub branch: usize,
     /// Most bytes in a page, unless it has one entry.
     pub bytes: usize,
     /// Most appended rows before a page is rewritten.
@@ -48,7 +55,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 128, bytes: 64 << 10, appends: 16 }
+        Self { leaf: 32, branch: 128, bytes: 64 << 10, appends: 4 }
     }
 }
 

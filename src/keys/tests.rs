@@ -27,7 +27,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 /// Pages so small that everything splits, folds and merges.
-const TINY: Limits = Limits { entries: 4, bytes: 4096, appends: 3 };
+const TINY: Limits = Limits { leaf: 4, branch: 4, bytes: 4096, appends: 3 };
 
 fn settings(limits: Limits) -> Settings {
     Settings { limits, on_failure: OnFailure::Stop, ..Settings::default() }

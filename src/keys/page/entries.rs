@@ -1,5 +1,5 @@
 //! The entries of one page, in one piece: what a search looks at lies side by side, and a page is copied, summed up and let go
-//! of without a visit to each of a hundred places in memory.
+//! of without a visit to each of dozens of places in memory.
 //!
 //! What is shared of them never changes. What a plan changes it notes beside them ([`Changes`]), and what comes of it is copied
 //! into a piece of its own, each entry once and into its own place. So, of a secret that was erased, by the places where it

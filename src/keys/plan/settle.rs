@@ -172,7 +172,7 @@ impl<S: Store> Planner<'_, S> {
         }
         let Node { link, under, level, appends, rewrite, .. } = node;
         let due = entries.due();
-        if erased || !self.fits(&entries) {
+        if erased || !self.fits(level, &entries) {
             let entries = entries.into_owned();
             let pieces = Pieces::Fresh(self.chunk(was.clone().filter(|page| page.id != TOP), level, entries));
             return Ok(Settled { was, erased, due, pieces });
@@ -274,13 +274,14 @@ impl<S: Store> Planner<'_, S> {
         Ok((any_erased, Some(Entries::new(entries))))
     }
 
-    /// Joins a page that an erasure has thinned out with a neighbour, where both together are at most half full. The page
-    /// that results gets a fresh key like every other page on the path.
+    /// Joins a page that an erasure has thinned out to a quarter with a neighbour, where both together are at most half full:
+    /// neighbours may have to be read, and not for every page that a split has left half full. The page that results gets a
+    /// fresh key like every other page on the path.
     fn merge(&mut self, parts: &mut Vec<Part>, node: &Node) -> Result<(), ReadError> {
         let mut at = 0;
         while at < parts.len() {
             let thin = matches!(&parts[at], Part::Fresh { erased: true, draft, .. }
-                if self.half_full(draft.entries.len(), draft.entries.size()));
+                if self.fills(4, draft.level, draft.entries.len(), draft.entries.size()));
             let partner = if !thin {
                 None
             } else if at + 1 < parts.len() && self.merges(&parts[at], &parts[at + 1], node)? {
@@ -324,7 +325,7 @@ impl<S: Store> Planner<'_, S> {
         };
         Ok(match (seen(left, &pages[0]), seen(right, &pages[1])) {
             (Some((left_level, left_len, left_size)), Some((right_level, right_len, right_size))) => {
-                left_level == right_level && self.half_full(left_len + right_len, left_size + right_size)
+                left_level == right_level && self.fills(2, left_level, left_len + right_len, left_size + right_size)
             }
             _ => false,
         })
@@ -395,7 +396,7 @@ impl<S: Store> Planner<'_, S> {
         if entries.is_empty() {
             return Vec::new();
         }
-        if self.fits(&entries) {
+        if self.fits(level, &entries) {
             return vec![Draft { was, level, entries }];
         }
         let (left, right) = entries.halves();
@@ -404,12 +405,20 @@ impl<S: Store> Planner<'_, S> {
         drafts
     }
 
-    fn fits(&self, entries: &Entries) -> bool {
-        entries.len() <= 1 || entries.len() <= self.limits.entries && entries.size() <= self.limits.bytes
+    fn most_entries(&self, level: Level) -> usize {
+        match level {
+            Level::Branch => self.limits.branch,
+            Level::Tenants | Level::Subscribers | Level::Recordings => self.limits.leaf,
+        }
     }
 
-    fn half_full(&self, entries: usize, bytes: usize) -> bool {
-        entries <= self.limits.entries / 2 && bytes <= self.limits.bytes / 2
+    fn fits(&self, level: Level, entries: &Entries) -> bool {
+        entries.len() <= 1 || entries.len() <= self.most_entries(level) && entries.size() <= self.limits.bytes
+    }
+
+    /// Whether so much fills a page to this part at most.
+    fn fills(&self, part: usize, level: Level, entries: usize, bytes: usize) -> bool {
+        entries <= self.most_entries(level) / part && bytes <= self.limits.bytes / part
     }
 
     fn write_fresh(&mut self, draft: Draft, under: Under) -> Result<Link, ReadError> {

@@ -358,7 +358,9 @@ fn references_to_the_log_go_with_their_leaf() {
 #[test]
 fn an_ordinary_create_and_its_end_write_the_page_of_the_recording_alone() {
     let disk = Disk::new();
-    let keys = open_with(&disk, plan::Limits::default()).expect("opens");
+    // Room for all of it beside the page.
+    let limits = plan::Limits { appends: 16, ..plan::Limits::default() };
+    let keys = open_with(&disk, limits).expect("opens");
     let tenant = add_tenant(&keys, "acme");
     let subscriber = add_subscriber(&keys, tenant, "ada");
     let due = |minute| Keeping { audio_due: Minute(minute), ended: Minute(1), ..Keeping::default() };

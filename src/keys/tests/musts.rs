@@ -39,7 +39,7 @@ fn small_world(disk: &Arc<Disk>, recordings: usize) -> (KeyStore, TenantHandle, 
 #[test]
 fn a_split_leaves_the_page_key_to_no_part() {
     let disk = Disk::new();
-    let (keys, tenant, subscriber, mut paths) = small_world(&disk, TINY.entries);
+    let (keys, tenant, subscriber, mut paths) = small_world(&disk, TINY.leaf);
     let before = page_keys(&disk);
     paths.push(add_recording(&keys, tenant, subscriber));
     // The top's key is the root and the tenant's page kept its own: only they may be left over.
@@ -55,7 +55,7 @@ fn a_split_leaves_the_page_key_to_no_part() {
 fn growth_at_the_top_moves_everything_under_fresh_keys() {
     let disk = Disk::new();
     let keys = open(&disk);
-    let tenants: Vec<_> = (0..3 * TINY.entries).map(|number| add_tenant(&keys, &format!("{number}"))).collect();
+    let tenants: Vec<_> = (0..3 * TINY.leaf).map(|number| add_tenant(&keys, &format!("{number}"))).collect();
     let mut forgotten = Forgotten::default();
     for tenant in tenants {
         forgotten.secrets.insert(*keys.tenant(tenant).expect("reads").expect("lives").secret.expose());
