@@ -147,7 +147,8 @@ impl Command {
 
     /// The bytes of a rotation's file.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let rows = self.rows.iter().map(|row| 8 + row.key.len() + row.value.as_ref().map_or(0, Vec::len));
+        let mut out = Vec::with_capacity(100 + 24 * self.expects.len() + rows.sum::<usize>());
         out.extend_from_slice(&MAGIC);
         out.extend_from_slice(&[1, u8::from(self.rotation.is_some()), 0, 0]);
         out.extend_from_slice(&self.number.to_be_bytes());

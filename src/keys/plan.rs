@@ -30,7 +30,7 @@ use crate::{
 use recordings::{NewRecording, leaf_row};
 pub use settle::{Published, RootKey};
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Range,
     sync::Arc,
 };
@@ -151,7 +151,10 @@ pub struct Planner<'a, S> {
     rows: Vec<Row>,
     names: Vec<NameChange>,
     dooms: Vec<Doom>,
+    /// Objects that came on the list of copies, and that were taken off it.
     copies: Vec<(ObjectId, bool)>,
+    /// Doomed rows of which a step was taken.
+    swept: HashSet<Vec<u8>>,
     /// Leaves of the audit log that the store has.
     log_size: u64,
     log: Vec<log::Leaf>,
@@ -176,6 +179,7 @@ impl<'a, S: Store> Planner<'a, S> {
             names: Vec::new(),
             dooms: Vec::new(),
             copies: Vec::new(),
+            swept: HashSet::new(),
             log_size,
             log: Vec::new(),
             receipt: None,
@@ -233,9 +237,15 @@ impl<'a, S: Store> Planner<'a, S> {
 
     /// Takes the sweeper's step in. A step that was taken before, or planned on another state, changes nothing.
     pub fn sweep(&mut self, batch: &DoomedBatch) -> Result<(), ReadError> {
-        if self.overlay.store.row(Family::Doomed, &batch.id)?.as_ref() == Some(&batch.before) {
-            self.rows.extend(batch.rows.iter().cloned());
+        let as_drawn_up = self.overlay.store.row(Family::Doomed, &batch.id)?.as_ref() == Some(&batch.before);
+        if !as_drawn_up || !self.swept.insert(batch.id.clone()) {
+            return Ok(());
         }
+        for object in &batch.unwanted {
+            self.drop_copy(*object)?;
+        }
+        self.published.doomed -= i64::from(batch.is_last());
+        self.rows.extend(batch.rows.iter().cloned());
         Ok(())
     }
 
@@ -304,16 +314,18 @@ impl<'a, S: Store> Planner<'a, S> {
                 Ok(())
             }
             Change::QueueCopy { object, to } => {
-                self.copies.push((object, true));
+                if !self.copy_is_queued(object)? {
+                    self.copies.push((object, true));
+                }
                 self.rows.push(Row::put(Family::Copies, object.0, to.into_bytes()));
                 Ok(())
             }
             Change::CopyDone { object } => {
-                if !self.copy_is_queued(object)? {
-                    return Err(CommitError::Gone);
+                if self.drop_copy(object)? {
+                    Ok(())
+                } else {
+                    Err(CommitError::Gone)
                 }
-                self.drop_copy(object);
-                Ok(())
             }
             Change::DoomObject { at, object } => self.doom_object(at, object),
             Change::Log { leaf, under } => {
@@ -483,9 +495,14 @@ impl<'a, S: Store> Planner<'a, S> {
         }
     }
 
-    fn drop_copy(&mut self, object: ObjectId) {
-        self.copies.push((object, false));
-        self.rows.push(Row::delete(Family::Copies, object.0));
+    /// Says whether it was queued.
+    fn drop_copy(&mut self, object: ObjectId) -> Result<bool, ReadError> {
+        let queued = self.copy_is_queued(object)?;
+        if queued {
+            self.copies.push((object, false));
+            self.rows.push(Row::delete(Family::Copies, object.0));
+        }
+        Ok(queued)
     }
 
     fn check_name(&self, tenant: Option<TenantHandle>, name: &str) -> Result<(), CommitError> {

@@ -12,7 +12,7 @@ use self::log::BackedLeaves;
 use super::{
     CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
     SlotsReport, ValueName,
-    backing::{Backing, Family, KeyValue, Row},
+    backing::{Backing, Family, KeyValue},
     backup::{
         Backup, BackupStatus,
         keeper::{self, Backlog, Keeper},
@@ -41,7 +41,6 @@ use crate::{
 };
 use quick_cache::{Weighter, sync::Cache};
 use std::{
-    collections::HashMap,
     ops::ControlFlow,
     path::Path,
     sync::{
@@ -589,7 +588,6 @@ impl Shared {
         published: Published,
         root: Option<RootKey>,
     ) -> Result<(), command::ApplyError> {
-        let counts = self.counts(&command.rows)?;
         let mut present = self.write();
         let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
         let state = Checked { shared: self, present: &present };
@@ -627,33 +625,11 @@ impl Shared {
         if let Some(root) = root {
             present.root = root;
         }
-        for (count, (more, less)) in [&self.doomed, &self.copies].into_iter().zip(counts) {
-            count.fetch_add(more, Ordering::Relaxed);
-            count.fetch_sub(less, Ordering::Relaxed);
+        for (count, change) in [(&self.doomed, published.doomed), (&self.copies, published.copies)] {
+            // Added as what it is modulo 2^64: less by so many where it is negative.
+            count.fetch_add(change as u64, Ordering::Relaxed);
         }
         Ok(())
-    }
-
-    /// How many rows come and go in `Doomed` and in `Copies`.
-    fn counts(&self, rows: &[Row]) -> Result<[(u64, u64); 2], ReadError> {
-        let mut counts = [(0, 0); 2];
-        let mut seen: HashMap<(Family, &[u8]), bool> = HashMap::new();
-        for row in rows {
-            let count = match row.family {
-                Family::Doomed => &mut counts[0],
-                Family::Copies => &mut counts[1],
-                _ => continue,
-            };
-            let was = match seen.get(&(row.family, &row.key[..])) {
-                Some(there) => *there,
-                None => self.backing.get(row.family, &row.key)?.is_some(),
-            };
-            let is = row.value.is_some();
-            count.0 += u64::from(is && !was);
-            count.1 += u64::from(was && !is);
-            seen.insert((row.family, &row.key), is);
-        }
-        Ok(counts)
     }
 
     fn rebuild_index(&self) -> Result<(), ReadError> {

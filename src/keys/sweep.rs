@@ -36,9 +36,16 @@ pub struct DoomedBatch {
     pub(super) before: Vec<u8>,
     /// What the step writes.
     pub(super) rows: Vec<Row>,
+    /// Objects that were met where pages were taken apart: no copy of them is wanted any more.
+    pub(super) unwanted: Vec<ObjectId>,
 }
 
 impl DoomedBatch {
+    /// Whether nothing of the doomed row is left behind it.
+    pub(super) fn is_last(&self) -> bool {
+        self.rows.iter().any(|row| row.family == Family::Doomed && row.value.is_none())
+    }
+
     /// The receipt of the erasure that this is a step of.
     pub fn receipt(&self) -> Option<ReceiptId> {
         if self.id.len() > NAME { ReceiptId::from_slice(&self.id[..ReceiptId::LEN]) } else { None }
@@ -54,9 +61,9 @@ pub fn next(backing: &dyn Backing, behind: &[u8], max_objects: usize) -> Result<
     }
     let Some((id, before)) = found.pop() else { return Ok(None) };
     let mut items = Item::decode_list(&before).map_err(|_| ReadError::Damaged("a doomed row"))?;
-    let (mut objects, mut rows) = (Vec::new(), Vec::new());
+    let (mut objects, mut rows, mut unwanted) = (Vec::new(), Vec::new(), Vec::new());
     if matches!(items.last(), Some(Item::Page(_))) {
-        expand(backing, &mut items, &mut rows)?;
+        expand(backing, &mut items, &mut rows, &mut unwanted)?;
     } else {
         consume(backing, &mut items, &mut rows, &mut objects, max_objects.max(1))?;
     }
@@ -67,10 +74,15 @@ pub fn next(backing: &dyn Backing, behind: &[u8], max_objects: usize) -> Result<
     } else {
         Row::put(Family::Doomed, id.clone(), list)
     });
-    Ok(Some(DoomedBatch { objects, id, before, rows }))
+    Ok(Some(DoomedBatch { objects, id, before, rows, unwanted }))
 }
 
-fn expand(backing: &dyn Backing, items: &mut Vec<Item>, rows: &mut Vec<Row>) -> Result<(), ReadError> {
+fn expand(
+    backing: &dyn Backing,
+    items: &mut Vec<Item>,
+    rows: &mut Vec<Row>,
+    unwanted: &mut Vec<ObjectId>,
+) -> Result<(), ReadError> {
     let mut found = Vec::new();
     for _ in 0..PAGES {
         let Some(Item::Page(page)) = items.last().copied() else { break };
@@ -80,11 +92,7 @@ fn expand(backing: &dyn Backing, items: &mut Vec<Item>, rows: &mut Vec<Row>) -> 
             rows.push(Row::delete(Family::Pages, key));
         }
     }
-    for item in &found {
-        if let Item::Object(object) = item {
-            rows.push(Row::delete(Family::Copies, object.0));
-        }
-    }
+    unwanted.extend(found.iter().filter_map(|item| if let Item::Object(object) = item { Some(*object) } else { None }));
     items.extend(found);
     Ok(())
 }

@@ -126,7 +126,7 @@ impl<S: Store> Planner<'_, S> {
         if recording.objects.len() == before {
             return Err(CommitError::Gone);
         }
-        self.drop_copy(object);
+        self.drop_copy(object)?;
         self.fell(vec![Item::Object(object)], None);
         for party in bound(&recording) {
             let Some((path, mut entry)) = self.find_bound(at, *party)? else { continue };
@@ -265,7 +265,7 @@ impl<S: Store> Planner<'_, S> {
             left.audio = None;
             items.push(Item::AudioValues(left.row));
             for object in left.objects.drain(..) {
-                self.drop_copy(object);
+                self.drop_copy(object)?;
                 items.push(Item::Object(object));
             }
             let mut ties = left.ties().clone();

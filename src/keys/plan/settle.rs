@@ -61,6 +61,10 @@ pub struct Published {
     pub names: Vec<NameChange>,
     /// How many leaves came to the audit log.
     pub log: u64,
+    /// How many doomed rows came, less those that went.
+    pub doomed: i64,
+    /// How many queued copies came, less those that went.
+    pub copies: i64,
 }
 
 /// What became of a page.
@@ -123,6 +127,7 @@ impl<S: Store> Planner<'_, S> {
             }
         }
         self.published.log = self.log.len() as u64;
+        self.published.copies = self.copies.iter().map(|(_, queued)| if *queued { 1 } else { -1 }).sum();
         log::append(self.log_size, std::mem::take(&mut self.log), self.overlay.store, &mut self.rows)?;
         self.published.names = self.names;
         let rotation = rotation.map(|(_, rotation)| rotation);
@@ -146,6 +151,7 @@ impl<S: Store> Planner<'_, S> {
         let mut name = doom.receipt.map_or_else(Vec::new, |receipt| receipt.0.to_vec());
         name.extend_from_slice(&random::<{ NAME }>());
         self.rows.push(Row::put(Family::Doomed, name, list));
+        self.published.doomed += 1;
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::{
     model::{Forgotten, Held, Model, Recording, Subscriber, Tenant, check, check_found},
     open, open_with, sweep_all,
 };
-use crate::{crypto::random, domain::time::Minute};
+use crate::{crypto::random, domain::time::Minute, keys::backing::Family};
 use proptest::prelude::*;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -242,6 +242,7 @@ impl World {
                 recording.audio?;
                 recording.objects.insert(object);
                 changes.push(Change::AddObject { at, object });
+                changes.extend([(); 2].map(|()| Change::QueueCopy { object, to: "elsewhere".to_owned() }));
             }
             Step::DoomObject(of) => {
                 let at = self.recording(*of)?;
@@ -348,9 +349,10 @@ impl World {
             Step::Sweep(max) => {
                 let objects = sweep_all(self.keys(), usize::from(*max));
                 self.swept.extend(objects);
+                self.count_waiting();
+                assert_eq!(self.keys().doomed_count(), 0);
                 // A step says at most once that nothing is left of a receipt; afterwards nothing is left of any.
                 assert!(self.receipts.iter().all(|id| !self.keys().doomed_under(*id).expect("reads")));
-                assert_eq!(self.keys().doomed_count(), 0);
                 assert!(self.doomed.is_subset(&self.swept), "an erased object was not handed to the sweeper");
                 assert!(self.swept.is_disjoint(&self.model.objects()), "the sweeper was handed a living object");
             }
@@ -382,8 +384,17 @@ impl World {
                 let committed = super::block_on(self.keys().commit(mutation)).expect("commits");
                 assert_eq!(committed.log, first..after.log.len() as u64);
                 self.accept(after);
+                self.count_waiting();
             }
         }
+    }
+
+    /// What waits is counted as it comes and goes, and read from the rows at a start alone.
+    fn count_waiting(&self) {
+        let (rows, ..) = self.disk.image();
+        let count = |of| rows.keys().filter(|(family, _)| *family == of).count() as u64;
+        let counted = (self.keys().doomed_count(), self.keys().copies_count());
+        assert_eq!(counted, (count(Family::Doomed), count(Family::Copies)));
     }
 }
 
