@@ -8,6 +8,10 @@
 
 use std::{fmt::Write as _, path::PathBuf, time::Instant};
 
+/// As the gateway has it: what is freed is wiped, and that takes its time.
+#[global_allocator]
+static ALLOCATOR: zeroizing_alloc::ZeroAlloc<std::alloc::System> = zeroizing_alloc::ZeroAlloc(std::alloc::System);
+
 /// In which `/proc` counts: USER_HZ, 100 on every Linux that we run on.
 const TICKS_PER_SECOND: f64 = 100.0;
 

@@ -34,8 +34,8 @@ const PREPARED: usize = 10_000;
 const CREATE_ROUNDS: usize = 5;
 /// Creates of one round, for each sender count.
 const CREATES: [(usize, usize); 3] = [(1, 500), (64, 16_384), (512, 32_768)];
-/// An appended entry: two wrapped secrets, ids, an object id, and its envelope.
-const ENTRY_ROW: usize = 250;
+/// An appended entry: two secrets, ids, an object id, and its envelope.
+const ENTRY_ROW: usize = 207;
 /// What is known about a call, sealed.
 const VALUE: usize = 200;
 const SECTOR: usize = 4096;
