@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 QUIETUS_BENCH_TABLE=$(mktemp)
 export QUIETUS_BENCH_TABLE
 trap 'rm -f "$QUIETUS_BENCH_TABLE"' EXIT
-[ $# -gt 0 ] || set -- segments keys journal ingest scale
+[ $# -gt 0 ] || set -- segments keys journal ingest scale backup
 for bench in "$@"; do
     cargo bench --locked --bench "$bench"
 done

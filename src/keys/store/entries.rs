@@ -23,7 +23,7 @@ use crate::{
 };
 use std::ops::ControlFlow;
 
-/// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 200 µs. In
+/// Pages that are searched for what is due under one hold of the readers' lock: a page that no cache has takes some 70 µs. In
 /// tests one, so that their few pages are many holds.
 const PAGES_AT_A_TIME: usize = if cfg!(test) { 1 } else { 16 };
 
