@@ -2,6 +2,7 @@
 //!
 //! - [`name`]: what objects are called, and which of them lead to which state. Pure.
 //! - [`mod@format`]: their bytes.
+//! - `roots`: which roots its states need of the slots. Pure.
 //! - `keeper`: the thread that puts deltas and bases, and removes what is over its age.
 //! - [`restore`]: a key store on an empty node, from nothing but slot and objects.
 //!
@@ -29,6 +30,7 @@ pub mod format;
 pub(super) mod keeper;
 pub mod name;
 pub mod restore;
+pub(super) mod roots;
 
 use crate::domain::{id::StoreId, time::Clock};
 use std::time::Duration;
