@@ -1,13 +1,17 @@
 //! The slot protocol, checked in every interleaving within bounds.
 //!
-//! [`world`] is what there is, [`steps`] what may happen next, [`promises`] what must hold in every state. The checker (kept
-//! library `stateright`) walks all of it. What a start does is decided by the program's own
-//! [`decide`](crate::keys::start::decide::decide). `docs/protocol.md` says what is abstracted away.
+//! [`world`] is what there is, [`steps`] what may happen next, [`gateway`] what the gateway knows by then, [`promises`] what
+//! must hold in every state. The checker (kept library `stateright`) walks all of it. What is pure in the program is the
+//! program's own here: the decision of a start ([`decide`](crate::keys::start::decide::decide)), the table of slots (in few
+//! bytes: [`roll`]), and which roots the backup needs ([`Roots`](crate::keys::backup::roots::Roots)). `docs/protocol.md` says
+//! what is abstracted away.
 //!
 //! The model itself is tested by mutants: each breaks one rule, and a run must find out. `QUIETUS_PROTOCOL=1` widens the
 //! bounds by one, `=2` by two.
 
+mod gateway;
 mod promises;
+mod roll;
 mod steps;
 mod world;
 
