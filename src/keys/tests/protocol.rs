@@ -267,6 +267,13 @@ fn a_slot_that_comes_back_must_get_what_the_backup_needs() {
     Protocol::two_of_three(bounds).backed_up().breaking(Mutant::PresentRootOnly).fails(BACKUP);
 }
 
+/// A gap, and no mutant: the program does this. `docs/protocol.md` says what it would take to close it.
+#[test]
+fn a_second_start_without_s3_forgets_what_the_first_was_unsure_of() {
+    let bounds = Budget { crashes: 2, outages: 1, ..NONE };
+    Protocol::one_slot(bounds).backed_up().fails(BACKUP);
+}
+
 #[test]
 fn a_receipt_must_not_go_out_before_the_slot_commits() {
     Protocol::one_slot(NONE).breaking(Mutant::AnswerBeforeCommit).fails(DESTROYED);
