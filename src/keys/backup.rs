@@ -2,6 +2,7 @@
 //!
 //! - [`name`]: what objects are called, and which of them lead to which state. Pure.
 //! - [`mod@format`]: their bytes.
+//! - `roots`: which roots its states need of the slots. Pure.
 //! - `keeper`: the thread that puts deltas and bases, and removes what is over its age.
 //! - [`restore`]: a key store on an empty node, from nothing but slot and objects.
 //!
@@ -15,7 +16,9 @@
 //! backup can give. By cases:
 //! - *The put fails or nobody knows*: the erasure is *sealed, not yet destroyed*. The slot keeps the root that the backup
 //!   needs beside the one that seals the top. A further rotation puts a third beside them and then drops the one in the
-//!   middle, which neither needs: so three places are enough however long object storage is away.
+//!   middle, which neither needs: so three places are enough however long object storage is away, as long as the process
+//!   runs. One that starts meanwhile does not know how far the backup is, and keeps the root of its own top too until object
+//!   storage has been seen: where a rotation waits already, there is room for one more then, and further ones are refused.
 //! - *The put arrived and the answer did not*: the backup may give a state under a root that was dropped as one in the
 //!   middle. Nobody was told that anything in it is in the backup, because that is said only of states whose root the slot
 //!   holds; [`name::Catalogue::best`] passes it over.
@@ -29,6 +32,7 @@ pub mod format;
 pub(super) mod keeper;
 pub mod name;
 pub mod restore;
+pub(super) mod roots;
 
 use crate::domain::{id::StoreId, time::Clock};
 use std::time::Duration;

@@ -22,10 +22,11 @@ use super::{
     backing::{Backing, BackingError, Family, Row},
     backup::{
         Backup, STORE,
-        keeper::{self, Ahead, Compared, Place, Root, Tip, Trouble},
+        keeper::{self, Ahead, Compared, Place, Tip, Trouble},
+        roots::Roots,
         store_id,
     },
-    command::{ApplyError, Chain, Command, Rotation, Sent, State, StoredState},
+    command::{ApplyError, Chain, Command, Sent, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
     slot::{root_id, table::Table},
@@ -136,10 +137,8 @@ pub struct Settled {
     pub last_number: u64,
     /// The chain up to there.
     pub(super) chain: Chain,
-    /// What the backup has; as far as is known here, where its object storage is away.
-    pub(super) backed: u64,
-    /// Roots that states of the backup may need, ascending; the last one seals the top.
-    pub(super) roots: Vec<Root>,
+    /// What the backup has, as far as is known here, and which roots its states may need.
+    pub(super) roots: Roots,
     /// The first command in the outbox, or the next one.
     pub(super) outbox_from: u64,
     /// Where the backup stands, when that was seen.
@@ -156,15 +155,9 @@ pub fn settle(backing: &dyn Backing, slots: &mut Slots, backup: Option<&mut Back
 }
 
 impl Settled {
-    /// The root of a rotation that the backup lacks, and its command.
-    pub(super) fn owed(&self) -> Option<(RootId, u64)> {
-        self.roots.last().filter(|_| self.roots.len() > 1).map(|root| (root.id, root.from))
-    }
-
     /// Step 7, once what the root opens has been seen. Where the backup lacks a rotation, the root that it needs stays.
     pub fn commit(&self, backing: &dyn Backing, slots: &mut Slots) -> Result<(), OpenError> {
-        let older = self.roots.iter().filter(|root| root.id != self.root.id && !root.dropped);
-        slots.settle(&older.map(|root| root.id).collect::<Vec<_>>())?;
+        slots.settle(self.roots.needed())?;
         Ok(backing.drop_pending(&self.done)?)
     }
 }
@@ -208,11 +201,11 @@ fn resume(
     let Decision { root, last_number, fill, torn, done } = decide(last_number, root, &files, &held)?;
     missing.extend(fill.iter().filter_map(|number| Some((commands.remove(number)?, has_backup))));
     let root = look(backing, &missing, slots, root)?;
-    let (roots, backed) = if has_backup {
+    let roots = if has_backup {
         let forgotten = |id, generation| !held.contains(&id) || slots.have_forgotten(id, generation);
         roots(backing, root.id, last_number, place.as_ref(), &missing, forgotten)?
     } else {
-        (vec![Root { from: 0, id: root.id, dropped: false }], 0)
+        Roots::alone(root.id, 0, false)
     };
     for (command, waits) in missing {
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
@@ -222,7 +215,7 @@ fn resume(
     backing.flush()?;
     let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
     let outbox_from = keeper::outbox(backing, 0, 1)?.first().map_or(last_number + 1, |first| first.number);
-    Ok(Settled { root, last_number, chain: state.chain(), backed, roots, outbox_from, place, done })
+    Ok(Settled { root, last_number, chain: state.chain(), roots, outbox_from, place, done })
 }
 
 /// Finds the root, by what the rows say of the slots once the missing commands are applied.
@@ -304,9 +297,9 @@ fn roots(
     place: Option<&Place>,
     missing: &[Missing],
     forgotten: impl Fn(RootId, u64) -> bool,
-) -> Result<(Vec<Root>, u64), OpenError> {
+) -> Result<Roots, OpenError> {
     let first = keeper::outbox(backing, 0, 1)?.first().map(|first| first.number);
-    let mut backed = match (place, first) {
+    let backed = match (place, first) {
         (Some(place), _) => place.number,
         (None, Some(first)) => first - 1,
         (None, None) => last_number - missing.iter().filter(|(_, waits)| *waits).count() as u64,
@@ -325,23 +318,7 @@ fn roots(
     }
     let filed = missing.iter().filter(|(_, waits)| *waits);
     rotations.extend(filed.filter_map(|(command, _)| Some((command.number, command.rotation?))));
-    // What a slot has forgotten it forgot because the backup has what came after.
-    let settled =
-        rotations.iter().take_while(|(_, rotation)| forgotten(rotation.from, rotation.generation - 1)).count();
-    if let Some((number, _)) = rotations.drain(..settled).next_back() {
-        backed = backed.max(number);
-    }
-    let alone = vec![Root { from: 0, id: top, dropped: false }];
-    match rotations.first() {
-        Some((_, rotation)) if rotation.from != top => {
-            let mut roots = vec![Root { from: 0, id: rotation.from, dropped: false }];
-            let later =
-                |(from, rotation): &(u64, Rotation)| Root { from: *from, id: rotation.to, dropped: rotation.to != top };
-            roots.extend(rotations.iter().map(later));
-            Ok((roots, backed))
-        }
-        _ => Ok((alone, backed)),
-    }
+    Ok(Roots::found(top, backed, &rotations, place.is_some(), forgotten))
 }
 
 /// Nothing was ever written but, perhaps, the mark of a first start that did not get to its end.
@@ -366,8 +343,8 @@ fn first_start(backing: &dyn Backing, slots: &mut Slots, has_backup: bool) -> Re
     let first = Command { number: 1, rotation: None, expects: Vec::new(), rows };
     let chain = first.apply(backing, &Nothing, waits.as_mut())?;
     backing.flush()?;
-    let roots = vec![Root { from: 0, id: root.id, dropped: false }];
-    Ok(Settled { root, last_number: 1, chain, backed: 0, roots, outbox_from: 1, place: None, done: Vec::new() })
+    let roots = Roots::alone(root.id, 0, false);
+    Ok(Settled { root, last_number: 1, chain, roots, outbox_from: 1, place: None, done: Vec::new() })
 }
 
 /// The state before the first command.

@@ -174,15 +174,12 @@ impl KeyStore {
         let settled = start::settle(&*backing, &mut slots, backup.as_mut())?;
         let log_size = super::log::size(&*backing)?;
         let (root, last_number, chain) = (settled.root.clone(), settled.last_number, settled.chain);
-        let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.backed };
+        let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.roots.backed() };
         let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
-        let owed = settled.owed();
-        let backlog = backup.is_some().then(|| {
-            Arc::new(Backlog::new(last_number, settled.backed, settled.roots.clone(), settled.place.is_some()))
-        });
+        let backlog = backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.roots.clone())));
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
-        let leaves = BackedLeaves::at_start(&*backing, settled.backed, log_size)?;
+        let leaves = BackedLeaves::at_start(&*backing, settled.roots.backed(), log_size)?;
         let shared = Shared {
             leaves: Mutex::new(leaves),
             cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
@@ -213,7 +210,7 @@ impl KeyStore {
             _ => None,
         };
         let shared = Arc::new(shared);
-        let writer = Writer::start(shared.clone(), slots, settings, keeper, owed)
+        let writer = Writer::start(shared.clone(), slots, settings, keeper)
             .map_err(|error| OpenError::Backing(error.to_string()))?;
         Ok(KeyStore(Arc::new(Inner { shared, writer })))
     }

@@ -193,14 +193,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// `keeper` keeps the backup; an erasure waits for it so long. `owed` is the root of a rotation, and its command, that the
-    /// slots have not finished because the backup lacks it.
+    /// `keeper` keeps the backup; an erasure waits for it so long.
     pub(super) fn start(
         shared: Arc<Shared>,
         mut slots: Slots,
         settings: Settings,
         keeper: Option<(Keeper, Duration)>,
-        owed: Option<(RootId, u64)>,
     ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox {
             state: Mutex::new(Queue::default()),
@@ -223,7 +221,6 @@ impl Writer {
             on_failure,
             unflushed,
             patience,
-            owed,
             asked: Instant::now(),
             checked: Instant::now(),
         };
@@ -503,8 +500,6 @@ struct Finisher {
     unflushed: mpsc::SyncSender<u64>,
     /// How long a rotation waits for its delta.
     patience: Duration,
-    /// The newest root, and its rotation, whose delta was not put when its callers were answered.
-    owed: Option<(RootId, u64)>,
     /// When slots that are away were last asked.
     asked: Instant,
     /// When all were last read.
@@ -514,11 +509,12 @@ struct Finisher {
 impl Finisher {
     fn run(mut self, rotations: &mpsc::Receiver<Finish>) {
         loop {
+            let owed = self.shared.backlog.as_ref().is_some_and(|backlog| backlog.is_owed());
             let short = self.slots().is_short();
-            let next = match (self.owed, short) {
-                (None, false) => rotations.recv_timeout(CHECK),
-                (None, true) => rotations.recv_timeout(ASK),
-                (Some(_), _) => rotations.recv_timeout(LOOK),
+            let next = match (owed, short) {
+                (false, false) => rotations.recv_timeout(CHECK),
+                (false, true) => rotations.recv_timeout(ASK),
+                (true, _) => rotations.recv_timeout(LOOK),
             };
             // Callers of a rotation that failed learn it when their senders fall: after the store has stopped.
             let (went, _callers) = match next {
@@ -542,10 +538,8 @@ impl Finisher {
         match &self.shared.backlog {
             Some(backlog) if !backlog.wait(number, self.patience) => {
                 let mut slots = self.slots();
-                slots.put_off(keep, &backlog.drop_roots())?;
+                slots.put_off(keep, backlog.put_off())?;
                 self.shared.tell(&slots);
-                drop(slots);
-                self.owed = Some((keep, number));
             }
             _ => self.commit(keep)?,
         }
@@ -571,7 +565,6 @@ impl Finisher {
         if let Some(backlog) = &self.shared.backlog {
             backlog.settled();
         }
-        self.owed = None;
         self.tell(slots);
         Ok(())
     }
@@ -599,9 +592,10 @@ impl Finisher {
             self.tell(&mut slots);
             self.asked = Instant::now();
         }
-        match (self.owed, &self.shared.backlog) {
-            (Some((keep, number)), Some(backlog)) if backlog.backed() >= number => self.commit_in(&mut slots, keep),
-            _ => Ok(()),
+        // Nothing is staged: what is due is a rotation that was put off.
+        match self.shared.backlog.as_ref().and_then(|backlog| backlog.due()) {
+            Some(keep) => self.commit_in(&mut slots, keep),
+            None => Ok(()),
         }
     }
 }

@@ -18,6 +18,7 @@ use super::{
     Archive, ArchiveError, Backup, BackupStatus, MAX_OBJECT, Options, STORE,
     format::{Delta, PartWriter, delta},
     name::{self, BaseName, Catalogue, DeltaName, Mark, Short, Way, catalogues},
+    roots::Roots,
     store_id,
 };
 use crate::{
@@ -52,14 +53,8 @@ pub(in super::super) struct Backlog {
 struct State {
     /// The last command that was applied.
     applied: u64,
-    /// Up to here the backup has everything, and the slot keeps what opens it.
-    backed: u64,
-    /// The newest rotation.
-    urgent: u64,
-    /// Roots that sealed the top, each from a command on; the last one does.
-    roots: Vec<Root>,
-    /// The root that sealed the top at the start, while nobody knows whether the backup has it already.
-    unsure: Option<RootId>,
+    /// How far the backup is, and which roots its states need.
+    roots: Roots,
     /// Tries that failed.
     failures: u64,
     away: bool,
@@ -69,41 +64,12 @@ struct State {
     closed: bool,
 }
 
-/// A root that a state of the backup may need.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(in super::super) struct Root {
-    /// The command that brought it.
-    pub from: u64,
-    /// Its name.
-    pub id: RootId,
-    /// The slot does not keep it any more.
-    pub dropped: bool,
-}
-
-impl State {
-    /// The root that opens the state behind a command.
-    fn root_at(&self, number: u64) -> Option<Root> {
-        self.roots.iter().rev().find(|root| root.from <= number).copied()
-    }
-}
-
 impl Backlog {
-    /// `roots` ascend; the last one seals the top. Where the backup was not `seen`, it may be further than `backed`.
-    pub(in super::super) fn new(applied: u64, backed: u64, roots: Vec<Root>, seen: bool) -> Self {
-        let unsure = roots.last().filter(|_| !seen).map(|root| root.id);
-        let state = State {
-            applied,
-            backed,
-            urgent: 0,
-            roots,
-            unsure,
-            failures: 0,
-            away: false,
-            asked: 0,
-            done: 0,
-            closed: false,
-        };
-        Self { state: Mutex::new(state), wake: Condvar::new(), backed: watch::Sender::new(backed) }
+    /// With the last command, and what the start found.
+    pub(in super::super) fn new(applied: u64, roots: Roots) -> Self {
+        let backed = watch::Sender::new(roots.backed());
+        let state = State { applied, roots, failures: 0, away: false, asked: 0, done: 0, closed: false };
+        Self { state: Mutex::new(state), wake: Condvar::new(), backed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -119,60 +85,51 @@ impl Backlog {
     pub(in super::super) fn applied(&self, number: u64, root: Option<RootId>) {
         self.change(|state| {
             state.applied = number;
-            if let Some(id) = root {
-                state.urgent = number;
-                state.roots.push(Root { from: number, id, dropped: false });
+            if let Some(root) = root {
+                state.roots.rotated(number, root);
             }
         });
     }
 
     /// The last command that the backup has.
     pub(in super::super) fn backed(&self) -> u64 {
-        self.lock().backed
+        self.lock().roots.backed()
     }
 
     /// Waits until the backup has a command; false when object storage turns out to be away, or when that takes too long.
     pub(in super::super) fn wait(&self, number: u64, patience: Duration) -> bool {
         let state = self.lock();
         let failures = state.failures;
-        let waits = |state: &mut State| state.backed < number && state.failures == failures && !state.closed;
+        let waits = |state: &mut State| state.roots.backed() < number && state.failures == failures && !state.closed;
         let waited = self.wake.wait_timeout_while(state, patience, waits);
-        waited.unwrap_or_else(PoisonError::into_inner).0.backed >= number
+        waited.unwrap_or_else(PoisonError::into_inner).0.roots.backed() >= number
     }
 
-    /// The backup lacks the newest rotation: roots between the one that it needs and the one that seals the top need not be
-    /// kept. What is published from now on needs none of them.
-    pub(in super::super) fn drop_roots(&self) -> Vec<RootId> {
-        let mut state = self.lock();
-        let needed = state.root_at(state.backed).map(|root| root.id);
-        let top = state.roots.last().map(|root| root.id);
-        let kept = [needed, top, state.unsure];
-        let middle = |root: &&mut Root| !root.dropped && !kept.contains(&Some(root.id));
-        state
-            .roots
-            .iter_mut()
-            .filter(middle)
-            .map(|root| {
-                root.dropped = true;
-                root.id
-            })
-            .collect()
+    /// The newest rotation is put off: see [`Roots::put_off`].
+    pub(in super::super) fn put_off(&self) -> Vec<RootId> {
+        self.lock().roots.put_off()
     }
 
-    /// The slot keeps the newest root alone.
+    /// Whether the slots wait for the backup.
+    pub(in super::super) fn is_owed(&self) -> bool {
+        self.lock().roots.is_owed()
+    }
+
+    /// The root that the slots are to keep alone, once they may.
+    pub(in super::super) fn due(&self) -> Option<RootId> {
+        self.lock().roots.due()
+    }
+
+    /// The slots keep the newest root alone.
     pub(in super::super) fn settled(&self) {
-        let mut state = self.lock();
-        let last = state.roots.len().saturating_sub(1);
-        state.roots.drain(..last);
+        self.lock().roots.settled();
     }
 
-    /// The backup has everything up to a command. Not said of a state whose root is gone: a later one will do.
+    /// The backup has everything up to a command.
     fn publish(&self, number: u64) {
         self.change(|state| {
-            (state.away, state.unsure) = (false, None);
-            if number > state.backed && state.root_at(number).is_some_and(|root| !root.dropped) {
-                state.backed = number;
-            }
+            state.away = false;
+            state.roots.published(number);
         });
         self.backed.send_replace(self.backed());
     }
@@ -184,7 +141,7 @@ impl Backlog {
 
     pub(in super::super) fn status(&self) -> BackupStatus {
         let state = self.lock();
-        BackupStatus { behind: state.applied.saturating_sub(state.backed), away: state.away }
+        BackupStatus { behind: state.applied.saturating_sub(state.roots.backed()), away: state.away }
     }
 
     /// Asks for a round, also where nothing waits, and waits until it is done. False when it failed.
@@ -470,13 +427,13 @@ impl Keeper {
         let since = Instant::now();
         loop {
             let waited = since.elapsed();
-            let waiting = state.applied > state.backed || self.place.is_none();
+            let waiting = state.applied > state.roots.backed() || self.place.is_none();
             if state.closed {
                 // One more try, for what came while the store closed.
                 let last = waiting && !state.away && self.rounds == 0;
-                return last.then_some(state.asked).filter(|_| state.applied > state.backed);
+                return last.then_some(state.asked).filter(|_| state.applied > state.roots.backed());
             }
-            let urgent = state.urgent > state.backed || state.asked > state.done || self.place.is_none();
+            let urgent = state.roots.is_behind() || state.asked > state.done || self.place.is_none();
             let wait = match (waiting, urgent) {
                 (true, true) => pause,
                 (true, false) => pause.max(self.options.tick),
@@ -516,11 +473,8 @@ impl Keeper {
             let (mark, chain) = state_of(&*self.backing.snapshot()?)?;
             Tip { store: self.store, number: mark.number, chain }
         };
-        let roots: Vec<Short> = {
-            let state = self.backlog.lock();
-            state.roots.iter().filter(|root| !root.dropped).map(|root| root.id.into()).collect()
-        };
-        let compared = reconcile(&mut *self.archive, &*self.backing, &tip, |root| roots.contains(&root))?;
+        let kept: Vec<Short> = self.backlog.lock().roots.kept().into_iter().map(short).collect();
+        let compared = reconcile(&mut *self.archive, &*self.backing, &tip, |root| kept.contains(&root))?;
         match compared {
             Compared::Linked(place) => {
                 self.place = Some(place);

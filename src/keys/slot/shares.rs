@@ -160,7 +160,8 @@ pub struct Slots {
     k: u8,
     table: Table,
     present: Sharing,
-    /// Roots of before that the backup may need.
+    /// Roots of before that the backup may need, as [`Roots`](crate::keys::backup::roots::Roots) said when a rotation was last
+    /// finished or put off.
     needed: Vec<RootId>,
     /// Of these, those of which enough shares were found.
     older: Vec<Sharing>,
@@ -363,8 +364,8 @@ impl Slots {
 
     /// Has every slot of ours hold its share of the root that was found, those of the roots in `older` that the backup needs,
     /// and nothing else.
-    pub(crate) fn settle(&mut self, older: &[RootId]) -> Result<(), SlotError> {
-        self.needed = older.to_vec();
+    pub(crate) fn settle(&mut self, older: Vec<RootId>) -> Result<(), SlotError> {
+        self.needed = older;
         self.recall();
         let (mut confirmed, mut failed) = (0, SlotError::Missing);
         for at in 0..self.seats.len() {
@@ -610,7 +611,6 @@ impl Slots {
                 let left = seat.number.is_some_and(|number| !sharing.shares.contains_key(&number));
                 seat.standing = if left { Standing::Retired } else { Standing::Present };
             }
-            self.needed.push(self.present.id);
             self.older.push(std::mem::replace(&mut self.present, sharing));
             (self.table, self.anchors) = (table, anchors);
         }
@@ -623,14 +623,17 @@ impl Slots {
         self.adopt(keep)?;
         self.older.clear();
         // Enough took their shares. Those of several that do not answer now count as left, and are asked again.
-        self.settle(&[]).or_else(|error| if self.seats.len() == 1 { Err(error) } else { Ok(()) })
+        self.settle(Vec::new()).or_else(|error| if self.seats.len() == 1 { Err(error) } else { Ok(()) })
     }
 
-    /// The same while the backup lacks the rotation: only what neither the backup nor the top needs is destroyed.
-    pub(crate) fn put_off(&mut self, keep: RootId, dropped: &[RootId]) -> Result<(), SlotError> {
+    /// The same while the backup lacks the rotation: of the roots that were kept so far only those are destroyed that neither
+    /// the top nor the backup needs; `older` are those that it does.
+    pub(crate) fn put_off(&mut self, keep: RootId, older: Vec<RootId>) -> Result<(), SlotError> {
+        let mut dropped = std::mem::replace(&mut self.needed, older);
+        dropped.push(self.present.id);
         self.adopt(keep)?;
-        self.needed.retain(|id| !dropped.contains(id));
-        self.older.retain(|sharing| !dropped.contains(&sharing.id));
+        dropped.retain(|id| *id != keep && !self.needed.contains(id));
+        self.older.retain(|sharing| self.needed.contains(&sharing.id));
         let (mut holding, mut failed) = (0, SlotError::Missing);
         for seat in self.seats.iter_mut().filter(|seat| seat.standing == Standing::Present) {
             let Some(slot) = seat.slot.as_mut() else { continue };

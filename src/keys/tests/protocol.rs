@@ -1,13 +1,17 @@
 //! The slot protocol, checked in every interleaving within bounds.
 //!
-//! [`world`] is what there is, [`steps`] what may happen next, [`promises`] what must hold in every state. The checker (kept
-//! library `stateright`) walks all of it. What a start does is decided by the program's own
-//! [`decide`](crate::keys::start::decide::decide). `docs/protocol.md` says what is abstracted away.
+//! [`world`] is what there is, [`steps`] what may happen next, [`gateway`] what the gateway knows by then, [`promises`] what
+//! must hold in every state. The checker (kept library `stateright`) walks all of it. What is pure in the program is the
+//! program's own here: the decision of a start ([`decide`](crate::keys::start::decide::decide)), the table of slots (in few
+//! bytes: [`roll`]), and which roots the backup needs ([`Roots`](crate::keys::backup::roots::Roots)). `docs/protocol.md` says
+//! what is abstracted away.
 //!
 //! The model itself is tested by mutants: each breaks one rule, and a run must find out. `QUIETUS_PROTOCOL=1` widens the
 //! bounds by one, `=2` by two.
 
+mod gateway;
 mod promises;
+mod roll;
 mod steps;
 mod world;
 
@@ -261,6 +265,13 @@ fn a_receiving_key_must_not_outlive_a_rotation() {
 fn a_slot_that_comes_back_must_get_what_the_backup_needs() {
     let bounds = Budget { absences: 1, outages: 1, ..NONE };
     Protocol::two_of_three(bounds).backed_up().breaking(Mutant::PresentRootOnly).fails(BACKUP);
+}
+
+/// A gap, and no mutant: the program does this. `docs/protocol.md` says what it would take to close it.
+#[test]
+fn a_second_start_without_s3_forgets_what_the_first_was_unsure_of() {
+    let bounds = Budget { crashes: 2, outages: 1, ..NONE };
+    Protocol::one_slot(bounds).backed_up().fails(BACKUP);
 }
 
 #[test]

@@ -56,10 +56,10 @@ pub fn properties() -> Vec<Property<Protocol>> {
         }),
         always(LINGERS, |protocol, world| {
             let Some(last) = world.last().filter(|_| world.phase == Phase::Idle) else { return true };
-            let tidy = world.at(At::Away) == 0 && protocol.untidy(world).next().is_none();
-            let current = !protocol.backup || world.backup.root == last.root;
-            let old = |slot: &u8| world.slots[usize::from(*slot)].holds() & !one(last.root) != 0;
-            !tidy || !current || !members(world.at(At::Here)).any(|slot| old(&slot))
+            let old = |slot: u8| world.slots[usize::from(slot)].holds() & !one(last.root) != 0;
+            let current = || !protocol.backup || world.s3 && !protocol.is_behind(world);
+            let tidy = || world.at(At::Away) == 0 && protocol.untidy(world).next().is_none();
+            !members(world.at(At::Here)).any(old) || !tidy() || !current()
         }),
     ]
 }

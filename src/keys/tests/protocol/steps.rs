@@ -3,12 +3,16 @@
 
 use super::{
     Mutant, Protocol,
-    world::{At, Budget, Disk, File, Image, Phase, Root, SLOTS, Set, Slot, World, members, one},
+    gateway::finish,
+    roll::{Roll, generation, id, number},
+    world::{At, Budget, Disk, File, Image, Outbox, Phase, Root, SLOTS, Set, Slot, World, members, one},
 };
 use crate::{
     domain::id::RootId,
     keys::{
+        backup::roots::Roots,
         command::Rotation,
+        slot::table::Table,
         start::decide::{Content, Decision, decide},
     },
 };
@@ -65,7 +69,9 @@ pub enum Step {
 
 impl Protocol {
     pub fn first_world(&self) -> World {
-        let image = Image { number: 1, root: 0, before: None, live: 0b11, members: self.members, waiting: 0 };
+        let roll = Roll::of(&Table::first(self.need as u8, self.members.count_ones() as u8, id(0)), None);
+        let (root, before, waiting, outbox) = (0, None, 0, Outbox::default());
+        let image = Image { number: 1, root, before, live: 0b11, members: self.members, waiting, roll, outbox };
         let disk = Disk { tables: image, log: vec![], synced: 0, bad: None, files: vec![] };
         let mut slots = [Slot { at: At::Here, shares: 0, reach: 0 }; SLOTS];
         for member in members(self.members) {
@@ -77,6 +83,9 @@ impl Protocol {
             backup: image,
             s3: true,
             slots,
+            roll,
+            roots: self.backup.then(|| Roots::alone(id(0), 1, true)),
+            known: 0,
             sealed: [image.live, 0, 0, 0, 0, 0],
             next_root: 1,
             born: image.live,
@@ -145,7 +154,8 @@ impl Protocol {
             // A slot that is away or lost is replaced; where there is one only, it is moved.
             let old = if self.need == 1 { last.members } else { last.members & !here };
             let replacements = members(if world.left.replacements > 0 { old } else { 0 })
-                .flat_map(|old| members(here & !last.members).map(move |new| (old, new)));
+                .flat_map(|old| members(here & !last.members).map(move |new| (old, new)))
+                .filter(|(_, new)| world.roll.entry(*new) == 0);
             for replace in [None].into_iter().chain(replacements.map(Some)) {
                 let next = replaced(last.members, replace);
                 if (next & here).count_ones() < self.need {
@@ -158,7 +168,7 @@ impl Protocol {
             }
         }
         steps.extend(untidy.map(Step::Tidy));
-        if self.backup && world.s3 && world.backup.number < last.number {
+        if self.is_behind(world) {
             steps.push(Step::Upload);
         }
         // With several slots what is in the log is as safe as what is in the tables, and a start flushes.
@@ -229,7 +239,8 @@ impl Protocol {
             }
             Step::LoseNode => {
                 world.left.disks -= 1;
-                (world.disk, world.phase) = (None, Phase::Down);
+                world.disk = None;
+                world.go_down();
                 world.acked &= world.stored;
             }
             Step::S3Goes => (world.s3, world.left.outages) = (false, world.left.outages - 1),
@@ -243,13 +254,19 @@ impl Protocol {
                 world.left.losses -= 1;
                 world.slots[usize::from(slot)].at = At::Gone;
             }
-            Step::Tidy(slot) => world.slots[usize::from(slot)] = self.tidied(&world, slot),
+            Step::Tidy(slot) => self.tidy(&mut world, slot),
             Step::Start => {
                 let (image, decision) = self.consider(&world, world.at(At::Here))?;
+                world.roots = self.backup.then(|| self.found(&world, image));
+                world.roll = image.roll;
                 self.settle(world.disk.as_mut()?, image, &decision);
                 world.phase = Phase::Idle;
+                world.known = self.kept(&world).1;
             }
             step => self.write(&mut world, step)?,
+        }
+        if world.phase == Phase::Idle {
+            self.confirm(&mut world);
         }
         // An erasure is acknowledged as soon as it may be: later would promise less.
         if world.phase == Phase::Idle && world.owed() != 0 && self.is_destroyed(&world) {
@@ -268,7 +285,8 @@ impl Protocol {
                 world.left.creates -= 1;
                 let thing = one(world.born.trailing_ones() as u8);
                 world.born |= thing;
-                let image = Image { number: last.number + 1, live: last.live | thing, ..last };
+                let mut image = Image { number: last.number + 1, live: last.live | thing, ..last };
+                image.outbox = self.waits(world.roots.as_ref(), &last, &image);
                 disk.log.push(image);
                 world.sealed[usize::from(image.root)] |= image.live;
                 world.phase = Phase::Creating;
@@ -284,8 +302,32 @@ impl Protocol {
                 world.doomed |= erase;
                 let (root, members) = (world.next_root, replaced(last.members, replace));
                 world.next_root += 1;
-                let (number, before, live) = (last.number + 1, Some(last.root), last.live & !erase);
-                let image = Image { number, root, before, live, members, waiting: 0 };
+                if let Some(roots) = &mut world.roots {
+                    finish(roots);
+                }
+                let mut last = last;
+                if let Some((_, new)) = replace {
+                    // A command of its own says who is to join, before it gets anything.
+                    let mut table = world.roll.table();
+                    table.announce(1, id(root))?;
+                    world.roll = Roll::of(&table, Some(new));
+                    let said = Image { number: last.number + 1, roll: world.roll, ..last };
+                    let outbox = self.waits(world.roots.as_ref(), &last, &said);
+                    last = Image { outbox, ..said };
+                    disk.log.push(last);
+                    disk.synced = disk.log.len() as u8;
+                }
+                let mut roll = world.roll;
+                roll.change(|table| {
+                    table.advance(generation(root));
+                    if let Some((old, new)) = replace {
+                        table.reshare(self.need as u8, &[number(old)], &[number(new)]);
+                    }
+                });
+                let (live, before) = (last.live & !erase, Some(last.root));
+                let mut image =
+                    Image { number: last.number + 1, root, before, live, members, waiting: 0, roll, ..last };
+                image.outbox = self.waits(world.roots.as_ref(), &last, &image);
                 world.phase = Phase::Staging { image, confirmed: 0 };
             }
             (Step::Stage(number) | Step::TakeAndLeave(number), Phase::Staging { image, mut confirmed }) => {
@@ -342,10 +384,18 @@ impl Protocol {
             }
             (Step::SyncBatch, _) => {
                 disk.synced = disk.log.len() as u8;
+                world.roll = last.roll;
+                if let Some(roots) = &mut world.roots {
+                    roots.rotated(u64::from(last.number), id(last.root));
+                    world.known |= last.before.map_or(0, one);
+                }
                 world.phase = Phase::Idle;
             }
             (Step::Upload, _) => {
-                world.backup = last;
+                world.backup = Image { outbox: Outbox::default(), ..last };
+                if let Some(roots) = &mut world.roots {
+                    roots.published(u64::from(last.number));
+                }
                 world.stored |= world.acked & last.live;
             }
             (Step::Checkpoint, _) => {
@@ -355,14 +405,13 @@ impl Protocol {
             }
             (Step::Kill { torn }, _) => {
                 world.left.crashes -= 1;
-                world.phase = Phase::Down;
                 if torn {
                     disk.files.last_mut()?.whole = false;
                 }
+                world.go_down();
             }
             (Step::PowerLoss { keep, file: fate }, _) => {
                 world.left.crashes -= 1;
-                world.phase = Phase::Down;
                 disk.log.truncate(usize::from(keep));
                 disk.synced = keep;
                 if fate == Fate::Absent {
@@ -372,6 +421,7 @@ impl Protocol {
                     file.whole &= fate == Fate::Whole;
                     file.synced = true;
                 }
+                world.go_down();
             }
             (Step::Rot(at), _) => {
                 world.left.rots -= 1;
@@ -382,61 +432,15 @@ impl Protocol {
         Some(())
     }
 
+    /// Takes a staged root back; whoever was to join with it and is here has nothing, and is not counted.
     fn discard(&self, world: &mut World, root: Root) {
-        for slot in world.slots.iter_mut().filter(|slot| slot.at == At::Here) {
-            slot.shares &= !one(root);
+        for (slot, state) in (0..).zip(&mut world.slots).filter(|(_, slot)| slot.at == At::Here) {
+            state.shares &= !one(root);
+            world.roll.change(|table| table.withdraw(Some(id(root)), Some(number(slot))));
         }
         if self.has(Mutant::RootReused) {
             world.next_root = root;
         }
-    }
-
-    /// Whether every old root is destroyed, as far as the gateway counts.
-    fn is_destroyed(&self, world: &World) -> bool {
-        let Some(last) = world.last() else { return false };
-        let counted = |(number, slot): &(u8, Slot)| match self.mutant {
-            Some(Mutant::RetiredNotCounted) => last.members & one(*number) != 0,
-            Some(Mutant::AbsentNotCounted) => slot.at == At::Here,
-            _ => true,
-        };
-        let held = |slot: Slot| match self.mutant {
-            Some(Mutant::WaitingNotCounted) => slot.shares,
-            _ => slot.holds(),
-        };
-        let gone = |root: Root| {
-            let slots = (0..).zip(world.slots).filter(counted);
-            (slots.filter(|(_, slot)| held(*slot) & one(root) != 0).count() as u32) < self.need
-        };
-        match self.mutant {
-            Some(Mutant::AnswerBeforeCommit) => true,
-            Some(Mutant::OneRootCounted) => last.before.is_none_or(gone),
-            _ => (0..world.next_root).filter(|root| *root != last.root).all(gone),
-        }
-    }
-
-    /// The slot as it should be: it holds what the top and the newest backup need, and its receiving key was never used.
-    fn tidied(&self, world: &World, number: u8) -> Slot {
-        let slot = world.slots[usize::from(number)];
-        let Some(disk) = &world.disk else { return slot };
-        let last = match world.phase {
-            Phase::Filed => disk.files.last().map_or(disk.last(), |file| file.image),
-            _ => disk.last(),
-        };
-        let share = |image: Image| if image.members & one(number) != 0 { one(image.root) } else { 0 };
-        let top = share(last);
-        let mut shares = top;
-        if self.backup && !self.has(Mutant::SlotBeforeBackup) {
-            let has = !self.has(Mutant::PresentRootOnly) || slot.shares & one(world.backup.root) != 0;
-            shares |= if has { share(world.backup) } else { 0 };
-        }
-        let keeps = self.has(Mutant::ReceivingKeyKept) && slot.shares & top != 0;
-        Slot { shares, reach: if keeps { slot.reach } else { 0 }, ..slot }
-    }
-
-    /// Slots that are here and hold more or less than they should.
-    pub fn untidy(&self, world: &World) -> impl Iterator<Item = u8> + Clone {
-        let untidy = |slot: &u8| self.tidied(world, *slot) != world.slots[usize::from(*slot)];
-        members(members(world.at(At::Here)).filter(untidy).map(one).sum())
     }
 
     /// What a start with these slots does; none when it refuses.
@@ -448,13 +452,23 @@ impl Protocol {
         }
         let mut last = log.last().copied().unwrap_or(disk.tables);
         if self.backup && world.s3 && world.backup.number > last.number {
-            last = world.backup;
+            last = Image { outbox: last.outbox, ..world.backup };
         }
-        let images = [last].into_iter().chain(disk.files.iter().filter(|file| file.whole).map(|file| file.image));
+        // What is filled from files is in the outbox from then on, and nothing goes from there.
+        let mut outbox = last.outbox;
+        let mut images = vec![last];
+        for File { image, .. } in disk.files.iter().filter(|file| file.whole) {
+            if image.number > last.number && self.backup {
+                outbox = outbox.with(image.number, image.before.map(|before| (before, image.root)), 0);
+                images.push(Image { outbox, ..*image });
+            } else {
+                images.push(*image);
+            }
+        }
         let held: Vec<RootId> = images
-            .clone()
+            .iter()
             .filter(|image| {
-                self.has(Mutant::AnyRootTaken) || self.matching(world, *image, here).count_ones() >= self.need
+                self.has(Mutant::AnyRootTaken) || self.matching(world, **image, here).count_ones() >= self.need
             })
             .map(|image| id(image.root))
             .collect();
@@ -467,7 +481,7 @@ impl Protocol {
         };
         let files: Vec<_> = disk.files.iter().map(|file| (u64::from(file.image.number), content(file))).collect();
         let decision = decide(u64::from(last.number), id(last.root), &files, &held).ok()?;
-        let image = images.clone().find(|image| u64::from(image.number) == decision.last_number)?;
+        let image = images.into_iter().find(|image| u64::from(image.number) == decision.last_number)?;
         Some((image, decision))
     }
 
@@ -511,10 +525,6 @@ impl Protocol {
 
 fn replaced(members: Set, replace: Option<(u8, u8)>) -> Set {
     replace.map_or(members, |(old, new)| members & !one(old) | one(new))
-}
-
-fn id(root: Root) -> RootId {
-    RootId([root; 16])
 }
 
 impl Budget {

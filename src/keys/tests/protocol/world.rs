@@ -1,6 +1,9 @@
 //! What the model's world consists of: the gateway's disk, backup and slots, what the callers were told, and what an attacker
 //! has seen by now.
 
+use super::roll::{Roll, generation, id};
+use crate::keys::{backup::roots::Roots, command::Rotation};
+
 /// A set of roots, slots or things: a bit each.
 pub type Set = u8;
 /// A root, by its number.
@@ -35,6 +38,48 @@ pub struct Image {
     pub members: Set,
     /// Members whose share waits in a row, sealed to the slot's receiving key.
     pub waiting: Set,
+    /// What the table of slots says.
+    pub roll: Roll,
+    pub outbox: Outbox,
+}
+
+/// Rows of rotations that the backup may lack; of the node alone. Rows of other commands tell a start how far the backup is at
+/// least, but not under which root: without them it is taken to be as far as the next rotation.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Outbox {
+    /// For each root the command that brought it, where its row is there, and 0 where it is not.
+    brought: [u8; ROOTS],
+    /// The root before that.
+    before: [Root; ROOTS],
+}
+
+impl Outbox {
+    /// With a command more, which may rotate; the rows up to `sent` go with its batch.
+    pub fn with(mut self, command: u8, rotation: Option<(Root, Root)>, sent: u8) -> Self {
+        if let Some((from, to)) = rotation {
+            (self.brought[usize::from(to)], self.before[usize::from(to)]) = (command, from);
+        }
+        for (brought, before) in self.brought.iter_mut().zip(&mut self.before).filter(|(brought, _)| **brought <= sent)
+        {
+            (*brought, *before) = (0, 0);
+        }
+        self
+    }
+
+    /// Rotations behind a command.
+    pub fn behind(&self, number: u8) -> Vec<(u64, Rotation)> {
+        let rows = (0..).zip(self.brought.into_iter().zip(self.before));
+        rows.filter(|(_, (at, _))| *at > number)
+            .map(|(root, (at, before))| {
+                (u64::from(at), Rotation { generation: generation(root), from: id(before), to: id(root) })
+            })
+            .collect()
+    }
+
+    /// How far the backup is at least, by the rows of a store whose last command this is.
+    pub fn gone(&self, last: u8) -> u8 {
+        self.brought.into_iter().filter(|at| *at > 0).min().map_or(last, |first| first - 1)
+    }
 }
 
 /// A rotation's file.
@@ -151,6 +196,12 @@ pub struct World {
     pub backup: Image,
     pub s3: bool,
     pub slots: [Slot; SLOTS],
+    /// What the running gateway knows of its slots, ahead of the row.
+    pub roll: Roll,
+    /// What it knows of its backup, where there is one.
+    pub roots: Option<Roots>,
+    /// Of the roots that the backup needs beside the top's, those of which it has every share in memory.
+    pub known: Set,
     /// For each root, what lived in any state that was ever written under it: rows, logs, files (torn ones too), backups.
     pub sealed: [Set; ROOTS],
     pub next_root: Root,
@@ -168,6 +219,11 @@ pub struct World {
 }
 
 impl World {
+    /// The process ends, and what it knew with it.
+    pub fn go_down(&mut self) {
+        (self.phase, self.roll, self.roots, self.known) = (Phase::Down, Roll::NONE, None, 0);
+    }
+
     pub fn last(&self) -> Option<Image> {
         self.disk.as_ref().map(Disk::last)
     }
@@ -197,35 +253,51 @@ impl World {
         }
     }
 
-    /// The same world with its slots in order: which of several slots is which makes no difference.
+    /// The same world with its slots in order: which of several slots is which makes no difference. Nothing that the program
+    /// does with a table of slots depends on their numbers but for whether two are the same, so that a table whose numbers are
+    /// exchanged like the slots is the table of the world with the slots exchanged.
     pub fn representative(&self) -> Self {
         let mut world = self.clone();
-        let mut keys = self.slots.map(|slot| (slot, 0_u64));
+        let mut keys = self.slots.map(|slot| (slot, 0_u64, [0; 3]));
         world.each_set_of_slots(|set| {
-            for (number, (_, sets)) in (0..).zip(&mut keys) {
+            for (number, (_, sets, _)) in (0..).zip(&mut keys) {
                 *sets = *sets << 1 | u64::from(*set >> number & 1);
             }
         });
+        let rolls = [self.roll, self.last().map_or(Roll::NONE, |last| last.roll), self.backup.roll];
+        for (number, (_, _, entries)) in (0..).zip(&mut keys) {
+            *entries = rolls.map(|roll| roll.entry(number));
+        }
         let mut order = [0, 1, 2, 3];
         order.sort_by_key(|number| keys[*number]);
+        if order.is_sorted() {
+            return world;
+        }
         world.slots = order.map(|number| self.slots[number]);
         world.each_set_of_slots(|set| *set = (0..).zip(order).map(|(to, from)| (*set >> from & 1) << to).sum());
+        world.roll = world.roll.permuted(order);
+        world.each_image(|image| image.roll = image.roll.permuted(order));
         world
     }
 
+    fn each_image(&mut self, mut visit: impl FnMut(&mut Image)) {
+        visit(&mut self.backup);
+        if let Some(disk) = &mut self.disk {
+            visit(&mut disk.tables);
+            disk.log.iter_mut().for_each(&mut visit);
+            disk.files.iter_mut().for_each(|file| visit(&mut file.image));
+        }
+        if let Phase::Staging { image, .. } = &mut self.phase {
+            visit(image);
+        }
+    }
+
     fn each_set_of_slots(&mut self, mut visit: impl FnMut(&mut Set)) {
-        let mut image = |image: &mut Image| {
+        self.each_image(|image| {
             visit(&mut image.members);
             visit(&mut image.waiting);
-        };
-        image(&mut self.backup);
-        if let Some(disk) = &mut self.disk {
-            image(&mut disk.tables);
-            disk.log.iter_mut().for_each(&mut image);
-            disk.files.iter_mut().for_each(|file| image(&mut file.image));
-        }
-        if let Phase::Staging { image: staged, confirmed } = &mut self.phase {
-            image(staged);
+        });
+        if let Phase::Staging { confirmed, .. } = &mut self.phase {
             visit(confirmed);
         }
     }

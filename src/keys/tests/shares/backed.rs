@@ -136,6 +136,25 @@ fn a_start_without_storage_keeps_the_root_that_the_backup_may_have() {
     }
 }
 
+/// A limit: what the backup is known to have, what it may have, and the top take all three places of a slot.
+#[test]
+fn behind_a_start_without_storage_there_is_room_for_one_rotation() {
+    let mut world = World::with_backup(2, 3);
+    let lives = inhabit(&world);
+    assert!(world.keys().tend_backup());
+    let storage = world.storage.clone().expect("there is a backup");
+    storage.set_away(true);
+    assert!(!rotate(&world, &lives).destroyed);
+    world.start().expect("starts");
+    assert!(!rotate(&world, &lives).destroyed);
+    let (_, answer) = lives.rotate(&world).expect("creates go on");
+    let refused = answer.expect_err("there is no fourth place");
+    assert!(matches!(refused, CommitError::Slot(SlotError::TooFew { needed: 2, found: 0, .. })), "{refused}");
+    storage.set_away(false);
+    block_on(world.keys().destroyed(world.keys().commands()));
+    assert!(rotate(&world, &lives).destroyed, "once storage has been seen");
+}
+
 #[test]
 fn slots_that_go_before_a_sealed_erasure_is_finished_stop_nothing() {
     let world = World::with_backup(2, 3);
