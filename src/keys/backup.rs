@@ -17,8 +17,8 @@
 //! - *The put fails or nobody knows*: the erasure is *sealed, not yet destroyed*. The slot keeps the root that the backup
 //!   needs beside the one that seals the top. A further rotation puts a third beside them and then drops the one in the
 //!   middle, which neither needs: so three places are enough however long object storage is away, as long as the process
-//!   runs. One that starts meanwhile does not know how far the backup is, and keeps the root of its own top too until object
-//!   storage has been seen: where a rotation waits already, there is room for one more then, and further ones are refused.
+//!   runs. One that starts meanwhile does not know how far the backup is, and keeps every root that the slots still keep until
+//!   object storage has been seen: where a rotation waits already, there is room for one more then, and further ones are refused.
 //! - *The put arrived and the answer did not*: the backup may give a state under a root that was dropped as one in the
 //!   middle. Nobody was told that anything in it is in the backup, because that is said only of states whose root the slot
 //!   holds; [`name::Catalogue::best`] passes it over.

@@ -8,8 +8,8 @@
 //! cases over what a lost node could be restored to:
 //! - *the state that the backup is known to have*: its root, the first of those before the top's;
 //! - *a state that it may have*: at a start without object storage the rows of the outbox tell how far the backup is at least.
-//!   Whoever ran before may have heard of more, and may have told others: the root of that time's top is kept until object
-//!   storage has been seen;
+//!   Whoever ran before may have heard of more, and may have told others: every root that the slots still keep then, the top's
+//!   among them, is kept until object storage has been seen. Whichever start drew it, this one does not know what that one knew;
 //! - *the store's own*: the top's.
 //!
 //! Any other was drawn in between, nobody was told that the backup has a state under it, and nobody will be: it is dropped, and
@@ -33,8 +33,9 @@ pub struct Roots {
     top: RootId,
     /// The command that brought it; 0 where it was there before.
     from: u64,
-    /// The root that sealed the top at the start, while nobody knows whether the backup has it already.
-    unsure: Option<RootId>,
+    /// Roots that a state of the backup may have, for all that is known of it: those that the slots kept at the start, while
+    /// object storage has not been seen since.
+    unsure: Vec<RootId>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -48,7 +49,7 @@ struct Older {
 impl Roots {
     /// Of a store that waits with no rotation. Where the backup was not `seen`, it may be further than `backed`.
     pub fn alone(top: RootId, backed: u64, seen: bool) -> Self {
-        Self { backed, older: Vec::new(), top, from: 0, unsure: Some(top).filter(|_| !seen) }
+        Self { backed, older: Vec::new(), top, from: 0, unsure: if seen { Vec::new() } else { vec![top] } }
     }
 
     /// At a start: from the rotations behind `backed` that wait, ascending, each with its command. `forgotten` tells whether a
@@ -72,9 +73,13 @@ impl Roots {
                 if rotation.to == top {
                     roots.from = *number;
                 } else {
-                    roots.older.push(Older { from: *number, id: rotation.to, dropped: true });
+                    let dropped = seen || forgotten(rotation.to, rotation.generation);
+                    roots.older.push(Older { from: *number, id: rotation.to, dropped });
                 }
             }
+        }
+        if !seen {
+            roots.unsure = roots.kept();
         }
         roots
     }
@@ -87,7 +92,7 @@ impl Roots {
 
     /// The backup has everything up to a command. Not said of a state whose root is gone: a later one will do.
     pub fn published(&mut self, number: u64) {
-        self.unsure = None;
+        self.unsure.clear();
         let opens = number >= self.from || self.older_at(number).is_some_and(|root| !root.dropped);
         if number > self.backed && opens {
             self.backed = number;
@@ -104,7 +109,7 @@ impl Roots {
     pub fn put_off(&mut self) -> Vec<RootId> {
         let needed = if self.backed < self.from { self.older_at(self.backed).map(|root| root.id) } else { None };
         for root in &mut self.older {
-            root.dropped |= ![needed, self.unsure].contains(&Some(root.id));
+            root.dropped |= needed != Some(root.id) && !self.unsure.contains(&root.id);
         }
         self.needed()
     }
@@ -193,6 +198,19 @@ mod tests {
         assert_eq!(roots.put_off(), [id(1), id(2)], "either may be the newest in the backup");
         roots.published(11);
         assert_eq!((roots.backed(), roots.put_off()), (11, vec![id(2)]));
+    }
+
+    /// The first start kept its top's root 2, which the backup may have; root 3 came with an erasure behind it.
+    #[test]
+    fn a_second_start_without_object_storage_keeps_what_the_first_one_did() {
+        let rotations = [(11, rotation(2)), (12, rotation(3))];
+        let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false);
+        assert_eq!(roots.needed(), [id(1), id(2)]);
+        assert_eq!(roots.put_off(), [id(1), id(2)]);
+        let dropped = Roots::found(id(3), 10, &rotations, false, |root, _| root == id(2));
+        assert_eq!(dropped.needed(), [id(1)], "what the slots do not keep is not needed");
+        let seen = Roots::found(id(3), 10, &rotations, true, |_, _| false);
+        assert_eq!(seen.needed(), [id(1)]);
     }
 
     #[test]
