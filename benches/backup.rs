@@ -6,7 +6,7 @@
 //! sync of its own. What a real region adds is its distance: once for a put, once for each object of a restore.
 //!
 //! *Recovery point*: a create is durable here first; from then until the backup has it, it dies with the node. Measured is that
-//! span. *Erase*: the floor is what a rotation syncs (slot twice, its file and the file's folder, one batch) and one put of as
+//! span, of creates that come one at a time. *Erase*: the floor is what a rotation syncs (slot twice, its file and the file's folder, one batch) and one put of as
 //! many bytes to both buckets. *Recovery time*: from an empty folder to a store that answers; the floor gets the same objects
 //! and writes their bytes to one file that is synced.
 
@@ -20,7 +20,7 @@ use quietus::{
         time::{Clock, Minute},
     },
     keys::{
-        Change, FileSlot, Keeping, KeyStore, Mutation, Parts, RecordingPath, Settings, Slots,
+        Change, Committed, FileSlot, Keeping, KeyStore, Mutation, Parts, RecordingPath, Settings, Slots,
         backup::{Archive, Backup, Options, restore},
     },
     object::embedded::{Certificate, Embedded},
@@ -136,7 +136,7 @@ impl House {
         let mut pairs = Vec::new();
         for at in self.scattered.iter().rev().take(ERASES).copied() {
             let erase = Change::EraseRecording { at, parts: Parts::BOTH };
-            let ours = 1e3 * seconds(|| assert!(commit(runtime, &self.keys, vec![erase]) > 0));
+            let ours = 1e3 * seconds(|| assert!(committed(runtime, &self.keys, vec![erase]).destroyed));
             pairs.push((ours, 1e3 * floor.measure(newest_file(&dir.join("keys/pending")))));
         }
         rows.push(Row::new("erase a recording / its syncs and one put to both buckets", "ms", "≤ 2", pairs));
@@ -248,7 +248,11 @@ fn recording(tenant: TenantHandle, subscriber: SubscriberHandle) -> (Change, Rec
     (create, at)
 }
 
+fn committed(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) -> Committed {
+    runtime.block_on(keys.commit(Mutation::new(changes))).expect("commits")
+}
+
 /// The number of the command.
 fn commit(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) -> u64 {
-    runtime.block_on(keys.commit(Mutation::new(changes))).expect("commits").number
+    committed(runtime, keys, changes).number
 }

@@ -26,7 +26,7 @@ use super::{
         roots::Roots,
         store_id,
     },
-    command::{ApplyError, Chain, Command, Sent, State, StoredState},
+    command::{ApplyError, Chain, Command, Rotation, Sent, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
     slot::{root_id, table::Table},
@@ -203,7 +203,9 @@ fn resume(
     let root = look(backing, &missing, slots, root)?;
     let roots = if has_backup {
         let forgotten = |id, generation| !held.contains(&id) || slots.have_forgotten(id, generation);
-        roots(backing, root.id, last_number, place.as_ref(), &missing, forgotten)?
+        let opens = |id, generation| slots.have_enough(id, generation);
+        let (backed, rotations) = waiting(backing, last_number, place.as_ref(), &missing)?;
+        Roots::found(root.id, backed, &rotations, place.is_some(), forgotten, opens)
     } else {
         Roots::alone(root.id, 0, false)
     };
@@ -289,15 +291,13 @@ fn fill(
     Ok(Some(Place::at(mark, tip.chain, taken)))
 }
 
-/// What states of the backup may need of the slot, and what the backup has for certain.
-fn roots(
+/// What the backup has for certain, and the rotations behind it that wait, each with its command.
+fn waiting(
     backing: &dyn Backing,
-    top: RootId,
     last_number: u64,
     place: Option<&Place>,
     missing: &[Missing],
-    forgotten: impl Fn(RootId, u64) -> bool,
-) -> Result<Roots, OpenError> {
+) -> Result<(u64, Vec<(u64, Rotation)>), OpenError> {
     let first = keeper::outbox(backing, 0, 1)?.first().map(|first| first.number);
     let backed = match (place, first) {
         (Some(place), _) => place.number,
@@ -318,7 +318,7 @@ fn roots(
     }
     let filed = missing.iter().filter(|(_, waits)| *waits);
     rotations.extend(filed.filter_map(|(command, _)| Some((command.number, command.rotation?))));
-    Ok(Roots::found(top, backed, &rotations, place.is_some(), forgotten))
+    Ok((backed, rotations))
 }
 
 /// Nothing was ever written but, perhaps, the mark of a first start that did not get to its end.

@@ -8,7 +8,7 @@
 //! cases over what a lost node could be restored to:
 //! - *the state that the backup is known to have*: its root, the first of those before the top's;
 //! - *a state that it may have*: at a start without object storage the rows of the outbox tell how far the backup is at least.
-//!   Whoever ran before may have heard of more, and may have told others: every root that the slots still keep then, the top's
+//!   Whoever ran before may have heard of more, and may have told others: every root that the slots still open then, the top's
 //!   among them, is kept until object storage has been seen. Whichever start drew it, this one does not know what that one knew;
 //! - *the store's own*: the top's.
 //!
@@ -53,13 +53,16 @@ impl Roots {
     }
 
     /// At a start: from the rotations behind `backed` that wait, ascending, each with its command. `forgotten` tells whether a
-    /// slot is known to have destroyed its share of a root of this generation.
+    /// slot is known to have destroyed its share of a root of this generation, `opens` whether the slots that are there have
+    /// enough shares of it. A root in the middle of which some slots have let go is no way to any state: to speak of one would
+    /// have the older root dropped that leads to the backup.
     pub fn found(
         top: RootId,
         backed: u64,
         rotations: &[(u64, Rotation)],
         seen: bool,
         forgotten: impl Fn(RootId, u64) -> bool,
+        opens: impl Fn(RootId, u64) -> bool,
     ) -> Self {
         // What a slot has forgotten it forgot because the backup has what came after.
         let finished =
@@ -73,7 +76,7 @@ impl Roots {
                 if rotation.to == top {
                     roots.from = *number;
                 } else {
-                    let dropped = seen || forgotten(rotation.to, rotation.generation);
+                    let dropped = seen || !opens(rotation.to, rotation.generation);
                     roots.older.push(Older { from: *number, id: rotation.to, dropped });
                 }
             }
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_start_without_object_storage_keeps_the_tops_root_until_it_is_seen() {
-        let mut roots = Roots::found(id(2), 10, &[(11, rotation(2))], false, |_, _| false);
+        let mut roots = Roots::found(id(2), 10, &[(11, rotation(2))], false, |_, _| false, |_, _| true);
         assert_eq!((roots.kept(), roots.is_behind(), roots.is_owed()), (vec![id(1), id(2)], true, true));
         roots.rotated(12, id(3));
         assert_eq!(roots.put_off(), [id(1), id(2)], "either may be the newest in the backup");
@@ -204,21 +207,23 @@ mod tests {
     #[test]
     fn a_second_start_without_object_storage_keeps_what_the_first_one_did() {
         let rotations = [(11, rotation(2)), (12, rotation(3))];
-        let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false);
+        let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false, |_, _| true);
         assert_eq!(roots.needed(), [id(1), id(2)]);
         assert_eq!(roots.put_off(), [id(1), id(2)]);
-        let dropped = Roots::found(id(3), 10, &rotations, false, |root, _| root == id(2));
+        let mut dropped = Roots::found(id(3), 10, &rotations, false, |_, _| false, |root, _| root != id(2));
         assert_eq!(dropped.needed(), [id(1)], "what the slots do not keep is not needed");
-        let seen = Roots::found(id(3), 10, &rotations, true, |_, _| false);
+        dropped.published(11);
+        assert_eq!(dropped.backed(), 10, "nor spoken of");
+        let seen = Roots::found(id(3), 10, &rotations, true, |_, _| false, |_, _| true);
         assert_eq!(seen.needed(), [id(1)]);
     }
 
     #[test]
     fn what_a_slot_has_forgotten_the_backup_needs_no_more() {
         let rotations = [(11, rotation(2)), (12, rotation(3)), (13, rotation(4))];
-        let roots = Roots::found(id(4), 10, &rotations, true, |root, _| root == id(1));
+        let roots = Roots::found(id(4), 10, &rotations, true, |root, _| root == id(1), |_, _| true);
         assert_eq!((roots.backed(), roots.kept()), (11, vec![id(2), id(4)]));
-        let roots = Roots::found(id(4), 10, &rotations, true, |_, _| true);
+        let roots = Roots::found(id(4), 10, &rotations, true, |_, _| true, |_, _| true);
         assert_eq!((roots.backed(), roots.kept(), roots.is_owed()), (13, vec![id(4)], false));
     }
 }

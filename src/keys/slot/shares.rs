@@ -332,6 +332,12 @@ impl Slots {
         self.table.members().iter().any(confirmed) || self.seats.iter().any(wiped)
     }
 
+    /// Whether enough slots that are there hold their shares of a root of this generation.
+    pub(crate) fn have_enough(&self, root: RootId, generation: u64) -> bool {
+        let holding = self.seats.iter().filter(|seat| seat.number.is_some() && seat.held.contains(&root)).count();
+        holding >= usize::from(self.table.k_of(generation))
+    }
+
     fn short(&self, found: usize) -> Short {
         let words = self.seats.iter().map(|seat| {
             let name = if seat.name.is_empty() { "the slot" } else { &seat.name };

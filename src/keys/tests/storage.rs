@@ -19,6 +19,10 @@ pub struct Objects {
     pub away: bool,
     /// The next put arrives and its answer does not.
     pub mute: bool,
+    /// It goes away with the next answer that is lost.
+    pub leaving: bool,
+    /// It can be read, and takes nothing.
+    pub full: bool,
 }
 
 impl Storage {
@@ -62,11 +66,15 @@ impl Archive for Storage {
         if objects.away {
             return Err(ArchiveError::Away("a test".to_owned()));
         }
+        if objects.full {
+            return Err(ArchiveError::Away("a test".to_owned()));
+        }
         objects.ever.push(bytes.clone());
         if let Some(before) = objects.objects.insert(name.to_owned(), bytes.clone()) {
             assert!(before == bytes, "a name is put again with the same bytes only");
         }
         if std::mem::take(&mut objects.mute) {
+            objects.away |= std::mem::take(&mut objects.leaving);
             return Err(ArchiveError::Away("a test".to_owned()));
         }
         Ok(())

@@ -31,7 +31,11 @@ impl Protocol {
             let wiped = here.clone().any(|slot| held(&slot) && holds(&slot, id(image.root)) && !holds(&slot, root));
             confirmed || wiped || !here.any(|slot| holds(&slot, root))
         };
-        Roots::found(id(image.root), u64::from(backed), &image.outbox.behind(backed), world.s3, forgotten)
+        let opens = |root: RootId, of: u64| {
+            let holding = members(world.at(At::Here)).filter(|slot| holds(slot, root)).count();
+            holding >= usize::from(table.k_of(of))
+        };
+        Roots::found(id(image.root), u64::from(backed), &image.outbox.behind(backed), world.s3, forgotten, opens)
     }
 
     /// Whether S3 is there and the backup lacks something, as far as the gateway knows.
