@@ -71,8 +71,7 @@ impl Recording {
     }
 
     fn entry(&self) -> (Vec<u8>, Vec<u8>) {
-        let body =
-            [[4].as_slice(), &self.handle, &self.row, &[1, 0, 3], self.audio.expose(), self.facts.expose()].concat();
+        let body = [[4].as_slice(), &self.handle, &[1, 0, 3], self.audio.expose(), self.facts.expose()].concat();
         (body, [item(2, &self.row), item(3, &self.object)].concat())
     }
 }
@@ -174,19 +173,19 @@ impl World {
         let body = |level: u8, entries: &[Vec<u8>]| {
             [[level].as_slice(), &(entries.len() as u32).to_be_bytes(), &entries.concat()].concat()
         };
-        let account = |tag: u8, handle: u8, own: &(Id, Secret), page: &Id, key: &Secret, name: &str| {
+        let account = |tag: u8, handle: u8, own: &(Id, Secret), key: &Secret, name: &str| {
             let name = [&(name.len() as u16).to_be_bytes(), name.as_bytes()].concat();
-            [[tag].as_slice(), &[handle; 8], &own.0, own.1.expose(), page, key.expose(), &NEVER, &name].concat()
+            [[tag].as_slice(), &[handle; 8], own.1.expose(), key.expose(), &NEVER, &name].concat()
         };
-        let branch = [[0; 16].as_slice(), tenants, keys[0].expose(), &NEVER].concat();
+        let branch = [[0; 16].as_slice(), keys[0].expose(), &NEVER].concat();
         let top = envelope::seal(
             Kind::Top,
             &self.root,
             &clear(&[0; 16], root_id.as_slice(), &item(1, tenants)),
             &body(1, &[branch]),
         );
-        let tenant = account(1, 7, &self.tenant, subscribers, &keys[1], "Acme Ltd");
-        let subscriber = account(2, 9, &self.subscriber, recordings, &keys[2], "+441632960001");
+        let tenant = account(1, 7, &self.tenant, &keys[1], "Acme Ltd");
+        let subscriber = account(2, 9, &self.subscriber, &keys[2], "+441632960001");
         let items = |own: &Id, page: &Id| [item(1, page), item(2, own)].concat();
         let page_of = |key: &Secret, page: &Id, items: &[u8], body: &[u8]| {
             envelope::seal(Kind::Page, key, &clear(page, &[], items), body)
@@ -195,8 +194,7 @@ impl World {
         let entry = page_of(&keys[0], tenants, &items(&self.tenant.0, subscribers), &body(2, &[tenant]));
         batch.put_cf(pages, tenants, entry);
         let period = &self.period;
-        let period =
-            ([[3].as_slice(), &[10; 8], &period.0, period.1.expose(), &[1, 0, 0, 0, 5]].concat(), item(2, &period.0));
+        let period = ([[3].as_slice(), &[10; 8], period.1.expose(), &[1, 0, 0, 0, 5]].concat(), item(2, &period.0));
         let items = [items(&self.subscriber.0, recordings), period.1].concat();
         let entry = page_of(&keys[1], subscribers, &items, &body(3, &[subscriber, period.0]));
         batch.put_cf(pages, subscribers, entry);
