@@ -13,6 +13,9 @@
 //! The log's entry, and a row that says that a receipt is due, are in the same command as the erasure.
 //!
 //! The lock is free again before the second cut: a session that is leaving may itself be waiting for it.
+//!
+//! Cut is who holds a secret that goes. A playback opens no facts, so one of the audio goes on where the facts alone are
+//! forgotten: where a floor keeps the one and not the other, that happens by itself while somebody listens.
 
 use super::{
     Actor, Erasure, Error, Inner, Part, Target, Vault,
@@ -164,7 +167,7 @@ impl Inner {
         };
         let (free, _) = asked.map_err(|failed| Error::Internal(failed.to_string()))??;
         let reach = Reach::of(self, wanted)?;
-        if !free.is_empty() && !self.sessions.cut(Cut::Erased, |at, _| reach.covers(at)).await {
+        if !free.is_empty() && !self.sessions.cut(Cut::Erased, |at, role| reach.cuts(at, role)).await {
             tracing::warn!("a session lingers; erasing all the same");
         }
         let cleared = self.clear(vec![wanted]).await?;
@@ -196,7 +199,7 @@ impl Inner {
         };
         let mut and = and;
         and.extend(self.audit(&order.actor, done(action, about, receipt.id)).await?);
-        self.carry_out(clearance, |at| reach.covers(at), receipt, and).await
+        self.carry_out(clearance, |at, role| reach.cuts(at, role), receipt, and).await
     }
 
     /// Destroys several recordings in one command with one receipt. What opens it goes into the inbox of each
@@ -222,16 +225,20 @@ impl Inner {
         }
         let reached: Vec<Reach> =
             clearance.erases().iter().map(|wanted| Reach::of(self, *wanted)).collect::<Result<_, _>>()?;
-        let paths: HashSet<RecordingPath> = reached.iter().flat_map(Reach::paths).collect();
+        let (mut audio, mut facts) = (HashSet::new(), HashSet::new());
+        for reach in &reached {
+            if reach.takes_audio() { &mut audio } else { &mut facts }.extend(reach.paths());
+        }
+        let cuts = |at: &RecordingPath, role| audio.contains(at) || (role != Role::Playback && facts.contains(at));
         // No cut before the commit: the clearance holds locks that a session on its way out may be waiting for.
-        self.carry_out(clearance, |at| paths.contains(at), receipt, and).await
+        self.carry_out(clearance, cuts, receipt, and).await
     }
 
     /// Commits, cuts whoever entered meanwhile, states the receipt.
     async fn carry_out(
         self: &Arc<Self>,
         clearance: Clearance,
-        covers: impl Fn(&RecordingPath) -> bool,
+        cuts: impl Fn(&RecordingPath, Role) -> bool,
         receipt: Pending,
         and: Vec<Change>,
     ) -> Result<Erasure, Error> {
@@ -252,11 +259,12 @@ impl Inner {
             self.fell_meanwhile(*wanted, &mut fallen)?;
         }
         drop(clearance);
-        self.forget_in_memory(|at| covers(at) || fallen.contains(at));
+        // Whoever feeds a recording holds each of its secrets.
+        self.forget_in_memory(|at| cuts(at, Role::Ingest) || fallen.contains(at));
         self.sweep_wake.notify_one();
         // The key is destroyed from here on; a session that still lingers holds a copy in memory, so neither answer nor
         // receipt may say so.
-        if !self.sessions.cut(Cut::Erased, |at, _: Role| covers(at) || fallen.contains(at)).await {
+        if !self.sessions.cut(Cut::Erased, |at, role| cuts(at, role) || fallen.contains(at)).await {
             return Err(Error::Internal("a session did not end when it was cut".to_owned()));
         }
         let Pending { id, scope, opening, row } = receipt;
@@ -433,8 +441,14 @@ impl Reach {
         Ok(Self { wanted, with })
     }
 
-    fn covers(&self, at: &RecordingPath) -> bool {
-        self.wanted.covers(at) || self.with.contains(at)
+    /// Whether somebody who does this with a recording is cut.
+    fn cuts(&self, at: &RecordingPath, role: Role) -> bool {
+        let inside = self.wanted.covers(at) || self.with.contains(at);
+        inside && (self.takes_audio() || role != Role::Playback)
+    }
+
+    fn takes_audio(&self) -> bool {
+        !matches!(self.wanted, Wanted::Recording(_, Parts::FACTS))
     }
 
     /// The recordings that it names or takes along.

@@ -6,8 +6,11 @@ use super::{
 };
 use crate::{
     domain::id::TenantHandle,
-    keys::RecordingPath,
-    vault::{Part, audit::About, permission::At, playback::MAX_PLAYBACKS_OF_ONE},
+    keys::{Parts, RecordingPath},
+    vault::{
+        Part, audit::About, clearance::Wanted, erasure::Batch, permission::At, playback::MAX_PLAYBACKS_OF_ONE,
+        sessions::Cut,
+    },
 };
 use std::cell::Cell;
 
@@ -153,6 +156,56 @@ fn a_revocation_finds_a_playback_on_either_side_of_its_cut() {
         assert!(!revoking.is_finished(), "answered while somebody is inside");
         drop(guard);
         revoking.await.expect("ran").expect("revoked");
+        house.vault.drain().await;
+    });
+}
+
+/// Who listens opens no facts: it is not their erasure that cuts anybody off the audio.
+#[test]
+fn an_erasure_of_facts_leaves_whoever_listens_and_one_of_audio_does_not() {
+    run(async |mut house| {
+        for client in 0..2 {
+            house.open(client, false).await;
+            house.take(Step::Data { client, length: 5000 }).await;
+            house.take(Step::Finish { client }).await;
+        }
+        let vault = house.vault.clone();
+        let place = |client: u8| vault.0.locate(&Scope::All, house.model[&client].id).expect("located").path;
+        let (asked, batched) = (place(0), place(1));
+        let erase = |id, part| {
+            let vault = vault.clone();
+            tokio::spawn(async move { vault.erase(&Actor::gateway(), Target::Recording(id, part), None).await })
+        };
+        let clear = async |parts| {
+            let cleared = vault.0.clear(vec![Wanted::Recording(batched, parts)]).await.expect("asked");
+            cleared.clearance.expect("free")
+        };
+
+        let guards = [vault.0.sessions.enter_playback(asked), vault.0.sessions.enter_playback(batched)];
+        erase(house.model[&0].id, Part::Facts).await.expect("ran").expect("erased");
+        vault.0.erase_batch(&Actor::gateway(), clear(Parts::FACTS).await, Batch::Expired).await.expect("erased");
+        assert!(guards.iter().all(|guard| !guard.is_cut()));
+        assert!([asked, batched].iter().all(|at| {
+            let entry = vault.0.keys.entry(*at).expect("read").expect("there");
+            entry.audio_present && !entry.facts_present
+        }));
+
+        // The control: what takes the audio waits until they have left.
+        let [listens, hears] = guards;
+        let erasing = erase(house.model[&0].id, Part::Both);
+        assert_eq!(listens.cut().await, Cut::Erased);
+        assert!(!erasing.is_finished(), "answered while somebody is inside");
+        drop(listens);
+        erasing.await.expect("ran").expect("erased");
+        let (inner, clearance) = (vault.0.clone(), clear(Parts::BOTH).await);
+        let erasing =
+            tokio::spawn(
+                async move { inner.erase_batch(&Actor::gateway(), clearance, Batch::Expired).await.map(drop) },
+            );
+        assert_eq!(hears.cut().await, Cut::Erased);
+        assert!(!erasing.is_finished(), "answered while somebody is inside");
+        drop(hears);
+        erasing.await.expect("ran").expect("erased");
         house.vault.drain().await;
     });
 }
