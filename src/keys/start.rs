@@ -1,9 +1,10 @@
 //! What a start does with what it finds, in this order (the cases are argued in [`super`]):
 //!
 //! 1. Read the number of the last command and the root that the top names.
-//! 2. Where there is a backup, get the commands from it that the store lacks. Object storage that is away is no reason to
-//!    stay down: what the slot keeps for the backup is told by the outbox.
-//! 3. Look at the files of rotations: those that are done, those that fill a missing number, torn ones.
+//! 2. Look at the files of rotations: those that are done, those that fill a missing number, torn ones.
+//! 3. Where there is a backup, get the commands from it that the store lacks. Object storage that is away is no reason to
+//!    stay down: what the slot keeps for the backup is told by the outbox. One that has said that the store is behind, and then
+//!    goes, is: the store would go on from a state that others were told is past.
 //! 4. Refuse, before anything is changed: a store that is older than its backup and cannot be filled, or that went another
 //!    way; a gap that nothing fills; a top whose root the slot does not hold.
 //! 5. Fill. Unlink torn files. Flush every column family.
@@ -19,17 +20,18 @@ pub(super) mod decide;
 
 use super::{
     ReadError, SlotError, Slots,
-    backing::{Backing, BackingError, Family, Row},
+    backing::{Backing, BackingError, Family, KeyValue, Row},
     backup::{
-        Backup, STORE,
+        ArchiveError, Backup, STORE,
         keeper::{self, Ahead, Compared, Place, Tip, Trouble},
+        name::Short,
         roots::Roots,
         store_id,
     },
     command::{ApplyError, Chain, Command, Rotation, Sent, State, StoredState},
     page::{Clear, Level, TOP, encode_body},
     plan::RootKey,
-    slot::{root_id, table::Table},
+    slot::{root_id, shares::Held, table::Table},
 };
 use crate::{
     crypto::{
@@ -90,6 +92,19 @@ pub enum OpenError {
         store: u64,
         /// Last command of the backup.
         backup: u64,
+    },
+    /// The same, and what it could be filled from cannot be had now.
+    #[error(
+        "the key store lacks commands that its backup has ({store} of {backup}), and they cannot be had now ({why}): start \
+         again when object storage answers; nothing was changed"
+    )]
+    CannotBeFilled {
+        /// Last command of the store.
+        store: u64,
+        /// Last command of the backup.
+        backup: u64,
+        /// What object storage said.
+        why: String,
     },
     /// Backup and store have different histories.
     #[error(
@@ -174,18 +189,11 @@ fn resume(
     slots: &mut Slots,
     backup: Option<&mut Backup>,
 ) -> Result<Settled, OpenError> {
-    let held = slots.held()?;
+    let shares = slots.held()?;
+    let held: Vec<RootId> = shares.iter().map(|held| held.id).collect();
     let (mut last_number, mut root) = (state.last_number(), state.root());
     let mut missing = Vec::<Missing>::new();
     let has_backup = backup.is_some();
-    let mut place = None;
-    if let (Some(backup), Some(store)) = (backup, store_id(backing.get(Family::Meta, STORE)?)?) {
-        let tip = Tip { store, number: last_number, chain: state.chain() };
-        place = fill(backup, backing, tip, &held, &mut missing)?;
-        for (command, _) in &missing {
-            (last_number, root) = follow(command, root)?;
-        }
-    }
     let (mut files, mut commands) = (Vec::new(), BTreeMap::new());
     for (number, bytes) in backing.pending()? {
         let content = match Command::decode(&bytes) {
@@ -197,6 +205,16 @@ fn resume(
             }
         };
         files.push((number, content));
+    }
+    let mut place = None;
+    if let (Some(backup), Some(store)) = (backup, store_id(backing.get(Family::Meta, STORE)?)?) {
+        let tip = Tip { store, number: last_number, chain: state.chain() };
+        let brought = files.iter().rev().find_map(|(_, content)| content.rotation());
+        let own = brought.map_or(root, |rotation| rotation.to);
+        place = fill(backup, backing, tip, &Shares { held: shares, own, table: table(backing, &[])?.1 }, &mut missing)?;
+        for (command, _) in &missing {
+            (last_number, root) = follow(command, root)?;
+        }
     }
     let Decision { root, last_number, fill, torn, done } = decide(last_number, root, &files, &held)?;
     missing.extend(fill.iter().filter_map(|number| Some((commands.remove(number)?, has_backup))));
@@ -220,8 +238,8 @@ fn resume(
     Ok(Settled { root, last_number, chain: state.chain(), roots, outbox_from, place, done })
 }
 
-/// Finds the root, by what the rows say of the slots once the missing commands are applied.
-fn look(backing: &dyn Backing, missing: &[Missing], slots: &mut Slots, root: RootId) -> Result<RootKey, OpenError> {
+/// The rows of the slots once the missing commands are applied, and the table among them.
+fn table(backing: &dyn Backing, missing: &[Missing]) -> Result<(Vec<KeyValue>, Table), OpenError> {
     let mut rows = backing.scan(Family::Slots, &[], None, usize::MAX)?;
     let later = missing.iter().flat_map(|(command, _)| &command.rows);
     for row in later.filter(|row| row.family == Family::Slots) {
@@ -229,6 +247,12 @@ fn look(backing: &dyn Backing, missing: &[Missing], slots: &mut Slots, root: Roo
         rows.extend(row.value.iter().map(|value| (row.key.clone(), value.clone())));
     }
     let table = Table::of(&rows).ok_or(OpenError::Damaged("the table of slots"))?;
+    Ok((rows, table))
+}
+
+/// Finds the root, by what the rows say of the slots then.
+fn look(backing: &dyn Backing, missing: &[Missing], slots: &mut Slots, root: RootId) -> Result<RootKey, OpenError> {
+    let (rows, table) = table(backing, missing)?;
     slots.find(table, &rows, root).map_err(|short| match short.needed {
         1 => OpenError::ForeignRoot,
         needed => OpenError::TooFewSlots { needed, found: short.found, detail: short.detail },
@@ -246,36 +270,62 @@ fn follow(command: &Command, root: RootId) -> Result<(u64, RootId), OpenError> {
     }
 }
 
-/// Gets what the store lacks from the backup; says where the backup stands. Object storage that is away is waited for
-/// later.
+/// What the slots hold, as the backup is compared with it.
+struct Shares {
+    held: Vec<Held>,
+    /// The root behind everything that lies here. Its shares may wait in rows, and without it nothing opens anyway.
+    own: RootId,
+    table: Table,
+}
+
+impl Shares {
+    fn any_of(&self, root: Short) -> bool {
+        self.held.iter().any(|held| keeper::short(held.id) == root)
+    }
+
+    fn enough_of(&self, root: Short) -> bool {
+        let enough = |held: &Held| held.shares >= usize::from(self.table.k_of(held.generation));
+        keeper::short(self.own) == root || self.held.iter().any(|held| keeper::short(held.id) == root && enough(held))
+    }
+}
+
+/// Gets what the store lacks from the backup; says where the backup stands.
+///
+/// - *Object storage does not say whether the backup is further*: that is waited for later.
+/// - *It is further, under a root of which a single share is there*: the store is never to go on behind it. What is missing may
+///   bring rows that lead to more shares; where it does not, [`look`] refuses.
+/// - *It is not further*: what it has counts only where enough shares open it ([`Roots`]).
 fn fill(
     backup: &mut Backup,
     backing: &dyn Backing,
     mut tip: Tip,
-    held: &[RootId],
+    shares: &Shares,
     missing: &mut Vec<Missing>,
 ) -> Result<Option<Place>, OpenError> {
-    let away = |why: String| {
-        tracing::warn!(why, "the key store opens without a look at its backup");
-        Ok(None)
-    };
-    let holds = |root| held.iter().any(|id| keeper::short(*id) == root);
-    let Ahead { mark, taken, deltas } = match keeper::reconcile(&mut *backup.archive, backing, &tip, holds) {
+    let archive = &mut *backup.archive;
+    let mut compared = keeper::reconcile(archive, backing, &tip, |root| shares.any_of(root));
+    if matches!(&compared, Ok(Compared::Linked(place)) if !shares.enough_of(place.root)) {
+        compared = keeper::reconcile(archive, backing, &tip, |root| shares.enough_of(root));
+    }
+    let Ahead { mark, taken, deltas } = match compared {
         Ok(Compared::Linked(place)) => return Ok(Some(place)),
         Ok(Compared::Apart) => return Ok(None),
         Ok(Compared::Diverged) => return Err(OpenError::Diverged),
         Ok(Compared::Ahead(ahead)) => ahead,
-        Err(Trouble::Away(why)) => return away(why),
+        Err(Trouble::Away(why)) => {
+            tracing::warn!(why, "the key store opens without a look at its backup");
+            return Ok(None);
+        }
         Err(Trouble::Fatal(why)) => return Err(OpenError::Backing(why)),
     };
-    let older = OpenError::OlderThanBackup { store: tip.number, backup: mark.number };
+    let (store, number) = (tip.number, mark.number);
+    let older = OpenError::OlderThanBackup { store, backup: number };
     let Some(deltas) = deltas else { return Err(older) };
     let mut bytes = 0;
     for name in deltas {
-        let fetched = match keeper::fetch(&mut *backup.archive, &tip, &name) {
-            Ok(fetched) => fetched,
-            Err(error) => return away(error.to_string()),
-        };
+        let fetched = keeper::fetch(archive, &tip, &name);
+        let cannot = |error: ArchiveError| OpenError::CannotBeFilled { store, backup: number, why: error.to_string() };
+        let fetched = fetched.map_err(cannot)?;
         // Its name said that it continues the store, and it does not.
         let Some((commands, size)) = fetched else { return Err(OpenError::Diverged) };
         bytes += size;

@@ -215,7 +215,8 @@ pub(in super::super) struct Place {
     /// The last command.
     pub number: u64,
     chain: Chain,
-    root: Short,
+    /// The root that opens it.
+    pub root: Short,
     /// Bytes of the last base, and of the deltas behind it; 0 where nobody knows.
     base: u64,
     deltas: u64,

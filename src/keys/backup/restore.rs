@@ -216,7 +216,7 @@ fn newest_first(
     archive: &mut dyn Archive,
     mut attempt: impl FnMut(&mut dyn Archive, &mut Slots, &Found) -> Result<Read, RestoreError>,
 ) -> Result<Read, RestoreError> {
-    let mut held: Vec<Short> = slots.held()?.into_iter().map(short).collect();
+    let mut held: Vec<Short> = slots.held()?.into_iter().map(|held| short(held.id)).collect();
     if held.is_empty() {
         return Err(RestoreError::SlotIsEmpty);
     }

@@ -59,7 +59,10 @@ use crate::{
         plan::RootKey,
     },
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 use waiting::{Waiting, follow};
 
 /// Opens a slot; asked again when the slot was away.
@@ -74,6 +77,14 @@ pub struct Short {
     pub found: usize,
     /// Each slot, and what is the matter with it.
     pub detail: String,
+}
+
+/// A root of which slots hold shares.
+pub(crate) struct Held {
+    pub id: RootId,
+    pub generation: u64,
+    /// How many different ones.
+    pub shares: usize,
 }
 
 /// One configured slot.
@@ -218,14 +229,18 @@ impl Slots {
         Ok(records)
     }
 
-    /// The roots of which at least one slot holds a share. Fails when no slot can be read.
-    pub(crate) fn held(&mut self) -> Result<Vec<RootId>, SlotError> {
-        let (mut held, mut failed, mut read) = (Vec::new(), SlotError::Missing, false);
+    /// The roots of which at least one slot holds a share, ascending. Fails when no slot can be read.
+    pub(crate) fn held(&mut self) -> Result<Vec<Held>, SlotError> {
+        let (mut failed, mut read) = (SlotError::Missing, false);
+        let mut found: BTreeMap<RootId, (u64, BTreeSet<u8>)> = BTreeMap::new();
         for seat in &mut self.seats {
             match seat.slot().and_then(|slot| slot.records()) {
                 Ok(records) => {
                     read = true;
-                    held.extend(records.iter().map(|record| record.id));
+                    for record in records {
+                        let (_, numbers) = found.entry(record.id).or_insert((record.generation, BTreeSet::new()));
+                        numbers.insert(record.number);
+                    }
                 }
                 Err(error) => {
                     seat.away(&error);
@@ -233,9 +248,9 @@ impl Slots {
                 }
             }
         }
-        held.sort_unstable();
-        held.dedup();
-        if read { Ok(held) } else { Err(failed) }
+        let held =
+            |(id, (generation, numbers)): (RootId, (u64, BTreeSet<u8>))| Held { id, generation, shares: numbers.len() };
+        if read { Ok(found.into_iter().map(held).collect()) } else { Err(failed) }
     }
 
     /// A first start: every slot must take its share. Gives the row of the table.

@@ -18,6 +18,16 @@ pub enum Content {
     },
 }
 
+impl Content {
+    /// The change of root that it makes, where it is whole.
+    pub fn rotation(self) -> Option<Rotation> {
+        match self {
+            Content::Torn => None,
+            Content::Whole { rotation, .. } => rotation,
+        }
+    }
+}
+
 /// How the start goes on.
 #[derive(Debug)]
 pub struct Decision {

@@ -271,7 +271,13 @@ fn an_older_store_is_filled_or_refused_and_one_that_went_another_way_is_refused(
     drop(keys);
     let present = copy(&world.disk);
 
+    // It is known to be behind, and what it lacks cannot be had: to go on would make another history.
     put_back(&world.disk, &old);
+    world.storage.lock().lists_only = true;
+    let image = world.disk.image();
+    assert!(matches!(world.try_open(), Err(OpenError::CannotBeFilled { .. })));
+    assert!(world.disk.image() == image, "nothing was changed");
+    world.storage.lock().lists_only = false;
     let keys = world.open();
     assert!(audio_of(&keys, gone).is_none() && audio_of(&keys, kept).is_some(), "filled");
     drop(keys);

@@ -23,6 +23,8 @@ pub struct Objects {
     pub leaving: bool,
     /// It can be read, and takes nothing.
     pub full: bool,
+    /// It says what is there, and gives nothing.
+    pub lists_only: bool,
 }
 
 impl Storage {
@@ -82,7 +84,7 @@ impl Archive for Storage {
 
     fn get(&mut self, name: &str) -> Result<Vec<u8>, ArchiveError> {
         let objects = self.lock();
-        if objects.away {
+        if objects.away || objects.lists_only {
             return Err(ArchiveError::Away("a test".to_owned()));
         }
         objects.objects.get(name).cloned().ok_or(ArchiveError::Missing)

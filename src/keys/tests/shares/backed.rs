@@ -159,36 +159,40 @@ fn behind_a_start_without_storage_there_is_room_for_one_rotation() {
 /// leads to the state before stays.
 #[test]
 fn a_start_does_not_speak_for_a_root_of_which_too_few_shares_are_left() {
-    let mut world = World::with_backup(2, 3);
-    let lives = inhabit(&world);
-    let [kept, first, second] = [(); 3].map(|()| add_recording(world.keys(), lives.tenant, lives.subscriber));
-    let erase = |world: &World, at| {
-        commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
-    };
-    assert!(world.keys().tend_backup());
-    let told = world.keys().commands();
-    let storage = world.storage.clone().expect("there is a backup");
-    {
-        let mut objects = storage.lock();
-        (objects.mute, objects.leaving) = (true, true);
+    for sees_storage in [false, true] {
+        let mut world = World::with_backup(2, 3);
+        let lives = inhabit(&world);
+        let [kept, first, second] = [(); 3].map(|()| add_recording(world.keys(), lives.tenant, lives.subscriber));
+        let erase = |world: &World, at| {
+            commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
+        };
+        assert!(world.keys().tend_backup());
+        let told = world.keys().commands();
+        let storage = world.storage.clone().expect("there is a backup");
+        {
+            let mut objects = storage.lock();
+            (objects.mute, objects.leaving) = (true, true);
+        }
+        assert!(!erase(&world, first), "its delta arrived, and nobody knows");
+        world.set_away(2, true);
+        assert!(!erase(&world, second), "two slots let go of the root in the middle");
+        world.set_away(2, false);
+        let there = |there: bool| {
+            let mut objects = storage.lock();
+            (objects.away, objects.full) = (!there, there);
+        };
+        there(sees_storage);
+        world.start().expect("starts");
+        there(true);
+        assert!(!world.keys().tend_backup(), "it is looked at, and takes nothing");
+        let behind = world.keys().backup_status().expect("there is a backup").behind;
+        assert_eq!(world.keys().commands() - behind, told);
+        assert!(!rotate(&world, &lives).destroyed);
+        storage.lock().full = false;
+        world.lose_node().expect("the state that was told of opens");
+        world.start().expect("starts");
+        assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
     }
-    assert!(!erase(&world, first), "its delta arrived, and nobody knows");
-    world.set_away(2, true);
-    assert!(!erase(&world, second), "two slots let go of the root in the middle");
-    world.set_away(2, false);
-    world.start().expect("starts");
-    {
-        let mut objects = storage.lock();
-        (objects.away, objects.full) = (false, true);
-    }
-    assert!(!world.keys().tend_backup(), "it is looked at, and takes nothing");
-    let behind = world.keys().backup_status().expect("there is a backup").behind;
-    assert_eq!(world.keys().commands() - behind, told);
-    assert!(!rotate(&world, &lives).destroyed);
-    storage.lock().full = false;
-    world.lose_node().expect("the state that was told of opens");
-    world.start().expect("starts");
-    assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
 }
 
 #[test]
