@@ -165,7 +165,10 @@ impl LastRecord {
     fn take(&mut self, event: &Event) {
         let is_log = event.name.contains("keys/db/") && event.name.ends_with(".log");
         match (event.call, &mut *self) {
-            (b'C', _) if event.name.contains("keys/pending/") => *self = Self::Expected,
+            // What says something: one that is let go of gets zeros.
+            (b'W', _) if event.name.contains("keys/pending/") && event.data.starts_with(b"QTCM") => {
+                *self = Self::Expected
+            }
             (b'W', Self::Expected) if is_log => {
                 *self = Self::Written { log: event.name.clone(), at: event.at as usize, is_synced: false };
             }

@@ -133,12 +133,14 @@ pub trait Backing: Send + Sync {
     fn write(&self, lists: &[&[Row]]) -> Result<(), BackingError>;
     /// Moves everything written out of the log, so that it no longer depends on it.
     fn flush(&self) -> Result<(), BackingError>;
-    /// Writes the file of a rotation, and syncs it and its folder.
+    /// Writes the file of a rotation; durable when it returns.
     fn put_pending(&self, number: u64, bytes: &[u8]) -> Result<(), BackingError>;
-    /// The files that are there, in ascending order.
+    /// The files that are there, in ascending order by the number that each gives; 0 where it gives none.
     fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError>;
-    /// Unlinks files and syncs the folder.
-    fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
+    /// Removes torn files; durable when it returns.
+    fn unlink_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
+    /// These files have done their work, and their place may be taken by others. They may be found again.
+    fn release_pending(&self, numbers: &[u64]) -> Result<(), BackingError>;
 }
 
 /// Creates a folder, and what lacks above it. Its name is durable when this returns, also where an earlier process made it

@@ -183,13 +183,17 @@ impl Command {
         bytes.get(24..40).filter(|_| rotates).and_then(RootId::from_slice)
     }
 
-    /// Reads a file; anything torn or changed is refused.
+    /// Reads a command; anything torn or changed is refused.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotACommand> {
-        let (content, digest) = bytes.split_at_checked(bytes.len().saturating_sub(32)).ok_or(NotACommand)?;
-        if ring::digest::digest(&ring::digest::SHA256, content).as_ref() != digest {
-            return Err(NotACommand);
+        match Self::decode_first(bytes)? {
+            (command, []) => Ok(command),
+            _ => Err(NotACommand),
         }
-        let mut reader = Reader(content);
+    }
+
+    /// The same where something lies behind it.
+    pub fn decode_first(bytes: &[u8]) -> Result<(Self, &[u8]), NotACommand> {
+        let mut reader = Reader(bytes);
         let [magic @ .., 1, rotates, 0, 0]: [u8; 8] = reader.array()? else { return Err(NotACommand) };
         if magic != MAGIC || rotates > 1 {
             return Err(NotACommand);
@@ -208,8 +212,19 @@ impl Command {
         for _ in 0..u32::from_be_bytes(reader.array()?) {
             rows.push(reader.row()?);
         }
-        if reader.0.is_empty() { Ok(Self { number, rotation, expects, rows }) } else { Err(NotACommand) }
+        let content = &bytes[..bytes.len() - reader.0.len()];
+        if ring::digest::digest(&ring::digest::SHA256, content).as_ref() != reader.take(32)? {
+            return Err(NotACommand);
+        }
+        Ok((Self { number, rotation, expects, rows }, reader.0))
     }
+}
+
+/// The number that bytes give which begin like a command, be it whole or not.
+pub fn number_in(bytes: &[u8]) -> Option<u64> {
+    let (head, rest) = bytes.split_first_chunk::<8>()?;
+    let number = rest.first_chunk()?;
+    (head[..4] == MAGIC).then(|| u64::from_be_bytes(*number))
 }
 
 /// A row as commands and bases hold it.

@@ -7,19 +7,16 @@
 //! tracked in the manifest, and never recycled, so that a missing one is noticed. Everything is uncompressed: what lies
 //! in raw files is then what was written, and the forensics tool can find it.
 
+mod files;
 mod torn;
 
 use super::backing::{Backing, BackingError, Family, KeyValue, Row, Snapshot, create_folder, sync_folder};
+use files::Files;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
-use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 const BLOCK_CACHE: usize = 64 << 20;
 const WRITE_BUFFER: usize = 32 << 20;
@@ -38,8 +35,7 @@ const FAIRNESS: i32 = 10;
 pub struct Rocks {
     db: DB,
     synced: WriteOptions,
-    pending: PathBuf,
-    pending_dir: File,
+    pending: Files,
 }
 
 impl Rocks {
@@ -78,16 +74,11 @@ impl Rocks {
         }
         let mut synced = WriteOptions::default();
         synced.set_sync(sync);
-        let pending_dir = File::open(&pending).map_err(io)?;
-        Ok(Self { db, synced, pending, pending_dir })
+        Ok(Self { db, synced, pending: Files::open(&pending).map_err(io)? })
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, BackingError> {
         self.db.cf_handle(family.name()).ok_or_else(|| BackingError("a column family is missing".to_owned()))
-    }
-
-    fn pending_path(&self, number: u64) -> PathBuf {
-        self.pending.join(format!("{number:020}"))
     }
 }
 
@@ -184,34 +175,19 @@ impl Backing for Rocks {
     }
 
     fn put_pending(&self, number: u64, bytes: &[u8]) -> Result<(), BackingError> {
-        let path = self.pending_path(number);
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        file.write_all(bytes).and_then(|()| file.sync_data()).map_err(io)?;
-        self.pending_dir.sync_all().map_err(io)
+        self.pending.put(number, bytes).map_err(io)
     }
 
     fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError> {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(&self.pending).map_err(io)? {
-            let entry = entry.map_err(io)?;
-            let name = entry.file_name();
-            let Some(number) = name.to_str().and_then(|name| name.parse().ok()) else {
-                return Err(BackingError("a foreign file lies among the pending commands".to_owned()));
-            };
-            files.push((number, std::fs::read(entry.path()).map_err(io)?));
-        }
-        files.sort_unstable_by_key(|(number, _)| *number);
-        Ok(files)
+        self.pending.read().map_err(io)
     }
 
-    fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        for number in numbers {
-            std::fs::remove_file(self.pending_path(*number)).map_err(io)?;
-        }
-        self.pending_dir.sync_all().map_err(io)
+    fn unlink_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
+        self.pending.unlink(numbers).map_err(io)
+    }
+
+    fn release_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
+        self.pending.release(numbers).map_err(io)
     }
 }
 

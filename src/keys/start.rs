@@ -173,7 +173,7 @@ impl Settled {
     /// Step 7, once what the root opens has been seen. Where the backup lacks a rotation, the root that it needs stays.
     pub fn commit(&self, backing: &dyn Backing, slots: &mut Slots) -> Result<(), OpenError> {
         slots.settle(self.roots.needed())?;
-        Ok(backing.drop_pending(&self.done)?)
+        Ok(backing.release_pending(&self.done)?)
     }
 }
 
@@ -196,10 +196,10 @@ fn resume(
     let has_backup = backup.is_some();
     let (mut files, mut commands) = (Vec::new(), BTreeMap::new());
     for (number, bytes) in backing.pending()? {
-        let content = match Command::decode(&bytes) {
+        let content = match Command::decode_first(&bytes) {
             Err(_) => Content::Torn,
-            Ok(command) => {
-                let content = Content::Whole { number: command.number, rotation: command.rotation };
+            Ok((command, _)) => {
+                let content = Content::Whole(command.rotation);
                 commands.insert(number, command);
                 content
             }
@@ -231,7 +231,7 @@ fn resume(
         let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
         command.apply(backing, &state, waits.then_some(&mut Sent { gone: 0, sent: 0 }))?;
     }
-    backing.drop_pending(&torn)?;
+    backing.unlink_pending(&torn)?;
     backing.flush()?;
     let Some(state) = StoredState::read(backing)? else { return Err(OpenError::Damaged("the top page is gone")) };
     let outbox_from = keeper::outbox(backing, 0, 1)?.first().map_or(last_number + 1, |first| first.number);

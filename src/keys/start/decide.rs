@@ -9,13 +9,8 @@ use crate::{domain::id::RootId, keys::command::Rotation};
 pub enum Content {
     /// Not all of a command: its attempt did not reach the commit point.
     Torn,
-    /// A whole command.
-    Whole {
-        /// The command's own number.
-        number: u64,
-        /// The change of root that it makes.
-        rotation: Option<Rotation>,
-    },
+    /// A whole command, and the change of root that it makes.
+    Whole(Option<Rotation>),
 }
 
 impl Content {
@@ -23,7 +18,7 @@ impl Content {
     pub fn rotation(self) -> Option<Rotation> {
         match self {
             Content::Torn => None,
-            Content::Whole { rotation, .. } => rotation,
+            Content::Whole(rotation) => rotation,
         }
     }
 }
@@ -39,12 +34,12 @@ pub struct Decision {
     pub fill: Vec<u64>,
     /// Files to unlink before anything else is planned.
     pub torn: Vec<u64>,
-    /// Files that have done their work once everything is flushed; those of `fill` among them.
+    /// Files that have done their work once everything is flushed; those of `fill` among them, and those that had done it before.
     pub done: Vec<u64>,
 }
 
-/// Decides from the last command's number and the root that the top names, the files in ascending order by the number in
-/// their name, and the roots that the slot holds. An error means that nothing may be changed.
+/// Decides from the last command's number and the root that the top names, the files in ascending order by the number that each
+/// gives, 0 where it gives none, and the roots that the slot holds. An error means that nothing may be changed.
 pub fn decide(
     last_number: u64,
     root: RootId,
@@ -55,23 +50,20 @@ pub fn decide(
         return Err(OpenError::SlotIsEmpty);
     }
     let mut decision = Decision { root, last_number, fill: Vec::new(), torn: Vec::new(), done: Vec::new() };
-    for (name, content) in files.iter().copied() {
-        if name > decision.last_number + 1 {
-            return Err(OpenError::Gap { from: decision.last_number + 1, to: name - 1 });
+    for (number, content) in files.iter().copied() {
+        if number > decision.last_number + 1 {
+            return Err(OpenError::Gap { from: decision.last_number + 1, to: number - 1 });
         }
         match content {
-            Content::Torn => decision.torn.push(name),
-            Content::Whole { number, .. } if number != name => {
-                return Err(OpenError::Damaged("a pending command bears another number than its file"));
-            }
-            Content::Whole { .. } if name <= decision.last_number => decision.done.push(name),
-            Content::Whole { rotation, .. } => {
+            Content::Torn => decision.torn.push(number),
+            Content::Whole(_) if number <= decision.last_number => decision.done.push(number),
+            Content::Whole(rotation) => {
                 let Some(rotation) = rotation.filter(|rotation| rotation.from == decision.root) else {
                     return Err(OpenError::Damaged("a pending command was planned on another state"));
                 };
-                (decision.last_number, decision.root) = (name, rotation.to);
-                decision.fill.push(name);
-                decision.done.push(name);
+                (decision.last_number, decision.root) = (number, rotation.to);
+                decision.fill.push(number);
+                decision.done.push(number);
             }
         }
     }

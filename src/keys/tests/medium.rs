@@ -284,7 +284,11 @@ impl Backing for Memory {
         Ok(self.0.lock().files.iter().map(|(number, bytes)| (*number, bytes.clone())).collect())
     }
 
-    fn drop_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
+    fn unlink_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
+        self.release_pending(numbers)
+    }
+
+    fn release_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
         let mut state = self.0.lock();
         if numbers.is_empty() {
             return Ok(());

@@ -2,13 +2,13 @@
 //!
 //! A rotation's file is there to be replayed by a start that finds its batch missing, or not yet where no loss of power can
 //! reach it. So it may go at any time after a flush that began when its batch was applied, and until then it does no harm: a
-//! start finds that its command is done, flushes, and removes it. A flush takes as long as the disk wants, so it has a thread
+//! start finds that its command is done, flushes, and lets go of it. Its place is for the rotations that follow. A flush takes as long as the disk wants, so it has a thread
 //! of its own, and nobody who creates or erases waits for it.
 //!
 //! By cases: *files come while it flushes* → they wait for the next flush, since this one may have begun before their batches.
-//! *A flush or the removal fails* → as after any other failed sync nobody knows what is on the disk, and everything stops.
+//! *A flush or letting go fails* → as after any other failed sync nobody knows what is on the disk, and everything stops.
 //! *Everything stopped elsewhere* → it leaves all files as they are, for the start to find. *A clean close* → the finisher is
-//! gone, so nothing comes any more: what is left is flushed and removed. *Rotations come faster than flushes* → [`MOST`] files
+//! gone, so nothing comes any more: what is left is flushed and let go of. *Rotations come faster than flushes* → [`MOST`] files
 //! wait, and then the finisher does, after it has answered.
 
 use super::{Inbox, OnFailure, Shared, fail};
@@ -38,19 +38,19 @@ impl Flusher {
         while let Ok(number) = files.recv() {
             pile.push(number);
             pile.extend(files.try_iter());
-            if pile.len() >= UNFLUSHED && !self.drop_files(&mut pile) {
+            if pile.len() >= UNFLUSHED && !self.release(&mut pile) {
                 return;
             }
         }
         // A writer that stopped on a failure leaves everything as it is, for the start to find.
         if !self.inbox.lock().failed {
-            self.drop_files(&mut pile);
+            self.release(&mut pile);
         }
     }
 
-    fn drop_files(&self, pile: &mut Vec<u64>) -> bool {
+    fn release(&self, pile: &mut Vec<u64>) -> bool {
         let backing = &self.shared.backing;
-        match backing.flush().and_then(|()| backing.drop_pending(pile)) {
+        match backing.flush().and_then(|()| backing.release_pending(pile)) {
             Ok(()) => {
                 pile.clear();
                 true

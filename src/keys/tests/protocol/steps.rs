@@ -475,11 +475,14 @@ impl Protocol {
         let content = |File { image, whole, .. }: &File| match image.before.filter(|_| *whole) {
             None => Content::Torn,
             Some(before) => {
-                let (number, from, to) = (u64::from(image.number), id(before), id(image.root));
-                Content::Whole { number, rotation: Some(Rotation { generation: number, from, to }) }
+                let (generation, from, to) = (u64::from(image.number), id(before), id(image.root));
+                Content::Whole(Some(Rotation { generation, from, to }))
             }
         };
-        let files: Vec<_> = disk.files.iter().map(|file| (u64::from(file.image.number), content(file))).collect();
+        // A torn file may give no number.
+        let number = |file: &File| if file.whole { u64::from(file.image.number) } else { 0 };
+        let mut files: Vec<_> = disk.files.iter().map(|file| (number(file), content(file))).collect();
+        files.sort_unstable_by_key(|(number, _)| *number);
         let decision = decide(u64::from(last.number), id(last.root), &files, &held).ok()?;
         let image = images.into_iter().find(|image| u64::from(image.number) == decision.last_number)?;
         Some((image, decision))
