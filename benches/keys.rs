@@ -2,7 +2,8 @@
 //!
 //! *Erasing a subscriber* with 1, 1 000 and 100 000 recordings (a million with `-- --full`). The floor is what a crash-safe
 //! rotation syncs, with as many bytes as ours wrote: the slot's two syncs and one synced RocksDB batch. A second line counts the
-//! syncs of the rotation's file (the commit point: the file and its folder) to the floor as well.
+//! sync of the rotation's file (the commit point) to the floor as well. The store has rotated before, as all but the youngest
+//! have: its files are there to be written over.
 //!
 //! *Creating recordings*, by 1, 64 and 512 senders at a time, each create an entry and two sealed values. The floor is
 //! RocksDB with one synced batch of rows of the same number and sizes per create, by as many threads, which RocksDB puts
@@ -18,7 +19,6 @@ use quietus::{
 };
 use std::{
     fs::{File, OpenOptions},
-    io::Write as _,
     os::unix::fs::FileExt as _,
     path::Path,
 };
@@ -102,11 +102,11 @@ impl Store {
         subscribers
     }
 
-    /// Bytes of the newest rotation's file: what its batch held.
-    fn rotation_bytes(&self) -> Option<u64> {
-        let files = std::fs::read_dir(self.dir.path().join("keys/pending")).ok()?;
-        let newest = files.filter_map(Result::ok).max_by_key(std::fs::DirEntry::file_name)?;
-        Some(newest.metadata().ok()?.len())
+    /// Bytes of RocksDB's log.
+    fn logged(&self) -> u64 {
+        let files = std::fs::read_dir(self.dir.path().join("keys/db")).expect("reads");
+        let logs = files.filter_map(Result::ok).filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        logs.filter_map(|log| log.metadata().ok()).map(|log| log.len()).sum()
     }
 }
 
@@ -138,6 +138,9 @@ fn erasures(runtime: &Runtime, sizes: [usize; 3]) -> Vec<Row> {
     // The largest first, and one more of each for the round that warms.
     let mut doomed = sizes.map(|size| store.subscribers(runtime, ERASE_ROUNDS + 1, size));
     store.subscribers(runtime, BYSTANDERS, 1);
+    for subscriber in store.subscribers(runtime, sizes.len() * (ERASE_ROUNDS + 1), 1) {
+        commit(runtime, &store.keys, vec![Change::EraseSubscriber(store.tenant, subscriber)]);
+    }
     let store = store.reopened();
     let floor = Floor::open();
     common::wait_until_the_disk_is_quiet();
@@ -150,8 +153,10 @@ fn erasures(runtime: &Runtime, sizes: [usize; 3]) -> Vec<Row> {
             let erase = Change::EraseSubscriber(store.tenant, subscriber);
             // The floor around ours, so that a disk that is slow for a moment is slow for both.
             let before = [floor.measure(bytes, false), floor.measure(bytes, true)];
+            let logged = store.logged();
             let ours = 1e3 * seconds(|| commit(runtime, &store.keys, vec![erase]));
-            bytes = store.rotation_bytes().unwrap_or(bytes);
+            // Where the log was begun anew, about as much as the last time.
+            bytes = store.logged().checked_sub(logged).unwrap_or(bytes);
             let after = [floor.measure(bytes, false), floor.measure(bytes, true)];
             if round > 0 {
                 pairs.0.push((ours, f64::midpoint(before[0], after[0])));
@@ -182,10 +187,10 @@ fn erasures(runtime: &Runtime, sizes: [usize; 3]) -> Vec<Row> {
 
 /// The syncs of a rotation and nothing else.
 struct Floor {
-    dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
     db: Rocks,
     slot: File,
-    folder: File,
+    file: File,
 }
 
 impl Floor {
@@ -193,28 +198,21 @@ impl Floor {
         let dir = common::folder();
         let slot = OpenOptions::new().write(true).create_new(true).open(dir.path().join("slot")).expect("a file");
         slot.write_all_at(&[0; 3 * SECTOR], 0).and_then(|()| slot.sync_all()).expect("writes");
-        let folder = File::open(dir.path()).expect("the folder");
-        Self { db: Rocks::open(dir.path()), dir, slot, folder }
+        let file = File::create_new(dir.path().join("pending")).expect("a file");
+        Self { db: Rocks::open(dir.path()), _dir: dir, slot, file }
     }
 
     /// Milliseconds.
     fn measure(&self, bytes: u64, with_file: bool) -> f64 {
         let batch = vec![0xa5; bytes as usize];
-        let path = self.dir.path().join("pending");
-        let taken = seconds(|| {
+        1e3 * seconds(|| {
             self.sector(1);
             if with_file {
-                let mut file = OpenOptions::new().write(true).create_new(true).open(&path).expect("a file");
-                file.write_all(&batch).and_then(|()| file.sync_data()).expect("writes");
-                self.folder.sync_all().expect("syncs");
+                self.file.write_all_at(&batch, 0).and_then(|()| self.file.sync_data()).expect("writes");
             }
             self.db.write([(random::<16>().to_vec(), batch.as_slice())]);
             self.sector(0);
-        });
-        if with_file {
-            std::fs::remove_file(&path).expect("removes");
-        }
-        taken * 1e3
+        })
     }
 
     fn sector(&self, number: usize) {

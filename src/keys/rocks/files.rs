@@ -27,7 +27,9 @@ use std::{
 /// Files that are kept for further rotations.
 const SPARE: usize = 256;
 /// A longer one is not kept.
-const LONGEST: u64 = 256 << 10;
+const LONGEST: u64 = 8 * ROOM as u64;
+/// A file is as long as a multiple of this, so that most of those that come after fit where it lies.
+const ROOM: usize = 32 << 10;
 /// What a file begins with that says nothing.
 const NOTHING: [u8; 16] = [0; 16];
 
@@ -88,6 +90,10 @@ impl Files {
             }
         };
         let file = options.open(self.path(name))?;
+        let room = bytes.len().next_multiple_of(ROOM);
+        if file.metadata()?.len() < room as u64 {
+            file.write_all_at(&vec![0; room - bytes.len()], bytes.len() as u64)?;
+        }
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
         if spare.is_none() {

@@ -44,6 +44,8 @@ use zeroize::Zeroizing;
 pub const SECTOR: usize = 4096;
 /// Sectors in a slot file.
 pub const SECTORS: usize = 3;
+/// What a record takes of its sector.
+const HEAD: usize = 96;
 /// The first four bytes of a sector in use.
 pub const MAGIC: [u8; 4] = *b"QTRS";
 
@@ -129,22 +131,25 @@ impl FileSlot {
         self.file.as_ref().ok_or(SlotError::NotASlot)
     }
 
-    fn sectors(&self) -> Result<Zeroizing<Vec<u8>>, SlotError> {
-        let mut bytes = Zeroizing::new(vec![0; SECTOR * SECTORS]);
+    /// Of each sector all that it may say.
+    fn heads(&self) -> Result<Zeroizing<[[u8; HEAD]; SECTORS]>, SlotError> {
+        let mut heads = Zeroizing::new([[0; HEAD]; SECTORS]);
         if let Some(file) = &self.file {
             let (own, there) = (file.metadata().map_err(io)?, std::fs::metadata(&self.path).map_err(io)?);
             if (own.dev(), own.ino()) != (there.dev(), there.ino()) {
                 return Err(SlotError::Io("another file lies in its place".to_owned()));
             }
-            file.read_exact_at(&mut bytes, 0).map_err(io)?;
+            for (number, head) in heads.iter_mut().enumerate() {
+                file.read_exact_at(head, (number * SECTOR) as u64).map_err(io)?;
+            }
         }
-        Ok(bytes)
+        Ok(heads)
     }
 
     fn wipe(&mut self, doomed: impl Fn(&[u8]) -> bool) -> Result<(), SlotError> {
-        let sectors = self.sectors()?;
+        let heads = self.heads()?;
         let Some(file) = &self.file else { return Ok(()) };
-        for (number, _) in sectors.chunks_exact(SECTOR).enumerate().filter(|(_, sector)| doomed(sector)) {
+        for (number, _) in heads.iter().enumerate().filter(|(_, head)| doomed(&head[..])) {
             file.write_all_at(&[0; SECTOR], (number * SECTOR) as u64).map_err(io)?;
         }
         file.sync_data().map_err(io)
@@ -153,13 +158,12 @@ impl FileSlot {
 
 impl Slot for FileSlot {
     fn records(&mut self) -> Result<Vec<Record>, SlotError> {
-        Ok(self.sectors()?.chunks_exact(SECTOR).filter_map(parse_sector).collect())
+        Ok(self.heads()?.iter().filter_map(|head| parse_sector(head)).collect())
     }
 
     fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
-        let sectors = self.sectors()?;
-        let free =
-            sectors.chunks_exact(SECTOR).position(|sector| parse_sector(sector).is_none()).ok_or(SlotError::Full)?;
+        let heads = self.heads()?;
+        let free = heads.iter().position(|head| parse_sector(head).is_none()).ok_or(SlotError::Full)?;
         let file = self.created()?;
         file.write_all_at(&sector_of(record), (free * SECTOR) as u64).map_err(io)?;
         file.sync_data().map_err(io)
