@@ -479,11 +479,6 @@ impl Slots {
         }
     }
 
-    /// Whether a rotation is between its stage and its commit.
-    pub(crate) fn is_staged(&self) -> bool {
-        self.staged.is_some()
-    }
-
     /// Whether a slot does not hold its share.
     pub(crate) fn is_short(&self) -> bool {
         self.seats.iter().any(|seat| seat.standing != Standing::Present)
@@ -614,6 +609,20 @@ impl Slots {
                 }
             }
         }
+    }
+
+    /// The staged root is not wanted: nothing was sealed under it.
+    pub(crate) fn unstage(&mut self) {
+        let Some(Staged { sharing, .. }) = self.staged.take() else { return };
+        let mut joining = Vec::new();
+        for (at, seat) in self.seats.iter_mut().enumerate() {
+            let announced = seat.number.filter(|number| self.table.announced(sharing.id).any(|it| it == *number));
+            if let Some(number) = announced {
+                joining.push((at, number));
+                (seat.number, seat.standing) = (None, Standing::Empty);
+            }
+        }
+        self.take_back(sharing.id, &joining);
     }
 
     /// The staged root is the present one from now on.

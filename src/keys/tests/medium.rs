@@ -52,6 +52,9 @@ pub struct State {
     fuse: Option<(usize, Left)>,
     dead: bool,
     gate_closed: bool,
+    stage_closed: bool,
+    /// Somebody waits there.
+    stage_waits: bool,
     pub refuse_stage: bool,
     /// Gets and scans so far.
     pub reads: usize,
@@ -111,8 +114,19 @@ impl Disk {
         Gate(self.clone())
     }
 
+    /// The same of its stage.
+    pub fn close_stage(self: &Arc<Self>) -> Gate {
+        self.lock().stage_closed = true;
+        Gate(self.clone())
+    }
+
+    pub fn stage_waits(&self) -> bool {
+        self.lock().stage_waits
+    }
+
     pub fn open_gate(&self) {
-        self.lock().gate_closed = false;
+        let mut state = self.lock();
+        (state.gate_closed, state.stage_closed) = (false, false);
         self.gate.notify_all();
     }
 
@@ -348,6 +362,11 @@ impl Slot for MemorySlot {
     fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
         let (generation, root) = (record.generation, &record.share);
         let mut state = self.0.lock();
+        while state.stage_closed {
+            state.stage_waits = true;
+            state = self.0.gate.wait(state).expect("no test panics with it");
+        }
+        state.stage_waits = false;
         if state.refuse_stage {
             return Err(SlotError::Full);
         }

@@ -332,6 +332,46 @@ fn a_page_put_back_from_an_older_copy_is_noticed() {
     let _ = (tenant, subscriber);
 }
 
+/// A token that hangs before the commit point is no reason for anybody to lose a call.
+#[test]
+fn a_slot_that_hangs_holds_up_what_erases_and_nobody_else() {
+    let disk = Disk::new();
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 2);
+    let _open_at_the_end = disk.close_stage();
+    let erasing = std::thread::spawn({
+        let (keys, at) = (keys.clone(), paths[0]);
+        move || commit(&keys, vec![Change::EraseRecording { at, parts: Parts::BOTH }])
+    });
+    while !disk.stage_waits() {
+        std::thread::yield_now();
+    }
+    for _ in 0..3 {
+        add_recording(&keys, tenant, subscriber);
+    }
+    assert!(!erasing.is_finished() && keys.generation() == 1);
+    assert!(keys.audio_leaf(paths[0]).expect("reads").is_some());
+    disk.open_gate();
+    let committed = erasing.join().expect("ran").expect("erases");
+    assert!(committed.erased && committed.destroyed && keys.audio_leaf(paths[1]).expect("reads").is_some());
+}
+
+/// The staged root of a batch that turns out to erase nothing goes again, and the next one is another.
+#[test]
+fn what_is_gone_already_rotates_nothing_and_leaves_no_staged_root() {
+    let disk = Disk::new();
+    let (keys, _, _, paths) = small_world(&disk, 2);
+    let erase = |at| commit(&keys, vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases");
+    erase(paths[0]);
+    let (roots, events) = (disk.roots(), disk.events().len());
+    let again = erase(paths[0]);
+    assert!(!again.erased && again.destroyed && keys.generation() == 2);
+    assert_eq!(disk.roots(), roots);
+    erase(paths[1]);
+    let staged = |event: &&Event| matches!(event, Event::Stage(_));
+    let drawn: Vec<Event> = disk.events()[events..].iter().filter(staged).copied().collect();
+    assert!(drawn.len() == 2 && drawn[0] != drawn[1], "{drawn:?}");
+}
+
 #[test]
 fn erasures_that_arrive_together_share_one_rotation_and_creates_do_not_wait_for_the_slot() {
     let disk = Disk::new();

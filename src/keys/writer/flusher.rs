@@ -7,12 +7,12 @@
 //!
 //! By cases: *files come while it flushes* → they wait for the next flush, since this one may have begun before their batches.
 //! *A flush or letting go fails* → as after any other failed sync nobody knows what is on the disk, and everything stops.
-//! *Everything stopped elsewhere* → it leaves all files as they are, for the start to find. *A clean close* → the finisher is
+//! *Everything stopped elsewhere* → it leaves all files as they are, for the start to find. *A clean close* → the rotator is
 //! gone, so nothing comes any more: what is left is flushed and let go of. *Rotations come faster than flushes* → [`MOST`] files
-//! wait, and then the finisher does, after it has answered.
+//! wait, and then the rotator does, after it has answered.
 
-use super::{Inbox, OnFailure, Shared, fail};
-use std::sync::{Arc, mpsc};
+use super::Desk;
+use std::sync::mpsc;
 
 /// Files of rotations that pile up before the column families are flushed for them.
 const UNFLUSHED: usize = 64;
@@ -20,11 +20,7 @@ const UNFLUSHED: usize = 64;
 const MOST: usize = 4 * UNFLUSHED;
 
 /// The thread's part.
-pub(super) struct Flusher {
-    pub shared: Arc<Shared>,
-    pub inbox: Arc<Inbox>,
-    pub on_failure: OnFailure,
-}
+pub(super) struct Flusher(pub Desk);
 
 /// Where the numbers of rotations go whose batches are applied.
 pub(super) fn channel() -> (mpsc::SyncSender<u64>, mpsc::Receiver<u64>) {
@@ -32,7 +28,7 @@ pub(super) fn channel() -> (mpsc::SyncSender<u64>, mpsc::Receiver<u64>) {
 }
 
 impl Flusher {
-    /// Runs until the finisher is gone.
+    /// Runs until the rotator is gone.
     pub fn run(self, files: &mpsc::Receiver<u64>) {
         let mut pile = Vec::new();
         while let Ok(number) = files.recv() {
@@ -43,22 +39,19 @@ impl Flusher {
             }
         }
         // A writer that stopped on a failure leaves everything as it is, for the start to find.
-        if !self.inbox.lock().failed {
+        if !self.0.inbox.is_stopped() {
             self.release(&mut pile);
         }
     }
 
     fn release(&self, pile: &mut Vec<u64>) -> bool {
-        let backing = &self.shared.backing;
+        let backing = &self.0.shared.backing;
         match backing.flush().and_then(|()| backing.release_pending(pile)) {
             Ok(()) => {
                 pile.clear();
                 true
             }
-            Err(error) => {
-                fail(self.on_failure, &self.shared, &self.inbox, &error.to_string());
-                false
-            }
+            Err(error) => self.0.fail(&error).unwrap_or(false),
         }
     }
 }

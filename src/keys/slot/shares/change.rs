@@ -7,7 +7,7 @@ use super::{
     },
     Seat, Slots, Standing,
 };
-use crate::{domain::id::RootId, keys::backing::Row};
+use crate::domain::id::RootId;
 
 /// How the set of slots is to change.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -19,14 +19,14 @@ pub enum Reshare {
 }
 
 impl Slots {
-    /// Before slots join: the row that counts them as holding the present root until they do. If the attempt fails, what
-    /// they keep of it is of a root under which everything of now may have been sealed, in a file that was not whole. None where
+    /// Before slots join: the table counts them as holding the present root until they do. If the attempt fails, what
+    /// they keep of it is of a root under which everything of now may have been sealed, in a file that was not whole. False where
     /// no slot joins.
-    pub(crate) fn announce(&mut self, change: &Reshare, next: RootId) -> Result<Option<Row>, SlotError> {
+    pub(crate) fn announce(&mut self, change: &Reshare, next: RootId) -> Result<bool, SlotError> {
         self.tend();
         let joining = self.joining(change)?.len();
         if joining == 0 {
-            return Ok(None);
+            return Ok(false);
         }
         // Everything that would be refused later is refused here.
         let mut rehearsal = self.table.clone();
@@ -34,7 +34,7 @@ impl Slots {
         self.apply(Some(change), &mut rehearsal, next)?;
         let spent = SlotError::Sharing("every number has been given to a slot");
         self.table.announce(joining, next).ok_or(spent)?;
-        Ok(Some(self.table.row()))
+        Ok(true)
     }
 
     /// Slots that were announced got nothing.

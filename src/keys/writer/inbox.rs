@@ -1,0 +1,197 @@
+//! The queues in front of the two threads that write, and whose turn it is.
+//!
+//! What erases waits for slots, and waits apart. The rotator goes first when it wants its turn: it has one root staged then, and
+//! between two of its turns slots are asked, in which time whoever creates has his.
+
+use super::{super::Reshare, Answer, BATCH, CommitError, QUEUED, Request, Work};
+use crate::domain::time::{Clock, Timestamp};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::sync::{Semaphore, oneshot};
+
+/// How often a clock that may be set is looked at.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Both queues.
+pub(super) struct Inbox {
+    state: Mutex<Queue>,
+    /// Wakes the writer.
+    writer: Condvar,
+    /// Wakes the rotator.
+    rotator: Condvar,
+    permits: Arc<Semaphore>,
+    /// Of those that erase, which may wait long: they do not take the places of the others.
+    erasing_permits: Arc<Semaphore>,
+    clock: Clock,
+    interval_ms: i64,
+}
+
+#[derive(Default)]
+struct Queue {
+    /// What erases nothing.
+    plain: VecDeque<Request>,
+    erasing: VecDeque<Request>,
+    /// Somebody writes.
+    taken: bool,
+    /// The rotator wants to.
+    wanted: bool,
+    /// No rotation before.
+    rests_until: Option<Timestamp>,
+    closed: bool,
+    /// A thread stopped on a failure.
+    failed: bool,
+}
+
+/// What the rotator does next.
+pub(super) enum Next {
+    /// Erasures of one rotation, or one change of the set of slots.
+    Rotate(Vec<Request>),
+    /// Nothing came for a while.
+    Look,
+    /// The store closes, or has stopped.
+    End,
+}
+
+/// The one who writes.
+pub(super) struct Turn<'a>(&'a Inbox);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.lock().taken = false;
+        self.0.writer.notify_one();
+        self.0.rotator.notify_one();
+    }
+}
+
+impl Inbox {
+    /// Empty. Rotations keep an interval by this clock.
+    pub fn new(clock: Clock, interval: Duration) -> Self {
+        Self {
+            state: Mutex::new(Queue::default()),
+            writer: Condvar::new(),
+            rotator: Condvar::new(),
+            permits: Arc::new(Semaphore::new(QUEUED)),
+            erasing_permits: Arc::new(Semaphore::new(QUEUED)),
+            clock,
+            interval_ms: interval.as_millis() as i64,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
+        change(&mut self.lock());
+        self.writer.notify_one();
+        self.rotator.notify_one();
+    }
+
+    /// Queues work, and waits for its answer.
+    pub async fn submit(&self, work: Work) -> Answer {
+        let erases = work.erases();
+        let permits = if erases { &self.erasing_permits } else { &self.permits };
+        let permit = permits.clone().acquire_owned().await.map_err(|_| CommitError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut queue = self.lock();
+            if queue.failed {
+                return Err(CommitError::Closed);
+            }
+            let requests = if erases { &mut queue.erasing } else { &mut queue.plain };
+            requests.push_back(Request { work, reply, _permit: permit });
+        }
+        if erases { &self.rotator } else { &self.writer }.notify_one();
+        answer.await.unwrap_or(Err(CommitError::Closed))
+    }
+
+    /// Waits for work that erases nothing, and for the turn to write it; none when there is none and will be none.
+    pub fn take(&self) -> Option<(Vec<Request>, Turn<'_>)> {
+        let mut queue = self.lock();
+        loop {
+            if queue.failed || (queue.closed && queue.plain.is_empty()) {
+                return None;
+            }
+            if !queue.plain.is_empty() && !queue.taken && !queue.wanted {
+                queue.taken = true;
+                let count = queue.plain.len().min(BATCH);
+                return Some((queue.plain.drain(..count).collect(), Turn(self)));
+            }
+            queue = self.writer.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits for the rotator's turn to write; none where everything has stopped.
+    pub fn turn(&self) -> Option<Turn<'_>> {
+        let mut queue = self.lock();
+        queue.wanted = true;
+        while queue.taken && !queue.failed {
+            queue = self.rotator.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.wanted = false;
+        if queue.failed {
+            return None;
+        }
+        queue.taken = true;
+        Some(Turn(self))
+    }
+
+    /// Waits for what may be erased now, so long at most.
+    pub fn next(&self, pause: Duration) -> Next {
+        let until = Instant::now() + pause;
+        let mut queue = self.lock();
+        loop {
+            if queue.failed || (queue.closed && queue.erasing.is_empty()) {
+                return Next::End;
+            }
+            // A clock that was set back does not make it longer.
+            let left = queue.rests_until.map_or(0, |until| until.0 - self.clock.now().0);
+            let rests = !queue.closed && (1..=self.interval_ms).contains(&left);
+            if !queue.erasing.is_empty() && !rests {
+                return Next::Rotate(queue.of_one_rotation());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Next::Look;
+            }
+            let wait = if queue.erasing.is_empty() { left } else { left.min(LOOK) };
+            queue = self.rotator.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// A root was staged: none is for an interval, but for those who found no room in this one and have waited long enough.
+    pub fn rest(&self, full: bool) {
+        self.lock().rests_until = (!full).then(|| self.clock.now().plus_ms(self.interval_ms));
+    }
+
+    /// What is queued is done, and nothing comes any more.
+    pub fn close(&self) {
+        self.change(|queue| queue.closed = true);
+    }
+
+    /// Nothing is done any more.
+    pub fn stop(&self) {
+        self.change(|queue| {
+            queue.failed = true;
+            queue.plain.clear();
+            queue.erasing.clear();
+        });
+    }
+
+    /// Whether it was stopped.
+    pub fn is_stopped(&self) -> bool {
+        self.lock().failed
+    }
+}
+
+impl Queue {
+    /// Erasures up to the next change of the slots, or that change alone.
+    fn of_one_rotation(&mut self) -> Vec<Request> {
+        let reshares = |request: &Request| matches!(request.work, Work::Reshare(Reshare::Retire(_) | Reshare::Match));
+        let alike = self.erasing.iter().take(BATCH).take_while(|request| !reshares(request)).count();
+        self.erasing.drain(..alike.max(1)).collect()
+    }
+}
