@@ -11,7 +11,7 @@
 //! 6. Open everything down to the subscribers, to see that the root opens it, and to rebuild the index.
 //! 7. Have the slot keep the top's root and destroy every other record, broken ones included: a staged root whose attempt did
 //!    not reach the commit point is never used again. Where a rotation waits for its delta, the root that the backup needs
-//!    stays too, and the finisher ends the rotation once the backup has it.
+//!    stays too, and the rotator ends the rotation once the backup has it.
 //!
 //! A first start writes a mark with the id of the root before it stages the root, so that a slot that was just begun is told
 //! from one whose key store is lost.
@@ -22,7 +22,7 @@ use super::{
     ReadError, SlotError, Slots,
     backing::{Backing, BackingError, Family, KeyValue, Row},
     backup::{
-        ArchiveError, Backup, STORE,
+        Archive, ArchiveError, Backup, STORE,
         keeper::{self, Ahead, Compared, Place, Tip, Trouble},
         name::Short,
         roots::Roots,
@@ -211,7 +211,9 @@ fn resume(
         let tip = Tip { store, number: last_number, chain: state.chain() };
         let brought = files.iter().rev().find_map(|(_, content)| content.rotation());
         let own = brought.map_or(root, |rotation| rotation.to);
-        place = fill(backup, backing, tip, &Shares { held: shares, own, table: table(backing, &[])?.1 }, &mut missing)?;
+        let brought = files.last().map_or(last_number, |(number, _)| *number);
+        let shares = Shares { held: shares, own, brought, table: table(backing, &[])?.1 };
+        (place, missing) = fill(backup, backing, slots, (tip, root), &shares)?;
         for (command, _) in &missing {
             (last_number, root) = follow(command, root)?;
         }
@@ -221,9 +223,9 @@ fn resume(
     let root = look(backing, &missing, slots, root)?;
     let roots = if has_backup {
         let forgotten = |id, generation| !held.contains(&id) || slots.have_forgotten(id, generation);
-        let opens = |id, generation| slots.have_enough(id, generation);
+        let reach = |id, generation| slots.reach(id, generation);
         let (backed, rotations) = waiting(backing, last_number, place.as_ref(), &missing)?;
-        Roots::found(root.id, backed, &rotations, place.is_some(), forgotten, opens)
+        Roots::found(root.id, backed, &rotations, place.is_some(), forgotten, reach)
     } else {
         Roots::alone(root.id, 0, false)
     };
@@ -275,6 +277,8 @@ struct Shares {
     held: Vec<Held>,
     /// The root behind everything that lies here. Its shares may wait in rows, and without it nothing opens anyway.
     own: RootId,
+    /// The last command that lies here.
+    brought: u64,
     table: Table,
 }
 
@@ -289,45 +293,63 @@ impl Shares {
     }
 }
 
-/// Gets what the store lacks from the backup; says where the backup stands.
+/// Gets what the store lacks from the backup, whose last command and root are `at`; says where the backup stands.
 ///
 /// - *Object storage does not say whether the backup is further*: that is waited for later.
-/// - *It is further, under a root of which a single share is there*: the store is never to go on behind it. What is missing may
-///   bring rows that lead to more shares; where it does not, [`look`] refuses.
-/// - *It is not further*: what it has counts only where enough shares open it ([`Roots`]).
+/// - *It is further, and the slots that are there open it*, with the shares that wait in what is missing: the store is never to go
+///   on behind it. Where they do not, nobody was told that the backup has that state, because any `k` slots open what is told
+///   of: it is passed over.
+/// - *It is not further, and fewer shares are there than open it*: others may wait in the rows of that state, or nobody has them
+///   any more. It is as if it had not been seen: [`Roots`] lets go of nothing then, and speaks of nothing that is not sure.
 fn fill(
     backup: &mut Backup,
     backing: &dyn Backing,
-    mut tip: Tip,
+    slots: &mut Slots,
+    (tip, root): (Tip, RootId),
     shares: &Shares,
-    missing: &mut Vec<Missing>,
-) -> Result<Option<Place>, OpenError> {
+) -> Result<(Option<Place>, Vec<Missing>), OpenError> {
     let archive = &mut *backup.archive;
-    let mut compared = keeper::reconcile(archive, backing, &tip, |root| shares.any_of(root));
-    if matches!(&compared, Ok(Compared::Linked(place)) if !shares.enough_of(place.root)) {
-        compared = keeper::reconcile(archive, backing, &tip, |root| shares.enough_of(root));
-    }
-    let Ahead { mark, taken, deltas } = match compared {
-        Ok(Compared::Linked(place)) => return Ok(Some(place)),
-        Ok(Compared::Apart) => return Ok(None),
-        Ok(Compared::Diverged) => return Err(OpenError::Diverged),
-        Ok(Compared::Ahead(ahead)) => ahead,
-        Err(Trouble::Away(why)) => {
-            tracing::warn!(why, "the key store opens without a look at its backup");
-            return Ok(None);
+    let mut closed: Vec<Short> = Vec::new();
+    loop {
+        let holds = |root| shares.any_of(root) && !closed.contains(&root);
+        let ahead = match keeper::reconcile(archive, backing, &tip, holds) {
+            Ok(Compared::Linked(place)) => return Ok((Some(place).filter(|it| shares.enough_of(it.root)), Vec::new())),
+            Ok(Compared::Apart) => return Ok((None, Vec::new())),
+            Ok(Compared::Diverged) => return Err(OpenError::Diverged),
+            Ok(Compared::Ahead(ahead)) => ahead,
+            Err(Trouble::Away(why)) => {
+                tracing::warn!(why, "the key store opens without a look at its backup");
+                return Ok((None, Vec::new()));
+            }
+            Err(Trouble::Fatal(why)) => return Err(OpenError::Backing(why)),
+        };
+        let (missing, chain) = catch_up(archive, &tip, &ahead)?;
+        let reached = missing.iter().try_fold(root, |root, (command, _)| Ok(follow(command, root)?.1));
+        // What lies here goes further still, and has a root of its own.
+        let beyond = shares.brought > ahead.mark.number;
+        match reached.and_then(|root| if beyond { Ok(()) } else { look(backing, &missing, slots, root).map(drop) }) {
+            Err(OpenError::TooFewSlots { .. } | OpenError::ForeignRoot) => closed.push(ahead.mark.root),
+            Err(error) => return Err(error),
+            Ok(()) => {
+                tracing::warn!(commands = missing.len(), "the key store was behind its backup and is filled from it");
+                return Ok((Some(Place::at(ahead.mark, chain, ahead.taken)), missing));
+            }
         }
-        Err(Trouble::Fatal(why)) => return Err(OpenError::Backing(why)),
-    };
-    let (store, number) = (tip.number, mark.number);
-    let older = OpenError::OlderThanBackup { store, backup: number };
-    let Some(deltas) = deltas else { return Err(older) };
-    let mut bytes = 0;
+    }
+}
+
+/// The commands from a store's tip to a state of its backup, and the chain behind them.
+fn catch_up(archive: &mut dyn Archive, tip: &Tip, ahead: &Ahead) -> Result<(Vec<Missing>, Chain), OpenError> {
+    let (store, backup) = (tip.number, ahead.mark.number);
+    let older = OpenError::OlderThanBackup { store, backup };
+    let Some(deltas) = &ahead.deltas else { return Err(older) };
+    let (mut missing, mut bytes) = (Vec::new(), 0);
+    let mut tip = Tip { ..*tip };
     for name in deltas {
-        let fetched = keeper::fetch(archive, &tip, &name);
-        let cannot = |error: ArchiveError| OpenError::CannotBeFilled { store, backup: number, why: error.to_string() };
-        let fetched = fetched.map_err(cannot)?;
+        let fetched = keeper::fetch(archive, &tip, name);
+        let cannot = |error: ArchiveError| OpenError::CannotBeFilled { store, backup, why: error.to_string() };
         // Its name said that it continues the store, and it does not.
-        let Some((commands, size)) = fetched else { return Err(OpenError::Diverged) };
+        let Some((commands, size)) = fetched.map_err(cannot)? else { return Err(OpenError::Diverged) };
         bytes += size;
         if bytes > MOST_FILLED {
             return Err(older);
@@ -337,8 +359,7 @@ fn fill(
         }
         missing.extend(commands.into_iter().map(|(command, _)| (command, false)));
     }
-    tracing::warn!(commands = missing.len(), "the key store was behind its backup and is filled from it");
-    Ok(Some(Place::at(mark, tip.chain, taken)))
+    Ok((missing, tip.chain))
 }
 
 /// What the backup has for certain, and the rotations behind it that wait, each with its command.

@@ -1,4 +1,4 @@
-//! The thread that keeps the backup, and what it tells the writer, the finisher and those who wait.
+//! The thread that keeps the backup, and what it tells the writer, the rotator and those who wait.
 //!
 //! It works from the outbox alone: whatever is there and not in the backup goes out as one delta, in the order of numbers. So
 //! it can be killed anywhere, and nobody waits for it but those who want to know that something *is* in the backup. A delta

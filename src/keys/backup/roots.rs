@@ -1,7 +1,7 @@
 //! Which roots the states of the backup need of the slots. Pure.
 //!
 //! [`Roots`] is the one answer to that. A start draws it up from what it finds and has the slots keep what it names; the backlog
-//! holds it from then on; the keeper asks it which state may be spoken of, and the finisher what is owed. The model of the
+//! holds it from then on; the keeper asks it which state may be spoken of, and the rotator what is owed. The model of the
 //! protocol (`keys/tests/protocol`) drives the same type.
 //!
 //! While the backup has the newest rotation, the top's root is all that is needed. While it lacks it, three roots may be, by
@@ -9,7 +9,8 @@
 //! - *the state that the backup is known to have*: its root, the first of those before the top's;
 //! - *a state that it may have*: at a start without object storage the rows of the outbox tell how far the backup is at least.
 //!   Whoever ran before may have heard of more, and may have told others: every root that the slots still open then, the top's
-//!   among them, is kept until object storage has been seen. Whichever start drew it, this one does not know what that one knew;
+//!   among them, is kept until object storage has been seen. Whichever start drew it, this one does not know what that one knew.
+//!   One that may open again, once slots are back that are away now, is kept and not spoken of: it is not known to lead anywhere;
 //! - *the store's own*: the top's.
 //!
 //! Any other was drawn in between, nobody was told that the backup has a state under it, and nobody will be: it is dropped, and
@@ -20,7 +21,10 @@
 //! which the list does not know of yet. It is what this type said when a rotation was finished or put off, whole: nothing is
 //! added to it or taken from it by any rule of its own.
 
-use crate::{domain::id::RootId, keys::command::Rotation};
+use crate::{
+    domain::id::RootId,
+    keys::{command::Rotation, slot::table::Reach},
+};
 
 /// Roots from that of the oldest state that may have to be restored to that of the top, and how far the backup is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -44,6 +48,8 @@ struct Older {
     id: RootId,
     /// The slots do not keep it any more.
     dropped: bool,
+    /// Too few of its shares are there to say that what it seals can be had.
+    doubtful: bool,
 }
 
 impl Roots {
@@ -53,16 +59,16 @@ impl Roots {
     }
 
     /// At a start: from the rotations behind `backed` that wait, ascending, each with its command. `forgotten` tells whether a
-    /// slot is known to have destroyed its share of a root of this generation, `opens` whether the slots that are there have
-    /// enough shares of it. A root in the middle of which some slots have let go is no way to any state: to speak of one would
-    /// have the older root dropped that leads to the backup.
+    /// slot is known to have destroyed its share of a root of this generation, `reach` how near those that are there come to it. A
+    /// root in the middle of which some slots have let go is no way to any state: to speak of one would have the older root dropped
+    /// that leads to the backup. To let go of one of which some slots are merely away would lose what the backup has under it.
     pub fn found(
         top: RootId,
         backed: u64,
         rotations: &[(u64, Rotation)],
         seen: bool,
         forgotten: impl Fn(RootId, u64) -> bool,
-        opens: impl Fn(RootId, u64) -> bool,
+        reach: impl Fn(RootId, u64) -> Reach,
     ) -> Self {
         // What a slot has forgotten it forgot because the backup has what came after.
         let finished =
@@ -71,13 +77,14 @@ impl Roots {
         let backed = finished.last().map_or(backed, |(number, _)| backed.max(*number));
         let mut roots = Self::alone(top, backed, seen);
         if let Some((_, first)) = waiting.first().filter(|(_, rotation)| rotation.from != top) {
-            roots.older.push(Older { from: 0, id: first.from, dropped: false });
+            roots.older.push(Older { from: 0, id: first.from, dropped: false, doubtful: false });
             for (number, rotation) in waiting {
                 if rotation.to == top {
                     roots.from = *number;
                 } else {
-                    let dropped = seen || !opens(rotation.to, rotation.generation);
-                    roots.older.push(Older { from: *number, id: rotation.to, dropped });
+                    let reach = reach(rotation.to, rotation.generation);
+                    let (dropped, doubtful) = (seen || reach == Reach::Never, reach != Reach::Opens);
+                    roots.older.push(Older { from: *number, id: rotation.to, dropped, doubtful });
                 }
             }
         }
@@ -89,14 +96,14 @@ impl Roots {
 
     /// A rotation was applied by this command.
     pub fn rotated(&mut self, number: u64, root: RootId) {
-        self.older.push(Older { from: self.from, id: self.top, dropped: false });
+        self.older.push(Older { from: self.from, id: self.top, dropped: false, doubtful: false });
         (self.top, self.from) = (root, number);
     }
 
     /// The backup has everything up to a command. Not said of a state whose root is gone: a later one will do.
     pub fn published(&mut self, number: u64) {
         self.unsure.clear();
-        let opens = number >= self.from || self.older_at(number).is_some_and(|root| !root.dropped);
+        let opens = number >= self.from || self.older_at(number).is_some_and(|root| !root.dropped && !root.doubtful);
         if number > self.backed && opens {
             self.backed = number;
         }
@@ -195,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_start_without_object_storage_keeps_the_tops_root_until_it_is_seen() {
-        let mut roots = Roots::found(id(2), 10, &[(11, rotation(2))], false, |_, _| false, |_, _| true);
+        let mut roots = Roots::found(id(2), 10, &[(11, rotation(2))], false, |_, _| false, |_, _| Reach::Opens);
         assert_eq!((roots.kept(), roots.is_behind(), roots.is_owed()), (vec![id(1), id(2)], true, true));
         roots.rotated(12, id(3));
         assert_eq!(roots.put_off(), [id(1), id(2)], "either may be the newest in the backup");
@@ -207,23 +214,25 @@ mod tests {
     #[test]
     fn a_second_start_without_object_storage_keeps_what_the_first_one_did() {
         let rotations = [(11, rotation(2)), (12, rotation(3))];
-        let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false, |_, _| true);
+        let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false, |_, _| Reach::Opens);
         assert_eq!(roots.needed(), [id(1), id(2)]);
         assert_eq!(roots.put_off(), [id(1), id(2)]);
-        let mut dropped = Roots::found(id(3), 10, &rotations, false, |_, _| false, |root, _| root != id(2));
-        assert_eq!(dropped.needed(), [id(1)], "what the slots do not keep is not needed");
-        dropped.published(11);
-        assert_eq!(dropped.backed(), 10, "nor spoken of");
-        let seen = Roots::found(id(3), 10, &rotations, true, |_, _| false, |_, _| true);
+        for (reach, needed) in [(Reach::Never, vec![id(1)]), (Reach::MayOpen, vec![id(1), id(2)])] {
+            let mut roots = Roots::found(id(3), 10, &rotations, false, |_, _| false, |_, _| reach);
+            assert_eq!((roots.needed(), roots.put_off()), (needed.clone(), needed), "{reach:?}");
+            roots.published(11);
+            assert_eq!(roots.backed(), 10, "it is not spoken of");
+        }
+        let seen = Roots::found(id(3), 10, &rotations, true, |_, _| false, |_, _| Reach::Opens);
         assert_eq!(seen.needed(), [id(1)]);
     }
 
     #[test]
     fn what_a_slot_has_forgotten_the_backup_needs_no_more() {
         let rotations = [(11, rotation(2)), (12, rotation(3)), (13, rotation(4))];
-        let roots = Roots::found(id(4), 10, &rotations, true, |root, _| root == id(1), |_, _| true);
+        let roots = Roots::found(id(4), 10, &rotations, true, |root, _| root == id(1), |_, _| Reach::Opens);
         assert_eq!((roots.backed(), roots.kept()), (11, vec![id(2), id(4)]));
-        let roots = Roots::found(id(4), 10, &rotations, true, |_, _| true, |_, _| true);
+        let roots = Roots::found(id(4), 10, &rotations, true, |_, _| true, |_, _| Reach::Opens);
         assert_eq!((roots.backed(), roots.kept(), roots.is_owed()), (13, vec![id(4)], false));
     }
 }

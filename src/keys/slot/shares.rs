@@ -49,7 +49,7 @@ pub use report::{SlotReport, SlotsReport, Standing};
 
 use super::{
     Forgets, Record, Slot, SlotError, root_id,
-    table::{Member, Table},
+    table::{Member, Reach, Table},
 };
 use crate::{
     crypto::{secret::Secret, share},
@@ -347,10 +347,14 @@ impl Slots {
         self.table.members().iter().any(confirmed) || self.seats.iter().any(wiped)
     }
 
-    /// Whether enough slots that are there hold their shares of a root of this generation.
-    pub(crate) fn have_enough(&self, root: RootId, generation: u64) -> bool {
+    /// How near the slots that are there come to a root of this generation.
+    pub(crate) fn reach(&self, root: RootId, generation: u64) -> Reach {
         let holding = self.seats.iter().filter(|seat| seat.number.is_some() && seat.held.contains(&root)).count();
-        holding >= usize::from(self.table.k_of(generation))
+        let there = |number| {
+            let ours = |seat: &Seat| seat.number == Some(number) && !matches!(seat.standing, Standing::Away(_));
+            self.seats.iter().any(ours)
+        };
+        self.table.reach(generation, holding, there)
     }
 
     fn short(&self, found: usize) -> Short {

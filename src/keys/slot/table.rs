@@ -47,6 +47,17 @@ struct Departed {
     until_ms: i64,
 }
 
+/// How near the slots that are there come to a root of before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reach {
+    /// They hold enough shares of it.
+    Opens,
+    /// With slots that are away, or with shares that wait in some state of the backup, there may be enough.
+    MayOpen,
+    /// All are there and none holds a share of it.
+    Never,
+}
+
 /// All of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Table {
@@ -168,6 +179,18 @@ impl Table {
         }
         if self.k() != k {
             self.thresholds.push((generation, k));
+        }
+    }
+
+    /// How near `holding` shares come to a root of before, where `there` tells which of the slots that had one are there.
+    pub fn reach(&self, generation: u64, holding: usize, there: impl Fn(u8) -> bool) -> Reach {
+        let had = |member: &&Member| member.joined <= generation && member.left.is_none_or(|left| generation < left);
+        if holding >= usize::from(self.k_of(generation)) {
+            Reach::Opens
+        } else if holding == 0 && self.members.iter().filter(had).all(|member| there(member.number)) {
+            Reach::Never
+        } else {
+            Reach::MayOpen
         }
     }
 

@@ -188,6 +188,13 @@ fn two_of_three_slots_and_a_backup_keep_every_promise() {
     Protocol::two_of_three(bounds).backed_up().sees(sights).holds("two of three, backup");
 }
 
+/// A slot that is away at a start may be the one that opens what the backup has: the start without S3 keeps its root.
+#[test]
+fn slots_that_are_away_at_a_start_without_s3_lose_nothing_that_the_backup_has() {
+    let bounds = Budget { crashes: 2, absences: 2, outages: 1, disks: 1, ..NONE };
+    Protocol::two_of_three(bounds).backed_up().holds("two of three, backup, two absences");
+}
+
 #[test]
 fn the_slot_must_not_commit_before_the_file_is_durable() {
     let bounds = Budget { crashes: 1, ..NONE };

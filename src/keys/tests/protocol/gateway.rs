@@ -9,7 +9,11 @@ use super::{
 };
 use crate::{
     domain::{id::RootId, time::Timestamp},
-    keys::{Forgets, backup::roots::Roots, slot::table::Table},
+    keys::{
+        Forgets,
+        backup::roots::Roots,
+        slot::table::{Reach, Table},
+    },
 };
 
 impl Protocol {
@@ -21,7 +25,6 @@ impl Protocol {
 
     /// What a start knows of the backup.
     pub fn found(&self, world: &World, image: Image) -> Roots {
-        let backed = if world.s3 { world.backup.number.min(image.number) } else { image.outbox.gone(image.number) };
         let table = image.roll.table();
         let holds = |slot: &u8, root: RootId| world.slots[usize::from(*slot)].shares & one(root.0[0]) != 0;
         let forgotten = |root: RootId, of: u64| {
@@ -31,11 +34,17 @@ impl Protocol {
             let wiped = here.clone().any(|slot| held(&slot) && holds(&slot, id(image.root)) && !holds(&slot, root));
             confirmed || wiped || !here.any(|slot| holds(&slot, root))
         };
-        let opens = |root: RootId, of: u64| {
-            let holding = members(world.at(At::Here)).filter(|slot| holds(slot, root)).count();
-            holding >= usize::from(table.k_of(of))
+        let reach = |root: RootId, of: u64| {
+            let here = || members(world.at(At::Here));
+            let there = |of: u8| here().any(|slot| number(slot) == of && world.slots[usize::from(slot)].shares != 0);
+            table.reach(of, here().filter(|slot| holds(slot, root)).count(), there)
         };
-        Roots::found(id(image.root), u64::from(backed), &image.outbox.behind(backed), world.s3, forgotten, opens)
+        let (newest, own) = (world.backup, image.root);
+        let is_sure =
+            newest.root == own || reach(id(newest.root), u64::from(newest.roll.table().generation())) == Reach::Opens;
+        let seen = world.s3 && (newest.number > image.number || is_sure);
+        let backed = if seen { newest.number.min(image.number) } else { image.outbox.gone(image.number) };
+        Roots::found(id(own), u64::from(backed), &image.outbox.behind(backed), seen, forgotten, reach)
     }
 
     /// Whether S3 is there and the backup lacks something, as far as the gateway knows.
