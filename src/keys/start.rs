@@ -209,9 +209,12 @@ fn resume(
     let mut place = None;
     if let (Some(backup), Some(store)) = (backup, store_id(backing.get(Family::Meta, STORE)?)?) {
         let tip = Tip { store, number: last_number, chain: state.chain() };
-        let brought = files.iter().rev().find_map(|(_, content)| content.rotation());
-        let own = brought.map_or(root, |rotation| rotation.to);
-        let brought = files.last().map_or(last_number, |(number, _)| *number);
+        // Files that have done their work may still say what they said.
+        let ahead = files.iter().rev().find(|(number, content)| *number > last_number && content.rotation().is_some());
+        let (brought, own) = match ahead.and_then(|(number, content)| Some((*number, content.rotation()?))) {
+            Some((number, rotation)) => (number, rotation.to),
+            None => (last_number, root),
+        };
         let shares = Shares { held: shares, own, brought, table: table(backing, &[])?.1 };
         (place, missing) = fill(backup, backing, slots, (tip, root), &shares)?;
         for (command, _) in &missing {

@@ -10,7 +10,9 @@
 //! - *a state that it may have*: at a start without object storage the rows of the outbox tell how far the backup is at least.
 //!   Whoever ran before may have heard of more, and may have told others: every root that the slots still open then, the top's
 //!   among them, is kept until object storage has been seen. Whichever start drew it, this one does not know what that one knew.
-//!   One that may open again, once slots are back that are away now, is kept and not spoken of: it is not known to lead anywhere;
+//!   One that may open again, once slots are back that are away now, is kept and not spoken of: it is not known to lead anywhere.
+//!   Slots that hold it beside the two others are full, so while enough slots hold all three there is no further rotation that
+//!   could let go of it, until the backup has the top;
 //! - *the store's own*: the top's.
 //!
 //! Any other was drawn in between, nobody was told that the backup has a state under it, and nobody will be: it is dropped, and

@@ -432,7 +432,8 @@ impl Slots {
     }
 
     /// One slot; whether it holds the present share. It keeps those that the backup needs, and while not all of these are
-    /// known, everything: what it held when it went away may be its way to them.
+    /// known, everything that came before: what it held when it went away may be its way to them. What came after was staged by an
+    /// attempt that did not reach its commit point.
     fn settle_seat(&mut self, at: usize) -> Result<bool, SlotError> {
         let Slots { seats, table, present, needed, older, anchors, clock, unsaid, .. } = self;
         let seat = &mut seats[at];
@@ -463,7 +464,9 @@ impl Slots {
                 }
                 // It holds the present share: its next row starts there, whatever of the rest is answered.
                 anchors.remove(&number);
-                for record in slot.records()?.iter().filter(|record| all_known && !kept(record.id)) {
+                let spare =
+                    |record: &&Record| !kept(record.id) && (all_known || record.generation > present.generation);
+                for record in slot.records()?.iter().filter(spare) {
                     slot.discard(record.id)?;
                 }
                 if needed.is_empty() {
@@ -498,10 +501,13 @@ impl Slots {
         self.table.row()
     }
 
-    /// Reads every slot, so that one that is gone is known before it is needed.
+    /// Reads every slot that should be there, so that one that is gone is known before it is needed. The others are asked by
+    /// [`Slots::tend`], which gives them their share.
     pub(crate) fn check(&mut self) {
         for at in 0..self.seats.len() {
-            self.look_at(at);
+            if self.seats[at].standing == Standing::Present {
+                self.look_at(at);
+            }
         }
     }
 

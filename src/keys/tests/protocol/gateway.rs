@@ -40,8 +40,7 @@ impl Protocol {
             table.reach(of, here().filter(|slot| holds(slot, root)).count(), there)
         };
         let (newest, own) = (world.backup, image.root);
-        let is_sure =
-            newest.root == own || reach(id(newest.root), u64::from(newest.roll.table().generation())) == Reach::Opens;
+        let is_sure = newest.root == own || reach(id(newest.root), newest.roll.table().generation()) == Reach::Opens;
         let seen = world.s3 && (newest.number > image.number || is_sure);
         let backed = if seen { newest.number.min(image.number) } else { image.outbox.gone(image.number) };
         Roots::found(id(own), u64::from(backed), &image.outbox.behind(backed), seen, forgotten, reach)
