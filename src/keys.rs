@@ -523,6 +523,18 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether it may bring what was not there.
+    fn adds(&self) -> bool {
+        matches!(
+            self,
+            Change::AddTenant { .. }
+                | Change::AddSubscriber { .. }
+                | Change::AddPeriod { .. }
+                | Change::AddRecording { .. }
+        )
+    }
+
+    /// Whether it takes a secret away, where there is one.
     fn erases(&self) -> bool {
         matches!(
             self,

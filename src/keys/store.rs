@@ -10,8 +10,8 @@ mod log;
 
 use self::log::BackedLeaves;
 use super::{
-    CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
-    SlotsReport, ValueName,
+    Change, CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare,
+    Slot, Slots, SlotsReport, ValueName,
     backing::{Backing, Family, KeyValue},
     backup::{
         Backup, BackupStatus,
@@ -472,6 +472,29 @@ pub(super) struct Reading<'a> {
 impl Reading<'_> {
     fn top(&self) -> Link {
         Link { id: TOP, key: self.present.root.key.clone() }
+    }
+
+    /// Whether anything is there that a change would erase. What cannot be read may be.
+    pub(super) fn may_erase(&self, change: &Change) -> bool {
+        let index = &self.present.index;
+        match *change {
+            Change::EraseTenant(tenant) => index.tenant_name(tenant).is_some(),
+            Change::EraseSubscriber(tenant, subscriber) => index.subscriber_name(tenant, subscriber).is_some(),
+            Change::ErasePeriod(tenant, period) => index.periods(tenant).any(|known| known.handle == period),
+            Change::EraseRecording { at, parts } => {
+                match tree::recording(self, &self.top(), at, &mut NoPath).map(tree::Search::found) {
+                    Ok(found) => found.is_some_and(|entry| match &*entry {
+                        // One without leaves is left of somebody who fell, and goes without a rotation.
+                        Entry::Recording(recording) => {
+                            parts.audio && recording.audio.is_some() || parts.facts && recording.facts.is_some()
+                        }
+                        _ => false,
+                    }),
+                    Err(_) => true,
+                }
+            }
+            _ => change.erases(),
+        }
     }
 }
 

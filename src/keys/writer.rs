@@ -206,6 +206,9 @@ impl Desk {
                 taken.into_iter().map(|(reply, one)| (reply, Err(one.err().unwrap_or(error.clone())))).collect();
             Some(Written { number: number - 1, rotated: false, replies })
         };
+        if planner.rotates() && next.is_none() {
+            return refuse(taken, CommitError::Malformed("what erases something is not among what erases nothing"));
+        }
         let drawn = planner.finish(number, next.as_ref().map(|(root, _)| *root));
         drop(reading);
         let (mut command, published) = match drawn {

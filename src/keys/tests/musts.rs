@@ -355,21 +355,26 @@ fn a_slot_that_hangs_holds_up_what_erases_and_nobody_else() {
     assert!(committed.erased && committed.destroyed && keys.audio_leaf(paths[1]).expect("reads").is_some());
 }
 
-/// The staged root of a batch that turns out to erase nothing goes again, and the next one is another.
+/// Where nothing is left to erase no slot is asked, or what was staged goes again and the next root is another.
 #[test]
 fn what_is_gone_already_rotates_nothing_and_leaves_no_staged_root() {
     let disk = Disk::new();
-    let (keys, _, _, paths) = small_world(&disk, 2);
-    let erase = |at| commit(&keys, vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases");
-    erase(paths[0]);
+    let (keys, tenant, subscriber, paths) = small_world(&disk, 2);
+    erase(&keys, paths[0]).expect("erases");
     let (roots, events) = (disk.roots(), disk.events().len());
-    let again = erase(paths[0]);
+    let staged = || disk.events()[events..].iter().filter(|event| matches!(event, Event::Stage(_))).copied().collect();
+    disk.edit(|state| state.refuse_stage = true);
+    let again = erase(&keys, paths[0]).expect("nothing is left to refuse");
     assert!(!again.erased && again.destroyed && keys.generation() == 2);
-    assert_eq!(disk.roots(), roots);
-    erase(paths[1]);
-    let staged = |event: &&Event| matches!(event, Event::Stage(_));
-    let drawn: Vec<Event> = disk.events()[events..].iter().filter(staged).copied().collect();
-    assert!(drawn.len() == 2 && drawn[0] != drawn[1], "{drawn:?}");
+    disk.edit(|state| state.refuse_stage = false);
+    let (_, create) = new_recording(tenant, subscriber, 1);
+    let beside = vec![create, Change::EraseRecording { at: paths[0], parts: Parts::BOTH }];
+    assert!(!commit(&keys, beside).expect("creates").erased);
+    let first: Vec<Event> = staged();
+    assert!(first.len() == 1 && keys.generation() == 2 && disk.roots() == roots);
+    erase(&keys, paths[1]).expect("erases");
+    let both: Vec<Event> = staged();
+    assert!(both.len() == 2 && both[0] != both[1], "{both:?}");
 }
 
 #[test]

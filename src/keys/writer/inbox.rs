@@ -162,7 +162,7 @@ impl Inbox {
         }
     }
 
-    /// A root was staged: none is for an interval, but for those who found no room in this one and have waited long enough.
+    /// There was a rotation: none is for an interval, but for those who found no room in this one and have waited long enough.
     pub fn rest(&self, full: bool) {
         self.lock().rests_until = (!full).then(|| self.clock.now().plus_ms(self.interval_ms));
     }

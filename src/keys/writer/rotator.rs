@@ -3,12 +3,12 @@
 //! It owns the slots. Nobody who creates ever waits for one: a token that takes its time, or hangs, holds up what erases and
 //! nothing else.
 //!
-//! A root is staged before it is known whether the batch erases anything. Where it does not (what was to go was gone), the staged
-//! root is taken back: nothing was ever sealed under it.
+//! A root is staged before the batch is planned. Where all that is to go is gone already no slot is asked; where that shows in the
+//! plan alone, the staged root is taken back: nothing was ever sealed under it.
 
 use super::{
     super::{
-        CommitError, Reshare, Slots,
+        Change, CommitError, Reshare, Slots,
         command::Command,
         plan::{Published, RootKey},
         slot::{SlotError, root_id},
@@ -47,6 +47,8 @@ impl Rotator {
     pub fn run(mut self) {
         self.say();
         loop {
+            // Before anything else is staged: it makes room, and whoever is refused may ask again without a pause.
+            self.settle();
             let owed = self.desk.shared.backlog.as_ref().is_some_and(|backlog| backlog.is_owed());
             let pause = match (owed, self.slots.is_short()) {
                 (false, false) => CHECK,
@@ -64,6 +66,15 @@ impl Rotator {
 
     /// From the stage to the answer.
     fn rotate(&mut self, requests: Vec<Request>) {
+        if self.is_gone_already(&requests) {
+            let Some(turn) = self.desk.inbox.turn() else { return };
+            // Nobody else writes now, so it stays so.
+            if self.is_gone_already(&requests) {
+                let written = self.desk.write(requests, None);
+                drop(turn);
+                return written.into_iter().for_each(Written::answer);
+            }
+        }
         let key = Arc::new(Secret::random());
         let generation = self.desk.shared.read().present.root.generation + 1;
         let next = RootKey { generation, id: root_id(&key), key };
@@ -78,7 +89,7 @@ impl Rotator {
                 return requests.into_iter().for_each(|it| answer(it.reply, Err(CommitError::Slot(refusal.clone()))));
             }
         };
-        self.desk.inbox.rest(requests.len() == BATCH);
+        let full = requests.len() == BATCH;
         let Some(turn) = self.desk.inbox.turn() else { return };
         let Some(written) = self.desk.write(requests, Some((&next, rows))) else { return };
         drop(turn);
@@ -86,11 +97,24 @@ impl Rotator {
         // Whoever is answered is told that the root of before is nowhere, and this one will be that in turn.
         drop(next);
         if written.rotated {
+            self.desk.inbox.rest(full);
             self.finish(keep, written);
         } else {
             self.slots.unstage();
             written.answer();
         }
+    }
+
+    /// Whether nothing is left of what these would erase, and none of them adds anything that another might.
+    fn is_gone_already(&self, requests: &[Request]) -> bool {
+        let reading = self.desk.shared.read();
+        requests.iter().all(|request| match &request.work {
+            Work::Mutate(mutation) => {
+                let matters = |change: &Change| change.adds() || (change.erases() && reading.may_erase(change));
+                !mutation.changes.iter().any(matters)
+            }
+            Work::Swept(_) | Work::Reshare(_) => false,
+        })
     }
 
     /// Has the slots destroy the roots of before once the backup has the rotation, and answers.
@@ -121,7 +145,7 @@ impl Rotator {
         Ok(())
     }
 
-    /// Finishes what was put off, and asks slots that were away.
+    /// Asks slots that were away, and the others whether they still are there.
     fn look(&mut self) {
         if self.checked.elapsed() >= CHECK {
             self.slots.check();
@@ -131,13 +155,18 @@ impl Rotator {
             self.slots.tend();
             self.asked = Instant::now();
         }
-        let due = self.desk.shared.backlog.as_ref().and_then(|backlog| backlog.due());
-        if let Some(keep) = due
-            && let Err(error) = self.commit(keep)
-        {
-            return self.desk.fail(&error).unwrap_or(());
-        }
         self.desk.shared.tell(&self.slots);
+    }
+
+    /// Finishes what was put off, once the backup has it.
+    fn settle(&mut self) {
+        let due = self.desk.shared.backlog.as_ref().and_then(|backlog| backlog.due());
+        if let Some(keep) = due {
+            match self.commit(keep) {
+                Ok(()) => self.desk.shared.tell(&self.slots),
+                Err(error) => self.desk.fail(&error).unwrap_or(()),
+            }
+        }
     }
 
     /// Has the key store's table of slots say what is known here and not there.
@@ -169,8 +198,9 @@ impl Rotator {
         if !self.slots.announce(change, next)? {
             return Ok(());
         }
-        match (backlog, self.write_table()) {
-            (Some(backlog), Some(number)) if !backlog.wait(number, self.patience) => {
+        let number = self.write_table().ok_or(SlotError::Sharing("the key store has stopped"))?;
+        match backlog {
+            Some(backlog) if !backlog.wait(number, self.patience) => {
                 self.slots.withdraw(next);
                 Err(away)
             }
