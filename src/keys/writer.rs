@@ -105,8 +105,9 @@ impl Writer {
         let desk = Desk { shared, inbox, on_failure: settings.on_failure };
         let patience = keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience);
         let (unflushed, files) = flusher::channel();
-        let (asked, checked) = (Instant::now(), Instant::now());
-        let rotator = Rotator { desk: desk.clone(), slots, unflushed, patience, asked, checked };
+        let now = Instant::now();
+        let (looked, asked, checked) = (now, now, now);
+        let rotator = Rotator { desk: desk.clone(), slots, unflushed, patience, looked, asked, checked };
         let flusher = Flusher(desk.clone());
         let spawn = |name: &str| std::thread::Builder::new().name(name.to_owned());
         let keeper = match keeper {

@@ -139,13 +139,16 @@ impl Inbox {
         Some(Turn(self))
     }
 
-    /// Waits for what may be erased now, so long at most.
+    /// Waits for what may be erased now, so long at most. Where the time is over already it is to be looked first, whoever waits.
     pub fn next(&self, pause: Duration) -> Next {
         let until = Instant::now() + pause;
         let mut queue = self.lock();
         loop {
             if queue.failed || (queue.closed && queue.erasing.is_empty()) {
                 return Next::End;
+            }
+            if pause.is_zero() {
+                return Next::Look;
             }
             // A clock that was set back does not make it longer.
             let left = queue.rests_until.map_or(0, |until| until.0 - self.clock.now().0);

@@ -36,6 +36,8 @@ pub(super) struct Rotator {
     pub unflushed: mpsc::SyncSender<u64>,
     /// How long a rotation waits for its delta.
     pub patience: Duration,
+    /// When it last looked after the slots.
+    pub looked: Instant,
     /// When slots that are away were last asked.
     pub asked: Instant,
     /// When all were last read.
@@ -55,7 +57,7 @@ impl Rotator {
                 (false, true) => ASK,
                 (true, _) => LOOK,
             };
-            match self.desk.inbox.next(pause) {
+            match self.desk.inbox.next(pause.saturating_sub(self.looked.elapsed())) {
                 Next::Rotate(requests) => self.rotate(requests),
                 Next::Look => self.look(),
                 Next::End => return,
@@ -147,6 +149,7 @@ impl Rotator {
 
     /// Asks slots that were away, and the others whether they still are there.
     fn look(&mut self) {
+        self.looked = Instant::now();
         if self.checked.elapsed() >= CHECK {
             self.slots.check();
             self.checked = Instant::now();
