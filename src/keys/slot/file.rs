@@ -131,15 +131,15 @@ impl FileSlot {
         self.file.as_ref().ok_or(SlotError::NotASlot)
     }
 
-    /// Of each sector all that it may say.
-    fn heads(&self) -> Result<Zeroizing<[[u8; HEAD]; SECTORS]>, SlotError> {
-        let mut heads = Zeroizing::new([[0; HEAD]; SECTORS]);
+    /// Of each sector all that it may say. On the heap: what lies on the stack is copied when it moves, and the copy stays.
+    fn heads(&self) -> Result<Zeroizing<Vec<u8>>, SlotError> {
+        let mut heads = Zeroizing::new(vec![0; HEAD * SECTORS]);
         if let Some(file) = &self.file {
             let (own, there) = (file.metadata().map_err(io)?, std::fs::metadata(&self.path).map_err(io)?);
             if (own.dev(), own.ino()) != (there.dev(), there.ino()) {
                 return Err(SlotError::Io("another file lies in its place".to_owned()));
             }
-            for (number, head) in heads.iter_mut().enumerate() {
+            for (number, head) in heads.chunks_exact_mut(HEAD).enumerate() {
                 file.read_exact_at(head, (number * SECTOR) as u64).map_err(io)?;
             }
         }
@@ -149,7 +149,7 @@ impl FileSlot {
     fn wipe(&mut self, doomed: impl Fn(&[u8]) -> bool) -> Result<(), SlotError> {
         let heads = self.heads()?;
         let Some(file) = &self.file else { return Ok(()) };
-        for (number, _) in heads.iter().enumerate().filter(|(_, head)| doomed(&head[..])) {
+        for (number, _) in heads.chunks_exact(HEAD).enumerate().filter(|(_, head)| doomed(head)) {
             file.write_all_at(&[0; SECTOR], (number * SECTOR) as u64).map_err(io)?;
         }
         file.sync_data().map_err(io)
@@ -158,12 +158,12 @@ impl FileSlot {
 
 impl Slot for FileSlot {
     fn records(&mut self) -> Result<Vec<Record>, SlotError> {
-        Ok(self.heads()?.iter().filter_map(|head| parse_sector(head)).collect())
+        Ok(self.heads()?.chunks_exact(HEAD).filter_map(parse_sector).collect())
     }
 
     fn stage(&mut self, record: &Record) -> Result<(), SlotError> {
         let heads = self.heads()?;
-        let free = heads.iter().position(|head| parse_sector(head).is_none()).ok_or(SlotError::Full)?;
+        let free = heads.chunks_exact(HEAD).position(|head| parse_sector(head).is_none()).ok_or(SlotError::Full)?;
         let file = self.created()?;
         file.write_all_at(&sector_of(record), (free * SECTOR) as u64).map_err(io)?;
         file.sync_data().map_err(io)
