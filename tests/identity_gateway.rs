@@ -600,6 +600,8 @@ async fn keys_and_switches_are_managed_from_the_command_line() {
     assert_eq!(status, Some(0), "{said}");
     assert_eq!(run(&["play", &recording, "-o", "/dev/null"]).0, Some(0), "somebody else");
     assert_eq!(run(&["play", &recording, "-o", "/dev/null", "--profile", &profile]).0, Some(0));
+    let null = std::fs::metadata("/dev/null").expect("there");
+    assert!(!null.is_file(), "a device is written into, and no file put in its place");
     assert_eq!(run(&["erase", "recording", &recording, "--profile", &profile]).0, Some(0));
     let (status, report, _) = run(&["apikey", "report", "acme", &id, "--json"]);
     assert_eq!(status, Some(0));

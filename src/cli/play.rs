@@ -1,6 +1,7 @@
 //! `quietus play`: a recording's audio to a file or to standard output, or a URL for an audio player.
 //!
-//! A file appears under its name only when it is whole: what broke off never looks like a recording.
+//! A file appears under its name only when it is whole: what broke off never looks like a recording. What is there and is no
+//! file, a device or a pipe, is written into: a file in its place would be none that anybody asked for.
 
 use super::{
     args::Play,
@@ -15,6 +16,7 @@ use crate::proto::v1::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
+    fs::OpenOptions,
     io::{IsTerminal as _, Write},
     path::{Path, PathBuf},
 };
@@ -41,12 +43,16 @@ pub async fn run(link: Link, what: Play, output: Output) -> Result<(), Failure> 
     let Some(path) = &what.output else {
         return copy(&mut stream, &info, &mut std::io::stdout().lock(), &ProgressBar::hidden()).await;
     };
-    let beside = beside(path);
-    let written = write(&mut stream, &info, &beside).await;
-    if let Err(failure) = written.and_then(|()| Ok(std::fs::rename(&beside, path)?)) {
-        // It may not have come into being.
-        let _ = std::fs::remove_file(&beside);
-        return Err(failure);
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        write(&mut stream, &info, path, OpenOptions::new().write(true)).await?;
+    } else {
+        let beside = beside(path);
+        let written = write(&mut stream, &info, &beside, OpenOptions::new().write(true).create_new(true)).await;
+        if let Err(failure) = written.and_then(|()| Ok(std::fs::rename(&beside, path)?)) {
+            // It may not have come into being.
+            let _ = std::fs::remove_file(&beside);
+            return Err(failure);
+        }
     }
     let json = serde_json::json!({
         "id": id, "file": path, "media_type": info.media_type, "bytes": info.length, "start": info.start,
@@ -88,9 +94,14 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-async fn write(stream: &mut Streaming<PlayResponse>, info: &v1::PlayInfo, path: &Path) -> Result<(), Failure> {
-    let created = std::fs::OpenOptions::new().write(true).create_new(true).open(path);
-    let mut file = created.map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
+async fn write(
+    stream: &mut Streaming<PlayResponse>,
+    info: &v1::PlayInfo,
+    path: &Path,
+    how: &OpenOptions,
+) -> Result<(), Failure> {
+    let mut file =
+        how.open(path).map_err(|error| Failure::failed(format!("cannot write {}: {error}", path.display())))?;
     let bar = ProgressBar::new(info.length);
     if let Ok(style) = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}, {bytes_per_sec}") {
         bar.set_style(style);
