@@ -148,7 +148,7 @@ fn recovery_time(store: &Path, slot: &Path, storage: &Embedded, witness: Recordi
     std::fs::remove_dir_all(store).expect("the node is lost");
     let mut archive = connect(storage);
     let began = Instant::now();
-    let read = restore::restore(store, &mut slots(slot), &mut archive, &mut |_| {}).expect("restores");
+    let read = restore::restore(store, &mut slots(slot), &mut archive, &mut |_| {}).expect("restores").read;
     let restored = began.elapsed().as_secs_f64();
     let mut keys = None;
     let start = seconds(|| {

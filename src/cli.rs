@@ -147,20 +147,28 @@ async fn backup(command: BackupCommand, output: Output) -> Result<(), Failure> {
 }
 
 fn read_to_the_end(what: &str, done: &server::backup::Outcome, output: Output) -> Result<(), Failure> {
-    let read = done.read;
+    let (read, passed_over) = (done.reached.read, &done.reached.passed_over);
     let json = serde_json::json!({
         "outcome": what,
         "commands": read.number,
         "objects": read.objects,
         "bytes": read.bytes,
         "seconds": done.took.as_secs_f64(),
+        "passed_over": passed_over.as_ref().map(|newer| serde_json::json!({
+            "states": newer.states,
+            "commands": newer.number,
+            "root": newer.root.to_string(),
+            "written_ms": newer.taken.0,
+            "slots_absent": newer.absent,
+        })),
     });
     output.one(json, || {
         let seconds = done.took.as_secs_f64();
-        format!(
+        let text = format!(
             "{what}: {} commands from {} objects, {} bytes, in {seconds:.1} s",
             read.number, read.objects, read.bytes
-        )
+        );
+        passed_over.iter().fold(text, |text, newer| format!("{text}\n{newer}"))
     })
 }
 

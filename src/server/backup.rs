@@ -19,7 +19,7 @@ use crate::{
         SlotError,
         backup::{
             ArchiveError, Backup, Options,
-            restore::{self, Found, Read, RestoreError},
+            restore::{self, Found, Reached, RestoreError},
         },
     },
     object::RegionConfig,
@@ -73,8 +73,8 @@ impl Error {
 
 /// What was restored or verified.
 pub struct Outcome {
-    /// What was read.
-    pub read: Read,
+    /// What was read, and what was passed over.
+    pub reached: Reached,
     /// How long it took.
     pub took: Duration,
 }
@@ -139,9 +139,9 @@ pub async fn verify(config: Config) -> Result<Outcome, Error> {
         let (mut slots, mut archive) = (slots::slots(place.slots), Buckets::connect(place.regions)?);
         let began = Instant::now();
         let bar = ProgressBar::new_spinner().with_message("reading");
-        let read = restore::verify(&mut slots, &mut archive, &mut |read| bar.set_position(read.objects))?;
+        let reached = restore::verify(&mut slots, &mut archive, &mut |read| bar.set_position(read.objects))?;
         bar.finish_and_clear();
-        Ok(Outcome { read, took: began.elapsed() })
+        Ok(Outcome { reached, took: began.elapsed() })
     })
     .await
 }
@@ -157,9 +157,10 @@ pub async fn restore(config: Config) -> Result<Outcome, Error> {
         std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         let began = Instant::now();
         let bar = ProgressBar::new_spinner().with_message("restoring");
-        let read = restore::restore(&place.keys, &mut slots, &mut archive, &mut |read| bar.set_position(read.objects))?;
+        let reached =
+            restore::restore(&place.keys, &mut slots, &mut archive, &mut |read| bar.set_position(read.objects))?;
         bar.finish_and_clear();
-        Ok(Outcome { read, took: began.elapsed() })
+        Ok(Outcome { reached, took: began.elapsed() })
     })
     .await
 }

@@ -97,6 +97,7 @@ async fn a_lost_node_comes_back(world: World) {
     let began = Instant::now();
     let restored = operate(&world, &["restore"]);
     assert!(restored.status.success(), "{}", text(&restored));
+    assert!(text(&restored).contains("\"passed_over\":null"), "{}", text(&restored));
     let again = operate(&world, &["restore"]);
     assert_eq!(again.status.code(), Some(2), "{}", text(&again));
     let gateway = world.start();

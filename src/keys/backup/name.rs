@@ -235,12 +235,15 @@ enum Step {
     Delta(usize),
 }
 
+/// States by number and chain, each with the last step to it.
+type Reached = HashMap<(u64, Short), (Mark, Step)>;
+
 impl Catalogue {
-    /// The way to the newest state whose root is held; the shortest one that there is.
-    pub fn best(&self, holds: impl Fn(Short) -> bool) -> Option<Way> {
-        // States by number and chain. A state that a delta ends at has a higher number than the one it begins at, so that
-        // one pass in the order of first commands reaches all of them.
-        let mut reached: HashMap<(u64, Short), (Mark, Step)> = HashMap::new();
+    /// Every state that the objects lead to.
+    fn reached(&self) -> Reached {
+        // A state that a delta ends at has a higher number than the one it begins at, so that one pass in the order of first
+        // commands reaches all of them.
+        let mut reached = Reached::new();
         for (at, (base, _)) in self.bases.iter().enumerate() {
             reached.insert((base.mark.number, base.mark.chain), (base.mark, Step::Base(at)));
         }
@@ -250,6 +253,12 @@ impl Catalogue {
                 reached.entry(end).or_insert((delta.mark, Step::Delta(at)));
             }
         }
+        reached
+    }
+
+    /// The way to the newest state whose root is held; the shortest one that there is.
+    pub fn best(&self, holds: impl Fn(Short) -> bool) -> Option<Way> {
+        let reached = self.reached();
         let held = reached.values().filter(|(mark, _)| holds(mark.root));
         let (mark, mut from) = *held.max_by_key(|(mark, _)| (mark.number, mark.chain))?;
         let mut deltas = Vec::new();
@@ -267,6 +276,18 @@ impl Catalogue {
                 }
             }
         }
+    }
+
+    /// States behind a command, whatever opens them: how many, the newest, and when that was written. None: there is none.
+    pub fn newer(&self, number: u64) -> Option<(u64, Mark, Timestamp)> {
+        let mut newer: Vec<_> = self.reached().into_values().filter(|(mark, _)| mark.number > number).collect();
+        newer.sort_unstable_by_key(|(mark, _)| (mark.number, mark.chain));
+        let (mark, step) = *newer.last()?;
+        let taken = match step {
+            Step::Base(at) => self.bases[at].0.taken,
+            Step::Delta(at) => self.deltas[at].taken,
+        };
+        Some((newer.len() as u64, mark, taken))
     }
 
     /// The deltas that lead from a command to a state, the last of them ending there; none when they do not reach back.

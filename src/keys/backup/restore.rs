@@ -6,6 +6,7 @@
 //! Whether slots give a root is known when the state is there, which says where shares wait; before, that one of them holds a
 //! share of it. Every state that anything was acknowledged under passes: `k` slots took their shares of its root, and fewer
 //! are ever lost. One that turns out not to open is one that nobody was told of (see [`super`]), and the next older is taken.
+//! Whoever looks cannot tell that from slots that are missing, so it is said what was passed over ([`PassedOver`]).
 //!
 //! It never half-works. The store is built in a folder beside its place, made durable, opened at its top, and renamed. By
 //! cases: *a crash before the rename* leaves the folder beside, and in its place nothing: a start refuses, because the slot
@@ -28,11 +29,15 @@ use super::{
 };
 use crate::{
     crypto::envelope::Envelope,
-    domain::id::{PageId, RootId, StoreId},
+    domain::{
+        id::{PageId, RootId, StoreId},
+        time::Timestamp,
+    },
 };
 use std::{
     cell::RefCell,
     collections::{BTreeMap, HashMap},
+    fmt,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -130,6 +135,54 @@ pub struct Read {
     pub number: u64,
 }
 
+/// What was read, and whether the backup goes further.
+#[derive(Debug)]
+pub struct Reached {
+    /// What was read.
+    pub read: Read,
+    /// None: nothing newer is there.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// States of the same store that are newer than the one that was read. The slots that are there do not open them.
+#[derive(Debug)]
+pub struct PassedOver {
+    /// How many.
+    pub states: u64,
+    /// The last command of the newest.
+    pub number: u64,
+    /// Beginning of the id of the root that opens it.
+    pub root: Short,
+    /// When it was written.
+    pub taken: Timestamp,
+    /// Slots that are away or empty, each with what is the matter with it: what opens it may lie there.
+    pub absent: Vec<String>,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, number, root, taken, absent } = self;
+        write!(f, "newer states passed over: {states}, up to command {number}")?;
+        if let Ok(taken) = jiff::Timestamp::from_millisecond(taken.0) {
+            write!(f, ", written {taken}")?;
+        }
+        write!(f, "; the slots that are there do not give root {root}…, which opens the newest: ")?;
+        if absent.is_empty() {
+            f.write_str(
+                "all that are configured are there; add those that are not, and where there are none, nobody was told that \
+                 the backup has it",
+            )
+        } else {
+            let absent = absent.join("; ");
+            write!(
+                f,
+                "{absent}; where these can be brought back, restore with them onto an empty folder, before a gateway goes on \
+                 from here"
+            )
+        }
+    }
+}
+
 /// The newest state of each store that has a backup here, whatever the slots may open.
 pub fn list(archive: &mut dyn Archive) -> Result<Vec<Found>, RestoreError> {
     let all = catalogues(&archive.list(name::PREFIX, "")?);
@@ -144,7 +197,11 @@ pub fn list(archive: &mut dyn Archive) -> Result<Vec<Found>, RestoreError> {
 
 /// Reads everything that [`restore`] would need, and checks that it is whole, in order, and opens with the slots. Says how far
 /// it is after each object.
-pub fn verify(slots: &mut Slots, archive: &mut dyn Archive, seen: &mut dyn FnMut(&Read)) -> Result<Read, RestoreError> {
+pub fn verify(
+    slots: &mut Slots,
+    archive: &mut dyn Archive,
+    seen: &mut dyn FnMut(&Read),
+) -> Result<Reached, RestoreError> {
     newest_first(slots, archive, |archive, slots, found| {
         let (crown, way) = (RefCell::new(Crown::default()), &found.way);
         let mut of_part = |part: Part| {
@@ -167,7 +224,7 @@ pub fn restore(
     slots: &mut Slots,
     archive: &mut dyn Archive,
     seen: &mut dyn FnMut(&Read),
-) -> Result<Read, RestoreError> {
+) -> Result<Reached, RestoreError> {
     match std::fs::read_dir(dir).map(|mut entries| entries.next().is_some()) {
         Ok(true) => return Err(RestoreError::NotEmpty(dir.to_owned())),
         Ok(false) => {}
@@ -175,7 +232,7 @@ pub fn restore(
         Err(error) => return Err(build(error)),
     }
     let beside = beside(dir);
-    let read = newest_first(slots, archive, |archive, slots, found| {
+    let reached = newest_first(slots, archive, |archive, slots, found| {
         match std::fs::remove_dir_all(&beside) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(build(error)),
             _ => {}
@@ -192,7 +249,7 @@ pub fn restore(
     std::fs::rename(&beside, dir).map_err(build)?;
     let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|parent| parent.sync_all()).map_err(build)?;
-    Ok(read)
+    Ok(reached)
 }
 
 /// Restores into rows that are there already and empty. For tests, which have a disk of their own.
@@ -201,7 +258,7 @@ pub(in super::super) fn restore_into(
     backing: impl Fn() -> Box<dyn Backing>,
     slots: &mut Slots,
     archive: &mut dyn Archive,
-) -> Result<Read, RestoreError> {
+) -> Result<Reached, RestoreError> {
     newest_first(slots, archive, |archive, slots, found| {
         let backing = backing();
         let read = fill(&*backing, archive, found.store, &found.way, &mut |_| {})?;
@@ -215,21 +272,28 @@ fn newest_first(
     slots: &mut Slots,
     archive: &mut dyn Archive,
     mut attempt: impl FnMut(&mut dyn Archive, &mut Slots, &Found) -> Result<Read, RestoreError>,
-) -> Result<Read, RestoreError> {
+) -> Result<Reached, RestoreError> {
     let mut held: Vec<Short> = slots.held()?.into_iter().map(|held| short(held.id)).collect();
     if held.is_empty() {
         return Err(RestoreError::SlotIsEmpty);
     }
     let all = catalogues(&archive.list(name::PREFIX, "")?);
     let mut found = newest(&all, &held)?;
-    loop {
+    let read = loop {
         let short = match attempt(archive, slots, &found) {
+            Ok(read) => break read,
             Err(error @ RestoreError::TooFewSlots { .. }) => error,
-            done => return done,
+            Err(error) => return Err(error),
         };
         held.retain(|root| *root != found.way.mark.root);
         found = newest(&all, &held).map_err(|_| short)?;
-    }
+    };
+    let newer = all.get(&found.store).and_then(|catalogue| catalogue.newer(read.number));
+    let passed_over = newer.map(|(states, mark, taken)| {
+        let absent = slots.absent();
+        PassedOver { states, number: mark.number, root: mark.root, taken, absent }
+    });
+    Ok(Reached { read, passed_over })
 }
 
 fn build(error: std::io::Error) -> RestoreError {

@@ -119,6 +119,12 @@ impl Seat {
         }
     }
 
+    /// Its name, and what became of it.
+    fn words(&self) -> String {
+        let name = if self.name.is_empty() { "the slot" } else { &self.name };
+        format!("{name} {}", self.standing.words())
+    }
+
     fn away(&mut self, error: &SlotError) {
         if !matches!(self.standing, Standing::Away(_)) {
             tracing::warn!(slot = self.name, %error, "a slot is away");
@@ -359,11 +365,14 @@ impl Slots {
     }
 
     fn short(&self, found: usize) -> Short {
-        let words = self.seats.iter().map(|seat| {
-            let name = if seat.name.is_empty() { "the slot" } else { &seat.name };
-            format!("{name} {}", seat.standing.words())
-        });
-        Short { needed: self.table.k(), found, detail: words.collect::<Vec<_>>().join("; ") }
+        let words: Vec<_> = self.seats.iter().map(Seat::words).collect();
+        Short { needed: self.table.k(), found, detail: words.join("; ") }
+    }
+
+    /// Slots that are away or empty, each with what is the matter with it.
+    pub(crate) fn absent(&self) -> Vec<String> {
+        let absent = |seat: &&Seat| matches!(seat.standing, Standing::Away(_) | Standing::Empty);
+        self.seats.iter().filter(absent).map(Seat::words).collect()
     }
 
     /// Which slot it is, by what it holds; and the root whose share says so.

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use backing::{Backing, Family};
-use backup::restore::{self, RestoreError};
+use backup::restore::{self, Reached, RestoreError};
 use slot::{Record, root_id};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -189,7 +189,7 @@ impl World {
     }
 
     /// The node is lost: another one is built from slots and backup.
-    fn lose_node(&mut self) -> Result<(), RestoreError> {
+    fn lose_node(&mut self) -> Result<Reached, RestoreError> {
         self.stop();
         let mut storage = self.storage.clone().expect("there is a backup");
         let built = Mutex::new(Disk::new());
@@ -198,10 +198,10 @@ impl World {
             built.lock().expect("no panic").clone_from(&disk);
             Box::new(Memory(disk)) as Box<dyn Backing>
         };
-        restore::restore_into(anew, &mut self.slots(), &mut storage)?;
+        let reached = restore::restore_into(anew, &mut self.slots(), &mut storage)?;
         self.lost.extend(self.disk.ever());
         self.disk = built.into_inner().expect("no panic");
-        Ok(())
+        Ok(reached)
     }
 
     /// Every copy that there ever was of anything but slots.

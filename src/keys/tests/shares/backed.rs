@@ -34,7 +34,7 @@ fn a_restore_with_fewer_than_k_is_refused_and_builds_nothing() {
     let refused = verify(&world).expect_err("it is whole, and does not open");
     assert!(matches!(refused, RestoreError::TooFewSlots { needed: 2, found: 1, .. }), "{refused}");
     world.set_away(0, false);
-    assert!(verify(&world).expect("two are enough").number > 0);
+    assert!(verify(&world).expect("two are enough").read.number > 0);
     world.set_away(0, true);
     let refused = world.lose_node().expect_err("refused");
     assert!(matches!(refused, RestoreError::TooFewSlots { needed: 2, found: 1, .. }), "{refused}");
@@ -197,6 +197,55 @@ fn a_start_does_not_speak_for_a_root_of_which_too_few_shares_are_left() {
         world.start().expect("starts");
         assert!(world.keys().audio_leaf(kept).expect("reads").is_some());
     }
+}
+
+/// Two slots hold the root of the backup's newest state, and one of them is away. All three hold that of the state before.
+#[test]
+fn a_restore_says_what_it_passed_over_and_which_slot_would_open_it() {
+    let mut world = World::with_backup(2, 3);
+    let lives = inhabit(&world);
+    let [first, second] = [(); 2].map(|()| add_recording(world.keys(), lives.tenant, lives.subscriber));
+    let erase = |world: &World, at| {
+        commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
+    };
+    assert!(world.keys().tend_backup());
+    let told = world.keys().commands();
+    let storage = world.storage.clone().expect("there is a backup");
+    {
+        let mut objects = storage.lock();
+        (objects.mute, objects.leaving) = (true, true);
+    }
+    assert!(!erase(&world, first), "its delta arrived, and nobody knows");
+    let arrived = world.keys().commands();
+    world.set_away(2, true);
+    // It takes its share of the next root, and does not let go of the one in the middle.
+    world.drawers[1].lock().expect("no panic").fuse = Some((1, false));
+    assert!(!erase(&world, second));
+    world.stop();
+    storage.set_away(false);
+    world.set_away(2, false);
+    let verify = |world: &World| {
+        let mut storage = world.storage.clone().expect("there is a backup");
+        restore::verify(&mut world.slots(), &mut storage, &mut |_| {}).expect("whole")
+    };
+    for reached in [verify(&world), world.lose_node().expect("restored")] {
+        let newer = reached.passed_over.expect("a newer state is there");
+        assert_eq!((reached.read.number, newer.number, newer.taken), (told, arrived, Timestamp(1_000_000)));
+        assert!(newer.states > 0 && newer.absent.len() == 1);
+        let text = newer.to_string();
+        let written = format!("up to command {arrived}, written 1970-01-01T00:16:40Z");
+        assert!(
+            text.contains(&written) && text.contains("slot 1 is away (") && text.contains("restore with them"),
+            "{text}"
+        );
+    }
+    world.set_away(1, false);
+    let reached = verify(&world);
+    assert!(reached.read.number == arrived && reached.passed_over.is_none(), "{reached:?}");
+    // Where all that are configured are there it is said that another one may be missing.
+    world.seated = vec![0, 2];
+    let newer = verify(&world).passed_over.expect("a newer state is there");
+    assert!(newer.absent.is_empty() && newer.to_string().contains("all that are configured are there"), "{newer}");
 }
 
 #[test]
