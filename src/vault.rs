@@ -353,6 +353,7 @@ impl Vault {
             expiry: inner.expiry_status(),
             backup: inner.keys.backup_status(),
             erasures_sealed: !inner.keys.all_destroyed(),
+            erasures_waiting_since: inner.keys.erasures_waiting_since(),
         }
     }
 

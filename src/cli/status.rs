@@ -1,6 +1,10 @@
 //! `quietus status`: what waits, and how much room is left.
 
-use super::{connect::Link, failure::Failure, output::Output};
+use super::{
+    connect::Link,
+    failure::Failure,
+    output::{Output, moment},
+};
 use crate::proto::v1::{GetStatusRequest, Status, tenant_service_client::TenantServiceClient};
 
 /// Runs the command.
@@ -27,8 +31,11 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
         "receipts_overdue": status.receipts_overdue,
         "backup": status.backup,
         "backup_behind": status.backup_behind,
+        "backup_behind_since": moment(status.backup_behind_since_ms),
+        "backup_base": moment(status.backup_base_ms),
         "backup_away": status.backup_away,
         "erasures_sealed": status.erasures_sealed,
+        "erasures_waiting_since": moment(status.erasures_waiting_since_ms),
         "slot_threshold": status.slot_threshold,
         "slot_losses_survivable": status.slot_losses_survivable,
         "slots": status.slots.iter().map(|slot| serde_json::json!({
@@ -44,7 +51,7 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
              journal                     {} of {} bytes\nroot                        generation {}, forgets {}\n\
              holds                       {}, {} past their review\nwait for holds              {}\n\
              closes and purges that wait {}\nexpired since the start     {}, {} of them late\n\
-             backup                      {}\nslots                       {}",
+             backup                      {}\nerasures that wait          {}\nslots                       {}",
             status.recordings_open,
             status.sweeps_pending,
             status.replications_pending,
@@ -59,6 +66,7 @@ pub async fn run(link: Link, output: Output) -> Result<(), Failure> {
             status.expired,
             status.expired_late,
             backup(&status),
+            waiting(&status),
             slots(&status),
         )
     })?;
@@ -71,9 +79,26 @@ fn backup(status: &Status) -> String {
     if !status.backup {
         return "none: whoever loses this node loses every recording".to_owned();
     }
-    let away = if status.backup_away { ", object storage is away" } else { "" };
-    let sealed = if status.erasures_sealed { ", erasures are sealed and not destroyed yet" } else { "" };
-    format!("lacks {} commands{away}{sealed}", status.backup_behind)
+    let mut text = format!("lacks {} commands", status.backup_behind);
+    if let Some(since) = moment(status.backup_behind_since_ms) {
+        text.push_str(&format!(", the oldest since {since}"));
+    }
+    if status.backup_away {
+        text.push_str(", object storage is away");
+    }
+    if let Some(base) = moment(status.backup_base_ms) {
+        text.push_str(&format!("; its base is of {base}"));
+    }
+    text
+}
+
+/// Since when erasures wait, in words.
+fn waiting(status: &Status) -> String {
+    match moment(status.erasures_waiting_since_ms) {
+        None => "none".to_owned(),
+        Some(since) if status.erasures_sealed => format!("since {since}, sealed and not destroyed yet"),
+        Some(since) => format!("since {since}"),
+    }
 }
 
 /// How the slots stand, in words.
@@ -109,6 +134,23 @@ fn overdue(status: &Status) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn it_is_said_since_when_backup_and_erasures_wait() {
+        let all = Status { backup: true, backup_base_ms: 1_800_000_000_000, ..Status::default() };
+        assert_eq!(backup(&all), "lacks 0 commands; its base is of 2027-01-15T08:00:00Z");
+        assert_eq!(waiting(&all), "none");
+        let (since, away) = (1_800_000_060_000, true);
+        let behind = Status { backup_behind: 2, backup_behind_since_ms: since, backup_away: away, ..all };
+        let text = "lacks 2 commands, the oldest since 2027-01-15T08:01:00Z, object storage is away; its base is of \
+                    2027-01-15T08:00:00Z";
+        assert_eq!(backup(&behind), text);
+        let hangs = Status { erasures_waiting_since_ms: since, ..Status::default() };
+        assert_eq!(waiting(&hangs), "since 2027-01-15T08:01:00Z");
+        let sealed = Status { erasures_sealed: true, ..hangs };
+        assert_eq!(waiting(&sealed), "since 2027-01-15T08:01:00Z, sealed and not destroyed yet");
+        assert!(overdue(&behind).is_empty() && overdue(&sealed).is_empty());
+    }
 
     #[test]
     fn everything_that_is_overdue_is_named_and_what_only_waits_is_not() {

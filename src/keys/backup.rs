@@ -3,6 +3,7 @@
 //! - [`name`]: what objects are called, and which of them lead to which state. Pure.
 //! - [`mod@format`]: their bytes.
 //! - `roots`: which roots its states need of the slots. Pure.
+//! - `lag`: since when it lacks commands. Pure.
 //! - `keeper`: the thread that puts deltas and bases, and removes what is over its age.
 //! - [`restore`]: a key store on an empty node, from nothing but slot and objects.
 //!
@@ -30,11 +31,15 @@
 
 pub mod format;
 pub(super) mod keeper;
+mod lag;
 pub mod name;
 pub mod restore;
 pub(super) mod roots;
 
-use crate::domain::{id::StoreId, time::Clock};
+use crate::domain::{
+    id::StoreId,
+    time::{Clock, Timestamp},
+};
 use std::time::Duration;
 
 /// Most bytes of an object of the backup, but for a single command or row that is longer.
@@ -108,6 +113,10 @@ impl Default for Options {
 pub struct BackupStatus {
     /// Commands that it lacks.
     pub behind: u64,
+    /// When the oldest of them was written, or the start, where that is later; none: it has all.
+    pub behind_since: Option<Timestamp>,
+    /// When the base was begun that its newest state is built on; none where that is not known yet.
+    pub base: Option<Timestamp>,
     /// The last try failed.
     pub away: bool,
 }

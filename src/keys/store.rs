@@ -36,7 +36,7 @@ use crate::{
     },
     domain::{
         id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
-        time::Clock,
+        time::{Clock, Timestamp},
     },
 };
 use quick_cache::{Weighter, sync::Cache};
@@ -124,7 +124,7 @@ pub struct Settings {
     pub(super) on_failure: OnFailure,
     /// At least so long between two rotations: erasures that come meanwhile share the next.
     pub min_rotation_interval: Duration,
-    /// What that is measured by.
+    /// What that is measured by, and how long backup and erasures wait.
     pub clock: Clock,
 }
 
@@ -176,7 +176,10 @@ impl KeyStore {
         let (root, last_number, chain) = (settled.root.clone(), settled.last_number, settled.chain);
         let sent = Sent { gone: settled.outbox_from.saturating_sub(1), sent: settled.roots.backed() };
         let present = Present { root, last_number, chain, log_size, index: Index::default(), sent };
-        let backlog = backup.is_some().then(|| Arc::new(Backlog::new(last_number, settled.roots.clone())));
+        let backlog = backup.is_some().then(|| {
+            let (roots, place, clock) = (settled.roots.clone(), settled.place.as_ref(), settings.clock.clone());
+            Arc::new(Backlog::new(last_number, roots, place, clock))
+        });
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
         let leaves = BackedLeaves::at_start(&*backing, settled.roots.backed(), log_size)?;
@@ -341,6 +344,12 @@ impl KeyStore {
     /// Whether everything that was erased is destroyed.
     pub fn all_destroyed(&self) -> bool {
         self.0.shared.all_destroyed()
+    }
+
+    /// Since when the oldest erasure waits: queued, under way, or sealed and not destroyed yet; none: none waits. Waits for no
+    /// slot. One that a start found sealed counts from the start.
+    pub fn erasures_waiting_since(&self) -> Option<Timestamp> {
+        self.0.writer.waiting_since()
     }
 
     /// Has the backup do now what it would do by itself: put what waits, make a base where one is due, remove what is over

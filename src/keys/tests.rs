@@ -13,6 +13,7 @@ mod musts;
 mod protocol;
 mod rocks;
 mod shares;
+mod status;
 mod storage;
 
 use super::*;

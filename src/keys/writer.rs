@@ -35,6 +35,7 @@ use super::{
     plan::{Planner, RootKey, Taken},
     store::{Settings, Shared},
 };
+use crate::domain::time::Timestamp;
 use flusher::Flusher;
 use inbox::{Inbox, Next};
 use rotator::Rotator;
@@ -79,9 +80,13 @@ impl Work {
 }
 
 type Answer = Result<Committed, CommitError>;
+/// Who is answered, and what.
+type Reply = (oneshot::Sender<Answer>, Answer);
 
 struct Request {
     work: Work,
+    /// When it came.
+    since: Timestamp,
     reply: oneshot::Sender<Answer>,
     _permit: OwnedSemaphorePermit,
 }
@@ -102,6 +107,7 @@ impl Writer {
         keeper: Option<(Keeper, Duration)>,
     ) -> std::io::Result<Self> {
         let inbox = Arc::new(Inbox::new(settings.clock, settings.min_rotation_interval));
+        inbox.over(shared.all_destroyed());
         let desk = Desk { shared, inbox, on_failure: settings.on_failure };
         let patience = keeper.as_ref().map_or(Duration::ZERO, |(_, patience)| *patience);
         let (unflushed, files) = flusher::channel();
@@ -129,6 +135,11 @@ impl Writer {
 
     pub(super) async fn submit(&self, work: Work) -> Answer {
         self.desk.inbox.submit(work).await
+    }
+
+    /// Since when the oldest waits of what erases.
+    pub(super) fn waiting_since(&self) -> Option<Timestamp> {
+        self.desk.inbox.waiting_since()
     }
 }
 
@@ -163,7 +174,7 @@ struct Written {
     /// The last command.
     number: u64,
     rotated: bool,
-    replies: Vec<(oneshot::Sender<Answer>, Answer)>,
+    replies: Vec<Reply>,
 }
 
 impl Written {

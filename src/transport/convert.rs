@@ -485,6 +485,7 @@ pub fn status(status: Status) -> v1::Status {
         forgets: slot.forgets.map_or_else(String::new, |forgets| forgets.to_string()),
         short: slot.is_short(),
     });
+    let ms = |moment: Option<Timestamp>| moment.map_or(0, |moment| moment.0);
     v1::Status {
         sweeps_pending: status.sweeps_pending,
         replications_pending: status.replications_pending,
@@ -513,6 +514,9 @@ pub fn status(status: Status) -> v1::Status {
         slots: slots.collect(),
         slots_sharing: status.slots.of as u32,
         destroyed_before: status.slots.destroyed_before,
+        backup_behind_since_ms: ms(status.backup.and_then(|backup| backup.behind_since)),
+        backup_base_ms: ms(status.backup.and_then(|backup| backup.base)),
+        erasures_waiting_since_ms: ms(status.erasures_waiting_since),
     }
 }
 

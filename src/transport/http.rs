@@ -19,7 +19,7 @@ use super::{
     error::Problem,
 };
 use crate::{
-    domain::id::RecordingId,
+    domain::{id::RecordingId, time::Timestamp},
     transport::convert,
     vault::{Actor, Error, Hearing, PlayInfo, PlayRange, Playback, Proof},
 };
@@ -53,7 +53,10 @@ mod metric {
     pub const EXPIRED_LATE: &str = "quietus_retention_expired_late_recordings";
     pub const CLOCK: &str = "quietus_clock_disagrees";
     pub const BACKUP_BEHIND: &str = "quietus_backup_behind_commands";
+    pub const BACKUP_BEHIND_SECONDS: &str = "quietus_backup_behind_seconds";
+    pub const BACKUP_BASE: &str = "quietus_backup_base_timestamp_seconds";
     pub const BACKUP_AWAY: &str = "quietus_backup_away";
+    pub const WAITING: &str = "quietus_erasures_waiting_seconds";
     pub const SEALED: &str = "quietus_erasures_sealed";
     pub const SLOTS_SHORT: &str = "quietus_slots_short_count";
     pub const LOSSES: &str = "quietus_slot_losses_survivable_count";
@@ -85,6 +88,8 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
     let status = gateway.vault.status();
     let backup = status.backup.unwrap_or_default();
     let short = status.slots.slots.iter().filter(|slot| slot.is_short()).count();
+    let now = gateway.vault.now();
+    let since = |moment: Option<Timestamp>| moment.map_or(0, |moment| seconds(now.0.saturating_sub(moment.0)));
     let gauges = [
         (metric::SWEEPS, "Erased scopes whose ciphertext is still being removed.", status.sweeps_pending),
         (metric::OVERDUE, "Erasures whose ciphertext should be gone by now.", status.receipts_overdue),
@@ -103,11 +108,26 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         (metric::EXPIRED_LATE, "Recordings that expired after their promise.", status.expiry.expired_late),
         (metric::CLOCK, "1: no second clock agrees with ours; nothing expires.", status.expiry.clock_disagrees.into()),
         (metric::BACKUP_BEHIND, "Commands that the backup lacks.", backup.behind),
+        (
+            metric::BACKUP_BEHIND_SECONDS,
+            "Age of the oldest command that the backup lacks; 0: it has all.",
+            since(backup.behind_since),
+        ),
+        (
+            metric::BACKUP_BASE,
+            "When the base of the backup was begun, in seconds since 1970; 0: not known yet.",
+            backup.base.map_or(0, |base| seconds(base.0)),
+        ),
         (metric::BACKUP_AWAY, "1: the backup's object storage is away.", backup.away.into()),
         (
             metric::SEALED,
             "1: something erased is not destroyed before the backup has it, or before enough slots are back.",
             status.erasures_sealed.into(),
+        ),
+        (
+            metric::WAITING,
+            "Age of the oldest erasure that is queued, under way, or sealed and not destroyed; 0: none waits.",
+            since(status.erasures_waiting_since),
         ),
         (metric::SLOTS_SHORT, "Slots that do not hold their share of the root.", short as u64),
         (
@@ -122,6 +142,11 @@ async fn metrics(State(gateway): State<Gateway>, request: Parts) -> Result<Respo
         .map(|(name, help, value)| format!("# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n"))
         .collect();
     Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
+}
+
+/// Whole seconds; a clock that was set back counts as none.
+fn seconds(ms: i64) -> u64 {
+    u64::try_from(ms / 1000).unwrap_or(0)
 }
 
 async fn audio(State(gateway): State<Gateway>, Path(id): Path<String>, request: Parts) -> Result<Response, Problem> {

@@ -548,6 +548,8 @@ pub struct Status {
     pub backup: Option<BackupStatus>,
     /// Something that was erased is sealed, and not destroyed yet.
     pub erasures_sealed: bool,
+    /// Since when the oldest erasure waits: queued, under way, or sealed and not destroyed yet; none: none waits.
+    pub erasures_waiting_since: Option<Timestamp>,
 }
 
 /// The receipt of an erasure that waits. Until it runs, no receipt has this id.

@@ -179,6 +179,8 @@ async fn an_erasure_without_storage_is_sealed_and_destroyed_when_it_is_back() {
     assert_erased(link(), &id).await;
     let status = wire::status(link()).await;
     assert!(status.erasures_sealed && status.backup && status.backup_behind > 0, "{status:?}");
+    let (base, behind) = (status.backup_base_ms, status.backup_behind_since_ms);
+    assert!(0 < base && base <= behind && behind <= status.erasures_waiting_since_ms + 1000, "{status:?}");
     let receipt = async || {
         let request = GetReceiptRequest { id: answer.receipt_id.clone() };
         let client = ErasureServiceClient::new(gateway.link("admin", TRANSPORTS[0]));
@@ -191,6 +193,7 @@ async fn an_erasure_without_storage_is_sealed_and_destroyed_when_it_is_back() {
         assert!(began.elapsed() < wire::WITHIN, "never destroyed: {:?}", wire::status(link()).await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(!wire::status(link()).await.erasures_sealed);
+    let status = wire::status(link()).await;
+    assert!(!status.erasures_sealed && status.erasures_waiting_since_ms == 0, "{status:?}");
     assert!(receipt().await.text.contains("destroyed"));
 }

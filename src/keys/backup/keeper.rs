@@ -17,6 +17,7 @@ use super::{
     },
     Archive, ArchiveError, Backup, BackupStatus, MAX_OBJECT, Options, STORE,
     format::{Delta, PartWriter, delta},
+    lag::Lag,
     name::{self, BaseName, Catalogue, DeltaName, Mark, Short, Way, catalogues},
     roots::Roots,
     store_id,
@@ -45,6 +46,7 @@ const LOOK: Duration = Duration::from_secs(60);
 
 /// What the threads of a store know of its backup.
 pub(in super::super) struct Backlog {
+    clock: Clock,
     state: Mutex<State>,
     wake: Condvar,
     backed: watch::Sender<u64>,
@@ -55,6 +57,10 @@ struct State {
     applied: u64,
     /// How far the backup is, and which roots its states need.
     roots: Roots,
+    /// Since when it lacks what it lacks.
+    lag: Lag,
+    /// When its base was begun, where that is known.
+    base: Option<Timestamp>,
     /// Tries that failed.
     failures: u64,
     away: bool,
@@ -66,10 +72,12 @@ struct State {
 
 impl Backlog {
     /// With the last command, and what the start found.
-    pub(in super::super) fn new(applied: u64, roots: Roots) -> Self {
+    pub(in super::super) fn new(applied: u64, roots: Roots, place: Option<&Place>, clock: Clock) -> Self {
         let backed = watch::Sender::new(roots.backed());
-        let state = State { applied, roots, failures: 0, away: false, asked: 0, done: 0, closed: false };
-        Self { state: Mutex::new(state), wake: Condvar::new(), backed }
+        let lag = Lag::found(roots.backed(), applied, clock.now());
+        let base = place.map(|place| place.taken);
+        let state = State { applied, roots, lag, base, failures: 0, away: false, asked: 0, done: 0, closed: false };
+        Self { clock, state: Mutex::new(state), wake: Condvar::new(), backed }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -83,8 +91,10 @@ impl Backlog {
 
     /// A command was applied; with the root that it brought, where it rotated.
     pub(in super::super) fn applied(&self, number: u64, root: Option<RootId>) {
+        let now = self.clock.now();
         self.change(|state| {
             state.applied = number;
+            state.lag.applied(number, now);
             if let Some(root) = root {
                 state.roots.rotated(number, root);
             }
@@ -125,11 +135,13 @@ impl Backlog {
         self.lock().roots.settled();
     }
 
-    /// The backup has everything up to a command.
-    fn publish(&self, number: u64) {
+    /// The backup has everything up to a command, on a base that was begun then.
+    fn publish(&self, number: u64, base: Timestamp) {
         self.change(|state| {
             state.away = false;
+            state.base = Some(base);
             state.roots.published(number);
+            state.lag.backed(state.roots.backed());
         });
         self.backed.send_replace(self.backed());
     }
@@ -141,7 +153,12 @@ impl Backlog {
 
     pub(in super::super) fn status(&self) -> BackupStatus {
         let state = self.lock();
-        BackupStatus { behind: state.applied.saturating_sub(state.roots.backed()), away: state.away }
+        BackupStatus {
+            behind: state.applied.saturating_sub(state.roots.backed()),
+            behind_since: state.lag.since(),
+            base: state.base,
+            away: state.away,
+        }
     }
 
     /// Asks for a round, also where nothing waits, and waits until it is done. False when it failed.
@@ -479,7 +496,7 @@ impl Keeper {
         match compared {
             Compared::Linked(place) => {
                 self.place = Some(place);
-                self.backlog.publish(place.number);
+                self.backlog.publish(place.number, place.taken);
                 Ok(())
             }
             Compared::Apart => Ok(()),
@@ -511,7 +528,7 @@ impl Keeper {
             self.archive.put(&name.text(self.store), object)?;
             let deltas = place.deltas + size;
             self.place = Some(Place { number: mark.number, chain, root: end, deltas, ..place });
-            self.backlog.publish(mark.number);
+            self.backlog.publish(mark.number, place.taken);
         }
         Ok(true)
     }
@@ -593,7 +610,7 @@ impl Keeper {
             Some(place) => Place { base: size, deltas: 0, taken, ..place },
             None => Place { number: mark.number, chain, root: mark.root, base: size, deltas: 0, taken },
         });
-        self.backlog.publish(mark.number);
+        self.backlog.publish(mark.number, taken);
         Ok(())
     }
 

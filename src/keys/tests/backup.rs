@@ -9,7 +9,6 @@ use super::{
             name,
             restore::{self, RestoreError},
         },
-        plan::Limits,
     },
     TINY, add_recording, add_subscriber, add_tenant,
     attacker::{Haul, Key},
@@ -28,29 +27,30 @@ use std::{collections::BTreeMap, sync::Arc};
 
 const DAY: i64 = 86_400_000;
 
-struct World {
-    disk: Arc<Disk>,
-    storage: Storage,
-    clock: Clock,
+pub struct World {
+    pub disk: Arc<Disk>,
+    pub storage: Storage,
+    pub clock: Clock,
 }
 
 impl World {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self { disk: Disk::new(), storage: Storage::default(), clock: Clock::set_to(Timestamp(20_000 * DAY)) }
     }
 
     fn try_open(&self) -> Result<KeyStore, OpenError> {
-        self.open_on(&self.disk, TINY)
+        self.open_on(&self.disk, settings(TINY))
     }
 
-    fn open_on(&self, disk: &Arc<Disk>, limits: Limits) -> Result<KeyStore, OpenError> {
+    pub fn open_on(&self, disk: &Arc<Disk>, settings: Settings) -> Result<KeyStore, OpenError> {
         disk.revive();
         let backup = self.storage.backup(&self.clock);
         let slots = Slots::one(Box::new(MemorySlot(disk.clone())));
-        KeyStore::open_on(Arc::new(Memory(disk.clone())), slots, Some(backup), settings(limits))
+        let settings = Settings { clock: self.clock.clone(), ..settings };
+        KeyStore::open_on(Arc::new(Memory(disk.clone())), slots, Some(backup), settings)
     }
 
-    fn open(&self) -> KeyStore {
+    pub fn open(&self) -> KeyStore {
         self.try_open().expect("opens")
     }
 
@@ -65,11 +65,11 @@ impl World {
     }
 }
 
-fn backed(keys: &KeyStore) {
+pub fn backed(keys: &KeyStore) {
     assert!(block_on(keys.backed_up(keys.commands())));
 }
 
-fn erase(keys: &KeyStore, at: RecordingPath) -> Committed {
+pub fn erase(keys: &KeyStore, at: RecordingPath) -> Committed {
     commit(keys, vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases")
 }
 
@@ -109,7 +109,7 @@ fn base_and_deltas_give_every_row_of_the_live_store() {
     }
     let model = Model::of(&keys);
     drop(keys);
-    let restored = world.open_on(&world.restored().expect("restored"), TINY).expect("opens");
+    let restored = world.open_on(&world.restored().expect("restored"), settings(TINY)).expect("opens");
     assert!(Model::of(&restored) == model);
     for at in living {
         assert!(audio_of(&restored, at).is_some());
@@ -143,7 +143,7 @@ fn while_object_storage_is_away_an_erasure_is_sealed_and_creates_go_on() {
     block_on(keys.destroyed(number));
     assert!(block_on(keys.backed_up(number)));
     assert_eq!(world.disk.roots().len(), 1);
-    let restored = world.open_on(&world.restored().expect("restored"), TINY).expect("opens");
+    let restored = world.open_on(&world.restored().expect("restored"), settings(TINY)).expect("opens");
     assert!(audio_of(&restored, kept).is_some());
     assert!(gone.iter().all(|at| audio_of(&restored, *at).is_none()));
 }
@@ -350,7 +350,7 @@ fn a_backup_from_before_an_erasure_is_refused_with_its_reason() {
     assert!(matches!(error, RestoreError::OtherRoot { .. }), "{error}");
     // The control: the slot of before opens it.
     world.disk.edit(|state| state.slot = slot);
-    let restored = world.open_on(&world.restored().expect("restored"), TINY).expect("opens");
+    let restored = world.open_on(&world.restored().expect("restored"), settings(TINY)).expect("opens");
     assert!(audio_of(&restored, gone).is_some());
 }
 

@@ -1,5 +1,7 @@
 //! The queues in front of the two threads that write, and whose turn it is.
 //!
+//! Since when what erases waits is known here, and the rotator is not needed to tell it: a slot may hang, and it with the slot.
+//!
 //! What erases waits for slots, and waits apart. The rotator goes first when it wants its turn: it has one root staged then, and
 //! between two of its turns slots are asked, in which time whoever creates has his.
 
@@ -34,6 +36,10 @@ struct Queue {
     /// What erases nothing.
     plain: VecDeque<Request>,
     erasing: VecDeque<Request>,
+    /// When the oldest came of those that the rotator has taken and not answered.
+    rotating: Option<Timestamp>,
+    /// When the oldest came of those that are answered and not destroyed.
+    sealed: Option<Timestamp>,
     /// Somebody writes.
     taken: bool,
     /// The rotator wants to.
@@ -93,6 +99,7 @@ impl Inbox {
     /// Queues work, and waits for its answer.
     pub async fn submit(&self, work: Work) -> Answer {
         let erases = work.erases();
+        let since = self.clock.now();
         let permits = if erases { &self.erasing_permits } else { &self.permits };
         let permit = permits.clone().acquire_owned().await.map_err(|_| CommitError::Closed)?;
         let (reply, answer) = oneshot::channel();
@@ -102,7 +109,7 @@ impl Inbox {
                 return Err(CommitError::Closed);
             }
             let requests = if erases { &mut queue.erasing } else { &mut queue.plain };
-            requests.push_back(Request { work, reply, _permit: permit });
+            requests.push_back(Request { work, since, reply, _permit: permit });
         }
         if erases { &self.rotator } else { &self.writer }.notify_one();
         answer.await.unwrap_or(Err(CommitError::Closed))
@@ -170,6 +177,22 @@ impl Inbox {
         self.lock().rests_until = (!full).then(|| self.clock.now().plus_ms(self.interval_ms));
     }
 
+    /// Whatever the rotator took is over: it waits no more, or for its root to be destroyed. What is left from before a start
+    /// waits since the start.
+    pub fn over(&self, all_destroyed: bool) {
+        let now = self.clock.now();
+        let mut queue = self.lock();
+        let rotating = queue.rotating.take();
+        queue.sealed = if all_destroyed { None } else { queue.sealed.or(rotating).or(Some(now)) };
+    }
+
+    /// Since when the oldest waits of what erases.
+    pub fn waiting_since(&self) -> Option<Timestamp> {
+        let queue = self.lock();
+        let queued = queue.erasing.front().map(|request| request.since);
+        queue.sealed.or(queue.rotating).or(queued)
+    }
+
     /// What is queued is done, and nothing comes any more.
     pub fn close(&self) {
         self.change(|queue| queue.closed = true);
@@ -195,6 +218,7 @@ impl Queue {
     fn of_one_rotation(&mut self) -> Vec<Request> {
         let reshares = |request: &Request| matches!(request.work, Work::Reshare(Reshare::Retire(_) | Reshare::Match));
         let alike = self.erasing.iter().take(BATCH).take_while(|request| !reshares(request)).count();
+        self.rotating = self.erasing.front().map(|request| request.since);
         self.erasing.drain(..alike.max(1)).collect()
     }
 }

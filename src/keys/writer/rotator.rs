@@ -13,7 +13,7 @@ use super::{
         plan::{Published, RootKey},
         slot::{SlotError, root_id},
     },
-    BATCH, Desk, Next, Request, Work, Written, answer,
+    BATCH, Desk, Next, Reply, Request, Work, Written, answer,
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
 use std::{
@@ -74,7 +74,7 @@ impl Rotator {
             if self.is_gone_already(&requests) {
                 let written = self.desk.write(requests, None);
                 drop(turn);
-                return written.into_iter().for_each(Written::answer);
+                return written.into_iter().for_each(|written| self.answer(written.replies));
             }
         }
         let key = Arc::new(Secret::random());
@@ -88,7 +88,8 @@ impl Rotator {
         let rows = match announced.and_then(|()| self.slots.stage(&next, change.as_ref())) {
             Ok(rows) => rows,
             Err(refusal) => {
-                return requests.into_iter().for_each(|it| answer(it.reply, Err(CommitError::Slot(refusal.clone()))));
+                let refused = |it: Request| (it.reply, Err(CommitError::Slot(refusal.clone())));
+                return self.answer(requests.into_iter().map(refused).collect());
             }
         };
         let full = requests.len() == BATCH;
@@ -103,7 +104,7 @@ impl Rotator {
             self.finish(keep, written);
         } else {
             self.slots.unstage();
-            written.answer();
+            self.answer(written.replies);
         }
     }
 
@@ -130,13 +131,25 @@ impl Rotator {
             // The callers learn it after the store has stopped.
             return self.desk.fail(&error).unwrap_or(());
         }
-        self.desk.shared.tell(&self.slots);
+        self.tell();
         let destroyed = self.desk.shared.all_destroyed();
         let committed = written.replies.iter_mut().filter_map(|(_, said)| said.as_mut().ok());
         committed.for_each(|committed| committed.destroyed = destroyed);
-        written.answer();
+        self.answer(written.replies);
         // Where the flusher has stopped everything has: there is nobody to tell.
         let _ = self.unflushed.send(number);
+    }
+
+    /// Answers those that were taken, none of which waits any more but for its root to be destroyed.
+    fn answer(&self, replies: Vec<Reply>) {
+        self.desk.inbox.over(self.desk.shared.all_destroyed());
+        replies.into_iter().for_each(|(reply, said)| answer(reply, said));
+    }
+
+    /// Says what the slots hold now. Whoever is woken by that finds nothing that waits.
+    fn tell(&self) {
+        self.desk.inbox.over(self.slots.all_destroyed());
+        self.desk.shared.tell(&self.slots);
     }
 
     fn commit(&mut self, keep: RootId) -> Result<(), SlotError> {
@@ -158,7 +171,7 @@ impl Rotator {
             self.slots.tend();
             self.asked = Instant::now();
         }
-        self.desk.shared.tell(&self.slots);
+        self.tell();
     }
 
     /// Finishes what was put off, once the backup has it.
@@ -166,7 +179,7 @@ impl Rotator {
         let due = self.desk.shared.backlog.as_ref().and_then(|backlog| backlog.due());
         if let Some(keep) = due {
             match self.commit(keep) {
-                Ok(()) => self.desk.shared.tell(&self.slots),
+                Ok(()) => self.tell(),
                 Err(error) => self.desk.fail(&error).unwrap_or(()),
             }
         }
