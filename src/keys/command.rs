@@ -43,11 +43,12 @@ impl Chain {
     /// Before the first command.
     pub const START: Chain = Chain([0; 32]);
 
-    /// With one more command: SHA-256 of the chain before and the command's bytes.
+    /// With one more command, of which these are the bytes, known to be whole: SHA-256 of the chain before and of the digest at
+    /// their end.
     pub fn and(self, command: &[u8]) -> Self {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
         context.update(&self.0);
-        context.update(command);
+        context.update(&command[command.len().saturating_sub(32)..]);
         let mut chain = [0; 32];
         chain.copy_from_slice(context.finish().as_ref());
         Self(chain)
