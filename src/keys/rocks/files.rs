@@ -24,12 +24,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Files that are kept for further rotations.
-const SPARE: usize = 256;
-/// A longer one is not kept.
-const LONGEST: u64 = 8 * ROOM as u64;
+/// Bytes of files that are kept for further rotations.
+const SPARE: u64 = 64 << 20;
 /// A file is as long as a multiple of this, so that most of those that come after fit where it lies.
-const ROOM: usize = 32 << 10;
+const ROOM: u64 = 32 << 10;
 /// What a file begins with that says nothing.
 const NOTHING: [u8; 16] = [0; 16];
 
@@ -42,11 +40,19 @@ pub struct Files {
 /// A file, by the number that is its name.
 type Name = u64;
 
+/// A file that says nothing.
+struct Spare {
+    name: Name,
+    length: u64,
+}
+
 #[derive(Default)]
 struct Known {
     /// Which command lies where.
     used: Vec<(u64, Name)>,
-    spare: Vec<Name>,
+    spare: Vec<Spare>,
+    /// Bytes of all that are spare.
+    spared: u64,
     /// No file has this name, or a higher one.
     next: Name,
 }
@@ -80,19 +86,19 @@ impl Files {
         let mut known = self.known();
         let mut options = OpenOptions::new();
         options.write(true).mode(0o600);
-        let spare = known.spare.pop();
-        let name = match spare {
-            Some(name) => name,
+        let length = bytes.len() as u64;
+        let spare = known.spare_of(length);
+        let (name, room) = match &spare {
+            Some(spare) => (spare.name, spare.length),
             None => {
                 options.create_new(true);
                 known.next += 1;
-                known.next - 1
+                (known.next - 1, 0)
             }
         };
         let file = options.open(self.path(name))?;
-        let room = bytes.len().next_multiple_of(ROOM);
-        if file.metadata()?.len() < room as u64 {
-            file.write_all_at(&vec![0; room - bytes.len()], bytes.len() as u64)?;
+        if room < length {
+            file.write_all_at(&vec![0; (length.next_multiple_of(ROOM) - length) as usize], length)?;
         }
         file.write_all_at(bytes, 0)?;
         file.sync_data()?;
@@ -112,7 +118,7 @@ impl Files {
         for name in names {
             let bytes = fs::read(self.path(name))?;
             if bytes.is_empty() || bytes.starts_with(&NOTHING) {
-                known.spare.push(name);
+                known.spare(Spare { name, length: bytes.len() as u64 });
                 continue;
             }
             let number = command::number_in(&bytes).unwrap_or(0);
@@ -129,9 +135,10 @@ impl Files {
         let mut gone = Vec::new();
         for name in known.take(numbers) {
             let file = OpenOptions::new().write(true).open(self.path(name))?;
-            if known.spare.len() < SPARE && file.metadata()?.len() <= LONGEST {
+            let length = file.metadata()?.len();
+            if known.spared + length <= SPARE {
                 file.write_all_at(&NOTHING, 0)?;
-                known.spare.push(name);
+                known.spare(Spare { name, length });
             } else {
                 gone.push(name);
             }
@@ -156,6 +163,20 @@ impl Files {
 }
 
 impl Known {
+    fn spare(&mut self, spare: Spare) {
+        self.spared += spare.length;
+        self.spare.push(spare);
+    }
+
+    /// The shortest of those that are long enough, else the longest, which grows.
+    fn spare_of(&mut self, length: u64) -> Option<Spare> {
+        let fits = |spare: &Spare| if spare.length < length { (1, u64::MAX - spare.length) } else { (0, spare.length) };
+        let (at, _) = self.spare.iter().enumerate().min_by_key(|(_, spare)| fits(spare))?;
+        let spare = self.spare.swap_remove(at);
+        self.spared -= spare.length;
+        Some(spare)
+    }
+
     fn take(&mut self, numbers: &[u64]) -> Vec<Name> {
         let taken = |(number, _): &mut (u64, Name)| numbers.contains(number);
         self.used.extract_if(.., taken).map(|(_, name)| name).collect()
@@ -217,9 +238,34 @@ mod tests {
     }
 
     #[test]
+    fn the_file_that_fits_best_is_taken() {
+        let (dir, files) = open();
+        let lengths = |files: &Files| {
+            let known = files.known();
+            let mut lengths: Vec<u64> = known.spare.iter().map(|spare| spare.length / ROOM).collect();
+            lengths.sort_unstable();
+            assert_eq!(known.spared, lengths.iter().sum::<u64>() * ROOM);
+            lengths
+        };
+        for (number, rooms) in [(5, 4), (6, 1), (7, 2)] {
+            files.put(number, &command(number, rooms * ROOM as usize - 1000)).expect("writes");
+        }
+        files.release(&[5, 6, 7]).expect("released");
+        assert_eq!(lengths(&files), [1, 2, 4]);
+        files.put(8, &command(8, ROOM as usize)).expect("writes");
+        assert_eq!(lengths(&files), [1, 4]);
+        files.put(9, &command(9, 5 * ROOM as usize - 1000)).expect("writes");
+        assert_eq!(lengths(&files), [1], "the longest grows");
+        assert_eq!(found(&files), [(8, Some(8)), (9, Some(9))]);
+        files.release(&[8, 9]).expect("released");
+        assert_eq!(lengths(&files), [1, 2, 5]);
+        assert_eq!(found(&Files::open(dir.path()).expect("opens")), []);
+    }
+
+    #[test]
     fn a_long_file_and_a_torn_one_go() {
         let (dir, files) = open();
-        files.put(5, &command(5, LONGEST as usize)).expect("writes");
+        files.put(5, &command(5, SPARE as usize)).expect("writes");
         files.put(6, &command(6, 100)).expect("writes");
         files.release(&[5]).expect("released");
         assert_eq!(found(&files), [(6, Some(6))]);
