@@ -13,7 +13,7 @@
 //!   of recordings that nobody plays are veiled, so that they need not be there.
 //! - After it, what survived is still found.
 //!
-//! The process is stopped while it is read. Keys are looked for when the answer has come, with all connections still up;
+//! The process is stopped while it is read, in the midst of other calls. Keys are looked for when the answer has come, with all connections still up;
 //! names and audio once the connections that carried them have ended, because a running connection's buffers may hold them
 //! (README.md says so); and everything again after other work.
 //!
@@ -41,13 +41,20 @@ use std::{
     os::unix::{fs::chown, process::CommandExt as _},
     path::Path,
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
+use tokio::{sync::oneshot, task::JoinHandle};
 use wire::{Call, assert_plays, open, sound, start_playing, store};
 
 /// Longer than all windows and queues between the gateway and a listener who does not read.
 const LONG: usize = 32 << 20;
 const TENANT: &str = "acme-tenant-qzv";
+/// Who store and listen while something is erased.
+const SENDERS: usize = 6;
 
 /// One subscriber of a round.
 struct Person {
@@ -108,6 +115,52 @@ async fn until(gateway: &Gateway, needles: &Needles, holds: impl Fn(&Found) -> b
     }
 }
 
+/// Calls of somebody who stays, stored and listened to one after the other.
+struct Load {
+    over: Arc<AtomicBool>,
+    senders: Vec<JoinHandle<usize>>,
+}
+
+impl Load {
+    /// Returns when every sender is in the midst of it.
+    async fn begin(link: impl Fn() -> Link, person: &Person) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (mut senders, mut starts) = (Vec::new(), Vec::new());
+        for number in 0..SENDERS {
+            let (link, over, (started, start)) = (link(), over.clone(), oneshot::channel());
+            let (mode, content) = ([Mode::Live, Mode::Spooled][number % 2], sound(41 + number as u64, 150_000));
+            let (open, mut started) = (person.open(mode), Some(started));
+            senders.push(tokio::spawn(async move {
+                let mut calls = 0;
+                while !over.load(Ordering::SeqCst) {
+                    let id = store(link.clone(), open.clone(), &content).await;
+                    assert_plays(link.clone(), &id, &content).await;
+                    calls += 1;
+                    if let Some(started) = started.take() {
+                        started.send(()).expect("somebody waits for it");
+                    }
+                }
+                calls
+            }));
+            starts.push(start);
+        }
+        for start in starts {
+            start.await.expect("stores and listens");
+        }
+        Self { over, senders }
+    }
+
+    /// How many calls there were.
+    async fn end(self) -> usize {
+        self.over.store(true, Ordering::SeqCst);
+        let mut calls = 0;
+        for sender in self.senders {
+            calls += sender.await.expect("stores and listens");
+        }
+        calls
+    }
+}
+
 /// One erasure: of a recording that plays, or of a subscriber whose recordings were all in use.
 async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Person, String, Vec<u8>)) {
     let round = format!("{transport:?}-{whole}").to_lowercase();
@@ -163,7 +216,8 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
     .await;
     println!("before: {control}");
 
-    // The erasure.
+    // The erasure, while others store and listen.
+    let load = Load::begin(link, &kept.0).await;
     let by = link();
     if whole {
         let done = wire::erase(by.clone(), wire::subscriber(TENANT, &gone.name)).await.expect("erased");
@@ -175,6 +229,7 @@ async fn round(gateway: &Gateway, transport: Transport, whole: bool, kept: &(Per
         }
     }
     let at_answer = tokio::task::block_in_place(|| Image::of(gateway.pid()));
+    println!("calls beside: {}", load.end().await);
     copies(gateway, &after);
     let living = Keys::reached(&[&before, &after], &after.join("slot"));
     let known = Keys::reached(&[&before, &after], &before.join("slot"));
