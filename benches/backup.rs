@@ -12,15 +12,15 @@
 
 mod common;
 
-use common::{Row, seconds};
+use common::{Row, recording, seconds};
 use quietus::{
     crypto::{random, secret::Secret},
     domain::{
-        id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
-        time::{Clock, Minute},
+        id::{RowId, SubscriberHandle, TenantHandle},
+        time::Clock,
     },
     keys::{
-        Change, Committed, FileSlot, Keeping, KeyStore, Mutation, Parts, RecordingPath, Settings, Slots,
+        Change, Committed, FileSlot, KeyStore, Mutation, Parts, RecordingPath, Settings, Slots,
         backup::{Archive, Backup, Options, restore},
     },
     object::embedded::{Certificate, Embedded},
@@ -221,31 +221,6 @@ fn newest_file(pending: &Path) -> u64 {
     let files = std::fs::read_dir(pending).expect("a folder").filter_map(Result::ok);
     let newest = files.max_by_key(std::fs::DirEntry::file_name).expect("a rotation's file");
     newest.metadata().expect("is there").len()
-}
-
-fn recording(tenant: TenantHandle, subscriber: SubscriberHandle) -> (Change, RecordingPath) {
-    let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
-    let (ended, due) = (Minute(29_000_000), Minute(29_500_000));
-    let create = Change::AddRecording {
-        at,
-        row: RowId(random()),
-        kind: 1,
-        audio: Secret::random(),
-        facts: Secret::random(),
-        objects: vec![ObjectId(random())],
-        keeping: Keeping {
-            ended,
-            audio_due: due,
-            facts_due: due,
-            jurisdiction: *b"IE",
-            basis: 2,
-            ..Keeping::default()
-        },
-        parent: None,
-        parties: Vec::new(),
-        wrapped: false,
-    };
-    (create, at)
 }
 
 fn committed(runtime: &Runtime, keys: &KeyStore, changes: Vec<Change>) -> Committed {

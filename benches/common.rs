@@ -6,6 +6,14 @@
 //! asserted: a number that is too bad is a finding, not a failed test.
 #![allow(dead_code, reason = "each bench is a program of its own and uses a part of this")]
 
+use quietus::{
+    crypto::{random, secret::Secret},
+    domain::{
+        id::{ObjectId, RecordingHandle, RowId, SubscriberHandle, TenantHandle},
+        time::Minute,
+    },
+    keys::{Change, Keeping, RecordingPath},
+};
 use std::{fmt::Write as _, path::PathBuf, time::Instant};
 
 /// As the gateway has it: what is freed is wiped, and that takes its time.
@@ -75,6 +83,32 @@ pub fn by_turns(rounds: usize, mut ours: impl FnMut() -> f64, mut floor: impl Fn
         }
     };
     (0..rounds).map(round).collect()
+}
+
+/// An ordinary recording that is over: when it ended, when its leaves are due, where and why it was made, and one object.
+pub fn recording(tenant: TenantHandle, subscriber: SubscriberHandle) -> (Change, RecordingPath) {
+    let at = RecordingPath { tenant, subscriber, recording: RecordingHandle(random()) };
+    let (ended, due) = (Minute(29_000_000), Minute(29_500_000));
+    let create = Change::AddRecording {
+        at,
+        row: RowId(random()),
+        kind: 1,
+        audio: Secret::random(),
+        facts: Secret::random(),
+        objects: vec![ObjectId(random())],
+        keeping: Keeping {
+            ended,
+            audio_due: due,
+            facts_due: due,
+            jurisdiction: *b"IE",
+            basis: 2,
+            ..Keeping::default()
+        },
+        parent: None,
+        parties: Vec::new(),
+        wrapped: false,
+    };
+    (create, at)
 }
 
 /// Seconds that `work` takes.

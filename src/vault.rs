@@ -382,9 +382,14 @@ fn grants(plaintext: u64) -> u32 {
     (crate::segment::object_len(plaintext) as usize).div_ceil(GRANT) as u32
 }
 
-/// Runs what reads many pages of the key store, where it holds up nobody.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|failed| Error::Internal(failed.to_string()))
+/// Runs what reads many pages of the key store, where it holds up nobody. It begins at once.
+fn blocking<T, W>(work: W) -> impl Future<Output = Result<T, Error>> + Send + use<T, W>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    let running = tokio::task::spawn_blocking(work);
+    async { running.await.map_err(|failed| Error::Internal(failed.to_string())) }
 }
 
 /// A recording that an id leads to.

@@ -132,15 +132,21 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
 }
 
 /// Erases what is due, of every tenant but those in which something fails: they are logged, counted, and tried again at the
-/// next run.
+/// next run. What comes next in the tree is looked for meanwhile; once there is no more behind the last, it is looked from the beginning,
+/// until that finds nothing new.
 async fn erase_due(inner: &Arc<Inner>, now: Timestamp, failing: &mut HashSet<TenantHandle>) -> Result<(), Error> {
     let (mut seen, mut pace) = (HashSet::new(), Pace::default());
+    let mut behind = None;
+    let mut looked = inner.due(now, ROUND, failing, behind);
     while !inner.stopping.is_cancelled() {
-        let mut due = inner.due(now, ROUND, failing).await?;
+        let mut due = looked.await?;
+        let from_the_beginning = behind.is_none();
+        behind = due.last().map(|due| due.at);
         due.retain(|due| seen.insert(due.at));
-        if due.is_empty() {
+        if from_the_beginning && due.is_empty() {
             break;
         }
+        looked = inner.due(now, ROUND, failing, behind);
         let mut due = &due[..];
         while !due.is_empty() && !inner.stopping.is_cancelled() {
             let (taken, later) = due.split_at(pace.next(due));
@@ -167,20 +173,22 @@ struct Expiring {
 }
 
 impl Inner {
-    /// What is due at a moment. What is restricted as a whole is passed over.
-    async fn due(
+    /// What is due at a moment, behind one of them where it is named. What is restricted as a whole is passed over. Looks whether
+    /// it is waited for or not.
+    fn due(
         self: &Arc<Self>,
         now: Timestamp,
         most: usize,
         failing: &HashSet<TenantHandle>,
-    ) -> Result<Vec<Due>, Error> {
+        behind: Option<RecordingPath>,
+    ) -> impl Future<Output = Result<Vec<Due>, Error>> + use<> {
         let inner = self.clone();
         let mut passed: PassedOver = failing.iter().map(|tenant| (*tenant, None)).collect();
         let look = move || {
             let mut asked = HashSet::new();
             // Each look that meets something restricted is followed by one that passes it over.
             loop {
-                let due = inner.keys.due(Minute::begun(now), most, &passed)?;
+                let due = inner.keys.due(Minute::begun(now), most, &passed, behind)?;
                 let before = passed.len();
                 for at in due.iter().map(|due| due.at) {
                     for whole in [(at.tenant, None), (at.tenant, Some(at.subscriber))] {
@@ -194,7 +202,8 @@ impl Inner {
                 }
             }
         };
-        super::blocking(look).await?
+        let looking = super::blocking(look);
+        async { looking.await? }
     }
 
     fn restricted_as_a_whole(&self, tenant: TenantHandle, subscriber: Option<SubscriberHandle>) -> bool {
@@ -373,7 +382,7 @@ impl Inner {
     async fn count_late(self: &Arc<Self>, failing: &HashSet<TenantHandle>) -> Result<(u64, u64), Error> {
         let now = self.clock.now();
         let (mut count, mut seconds) = (0, 0);
-        for due in self.due(now, MOST_LATE, failing).await? {
+        for due in self.due(now, MOST_LATE, failing, None).await? {
             let parts = Parts { audio: due.entry.audio_present, facts: due.entry.facts_present };
             if let Some(late) = self.late_by(due.at, &due.entry, parts, now)? {
                 count += 1;

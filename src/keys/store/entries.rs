@@ -83,23 +83,28 @@ impl KeyStore {
         })
     }
 
-    /// Up to `limit` recordings that are due by now, in the order of the tree and in none of time, without those of tenants and subscribers that
-    /// `passed` names. A restricted recording is never due.
+    /// Up to `limit` recordings that are due by now, behind one of them where it is named, in the order of the tree and in none of
+    /// time, without those of tenants and subscribers that `passed` names. A restricted recording is never due.
     ///
     /// What comes or goes while it looks may be found or not.
     ///
     /// What is passed over is a set and no question: an answer would read the store while this holds readers' lock, and a
     /// second reader behind a writer that waits is a deadlock.
-    pub fn due(&self, now: Minute, limit: usize, passed: &PassedOver) -> Result<Vec<Due>, ReadError> {
+    pub fn due(
+        &self,
+        now: Minute,
+        limit: usize,
+        passed: &PassedOver,
+        behind: Option<RecordingPath>,
+    ) -> Result<Vec<Due>, ReadError> {
         let mut found: Vec<Due> = Vec::new();
         loop {
             let reading = self.0.shared.read_behind_writer();
-            let behind = found.last().map(|due| due.at);
+            let (before, behind) = (found.len(), found.last().map(|due| due.at).or(behind));
             let mut search = DueSearch { reading: &reading, now, limit, passed, behind, pages: PAGES_AT_A_TIME, found };
             let flow = search.below(&reading.top(), Under::Top, tree::MAX_DEPTH)?;
-            let more = flow.is_break() && search.found.last().map(|due| due.at) != behind;
             found = search.found;
-            if !more || found.len() >= limit {
+            if flow.is_continue() || found.len() == before || found.len() >= limit {
                 return Ok(found);
             }
         }
@@ -257,7 +262,7 @@ struct DueSearch<'a> {
     now: Minute,
     limit: usize,
     passed: &'a PassedOver,
-    /// The last that was found under the hold before.
+    /// Where it goes on: the last that was found under the hold before, to begin with the one that was named.
     behind: Option<RecordingPath>,
     /// With recordings in them, that may yet be entered.
     pages: usize,
@@ -271,11 +276,13 @@ impl DueSearch<'_> {
             return Err(ReadError::Damaged("the tree is too deep"));
         }
         let (page, now) = (self.reading.page(link, under)?, self.now);
-        let from = match self.first(under) {
-            None => 0,
-            // A branch's entry reaches up to the next one, an account may have more below it.
-            Some(first) if page.level != Level::Recordings => page.entries.up_to(&first).saturating_sub(1),
-            Some(first) => page.entries.up_to(&first),
+        let from = match (self.first(under), page.level) {
+            (None, _) => 0,
+            // A branch's entry reaches up to the next one.
+            (Some(first), Level::Branch) => page.entries.up_to(&first).saturating_sub(1),
+            (Some(first), Level::Recordings) => page.entries.up_to(&first),
+            // An account may have more below it, where it is still there.
+            (Some(first), Level::Tenants | Level::Subscribers) => page.entries.find(&first).unwrap_or_else(|next| next),
         };
         let mut due = page.entries[from..].iter().filter(|entry| entry.due() <= now).peekable();
         if page.level == Level::Recordings && due.peek().is_some() {

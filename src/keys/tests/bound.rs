@@ -395,10 +395,10 @@ fn what_is_restricted_is_not_due_until_it_is_not() {
     let set = |restricted| {
         let keeping = Keeping { audio_due: Minute(5), restricted, ..Keeping::default() };
         commit(&world.keys, vec![Change::SetKeeping { at, keeping }]).expect("sets");
-        world.keys.due(Minute(5), 9, &PassedOver::new()).expect("reads").len()
+        world.keys.due(Minute(5), 9, &PassedOver::new(), None).expect("reads").len()
     };
     assert_eq!((set(false), set(true), set(false)), (1, 0, 1));
-    assert!(world.keys.due(Minute(4), 9, &PassedOver::new()).expect("reads").is_empty(), "never early");
+    assert!(world.keys.due(Minute(4), 9, &PassedOver::new(), None).expect("reads").is_empty(), "never early");
     commit(&world.keys, vec![Change::EraseRecording { at, parts: Parts::AUDIO }]).expect("erases");
     assert_eq!(world.keys.next_due(None).expect("reads"), Minute::NEVER, "the facts are never due");
 }

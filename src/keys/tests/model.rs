@@ -198,14 +198,29 @@ pub fn check_found(keys: &KeyStore, model: &Model) {
     for now in minutes {
         let due: BTreeSet<RecordingPath> =
             model.recordings().filter(|(_, recording)| recording.due() <= now).map(|(at, _)| at).collect();
-        let found = keys.due(now, usize::MAX, &nobody).expect("reads");
+        let found = keys.due(now, usize::MAX, &nobody, None).expect("reads");
         assert!(found.iter().all(|due| keys.entry(due.at).expect("reads").as_ref() == Some(&due.entry)));
         assert!(found.iter().map(|due| due.at).collect::<BTreeSet<_>>() == due && found.len() == due.len());
-        assert_eq!(keys.due(now, 2, &nobody).expect("reads").len(), due.len().min(2));
+        let mut by_two: Vec<RecordingPath> = Vec::new();
+        loop {
+            let some = keys.due(now, 2, &nobody, by_two.last().copied()).expect("reads");
+            assert_eq!(some.len(), (due.len() - by_two.len()).min(2));
+            by_two.extend(some.iter().map(|due| due.at));
+            if some.is_empty() {
+                break;
+            }
+        }
+        assert!(by_two.into_iter().eq(found.iter().map(|due| due.at)));
+        // Behind what is not there.
+        let (tenant, subscriber) = (TenantHandle([0x80; 8]), SubscriberHandle([0x80; 8]));
+        let nowhere = RecordingPath { tenant, subscriber, recording: RecordingHandle([0x80; 16]) };
+        let behind: Vec<_> = keys.due(now, usize::MAX, &nobody, Some(nowhere)).expect("reads");
+        let others = found.iter().map(|due| due.at).filter(|at| at.tenant > nowhere.tenant);
+        assert!(behind.iter().map(|due| due.at).eq(others));
         let Some(one) = due.first() else { continue };
         let passed = PassedOver::from([(one.tenant, Some(one.subscriber))]);
         let others = due.iter().filter(|at| !passed.contains(&(at.tenant, Some(at.subscriber)))).count();
-        assert_eq!(keys.due(now, usize::MAX, &passed).expect("reads").len(), others);
+        assert_eq!(keys.due(now, usize::MAX, &passed, None).expect("reads").len(), others);
     }
     let first = |tenant: Option<TenantHandle>| {
         let own = model.recordings().filter(|(at, _)| tenant.is_none_or(|tenant| at.tenant == tenant));
