@@ -173,7 +173,8 @@ struct Desk {
 struct Written {
     /// The last command.
     number: u64,
-    rotated: bool,
+    /// How long its bytes are, where it rotated.
+    rotation: Option<usize>,
     replies: Vec<Reply>,
 }
 
@@ -216,7 +217,7 @@ impl Desk {
         let refuse = |taken: Vec<(_, Result<Taken, CommitError>)>, error: CommitError| {
             let replies =
                 taken.into_iter().map(|(reply, one)| (reply, Err(one.err().unwrap_or(error.clone())))).collect();
-            Some(Written { number: number - 1, rotated: false, replies })
+            Some(Written { number: number - 1, rotation: None, replies })
         };
         if planner.rotates() && next.is_none() {
             return refuse(taken, CommitError::Malformed("what erases something is not among what erases nothing"));
@@ -232,8 +233,10 @@ impl Desk {
             root.clone()
         });
         let (rotated, to) = (root.is_some(), root.as_ref().map_or(before, |root| root.generation));
+        let mut rotation = None;
         if !command.rows.is_empty() {
             let encoded = command.encode();
+            rotation = rotated.then_some(encoded.len());
             if rotated && let Err(error) = self.shared.backing.put_pending(number, &encoded) {
                 return self.fail(&error);
             }
@@ -252,7 +255,7 @@ impl Desk {
             Committed { erased, generation_from: from, generation_to: to, log, number, destroyed }
         };
         let replies = taken.into_iter().map(|(reply, one)| (reply, one.map(committed))).collect();
-        Some(Written { number, rotated, replies })
+        Some(Written { number, rotation, replies })
     }
 
     /// Stops everything: what is on the disk is unknown. Says what the medium said, which names nothing.

@@ -14,28 +14,41 @@
 use super::Desk;
 use std::sync::mpsc;
 
-/// Files of rotations that pile up before the column families are flushed for them.
-const UNFLUSHED: usize = 64;
+/// Files of rotations that pile up before the column families are flushed for them, and their bytes: a start reads them all.
+const UNFLUSHED: usize = 256;
+const UNFLUSHED_BYTES: usize = 64 << 20;
 /// Files that wait while it flushes.
-const MOST: usize = 4 * UNFLUSHED;
+const MOST: usize = UNFLUSHED;
+
+/// A rotation whose batch is applied.
+pub(super) struct Unflushed {
+    pub number: u64,
+    /// How long its command is.
+    pub bytes: usize,
+}
 
 /// The thread's part.
 pub(super) struct Flusher(pub Desk);
 
-/// Where the numbers of rotations go whose batches are applied.
-pub(super) fn channel() -> (mpsc::SyncSender<u64>, mpsc::Receiver<u64>) {
+/// Where rotations go whose batches are applied.
+pub(super) fn channel() -> (mpsc::SyncSender<Unflushed>, mpsc::Receiver<Unflushed>) {
     mpsc::sync_channel(MOST)
 }
 
 impl Flusher {
     /// Runs until the rotator is gone.
-    pub fn run(self, files: &mpsc::Receiver<u64>) {
-        let mut pile = Vec::new();
-        while let Ok(number) = files.recv() {
-            pile.push(number);
-            pile.extend(files.try_iter());
-            if pile.len() >= UNFLUSHED && !self.release(&mut pile) {
-                return;
+    pub fn run(self, files: &mpsc::Receiver<Unflushed>) {
+        let (mut pile, mut bytes) = (Vec::new(), 0);
+        while let Ok(first) = files.recv() {
+            for file in std::iter::once(first).chain(files.try_iter()) {
+                pile.push(file.number);
+                bytes += file.bytes;
+            }
+            if pile.len() >= UNFLUSHED || bytes >= UNFLUSHED_BYTES {
+                if !self.release(&mut pile) {
+                    return;
+                }
+                bytes = 0;
             }
         }
         // A writer that stopped on a failure leaves everything as it is, for the start to find.

@@ -14,6 +14,7 @@ use super::{
         slot::{SlotError, root_id},
     },
     BATCH, Desk, Next, Reply, Request, Work, Written, answer,
+    flusher::Unflushed,
 };
 use crate::{crypto::secret::Secret, domain::id::RootId};
 use std::{
@@ -33,7 +34,7 @@ pub(super) struct Rotator {
     pub desk: Desk,
     pub slots: Slots,
     /// Takes the rotations whose files may go once there was a flush.
-    pub unflushed: mpsc::SyncSender<u64>,
+    pub unflushed: mpsc::SyncSender<Unflushed>,
     /// How long a rotation waits for its delta.
     pub patience: Duration,
     /// When it last looked after the slots.
@@ -99,9 +100,9 @@ impl Rotator {
         let keep = next.id;
         // Whoever is answered is told that the root of before is nowhere, and this one will be that in turn.
         drop(next);
-        if written.rotated {
+        if let Some(bytes) = written.rotation {
             self.desk.inbox.rest(full);
-            self.finish(keep, written);
+            self.finish(keep, bytes, written);
         } else {
             self.slots.unstage();
             self.answer(written.replies);
@@ -121,7 +122,7 @@ impl Rotator {
     }
 
     /// Has the slots destroy the roots of before once the backup has the rotation, and answers.
-    fn finish(&mut self, keep: RootId, mut written: Written) {
+    fn finish(&mut self, keep: RootId, bytes: usize, mut written: Written) {
         let number = written.number;
         let destroyed = match self.desk.shared.backlog.clone() {
             Some(backlog) if !backlog.wait(number, self.patience) => self.slots.put_off(keep, backlog.put_off()),
@@ -137,7 +138,7 @@ impl Rotator {
         committed.for_each(|committed| committed.destroyed = destroyed);
         self.answer(written.replies);
         // Where the flusher has stopped everything has: there is nobody to tell.
-        let _ = self.unflushed.send(number);
+        let _ = self.unflushed.send(Unflushed { number, bytes });
     }
 
     /// Answers those that were taken, none of which waits any more but for its root to be destroyed.
