@@ -5,46 +5,47 @@
 //! of what fell opens from the cache: pages with keys are dropped, and secrets of recordings lose their
 //! [veil](super::veil), so that this does not take longer the more there were. What was handed out ([`Holder`], leaves) is the caller's to wipe.
 
+mod applying;
 mod entries;
 mod log;
+mod reading;
 
-use self::log::BackedLeaves;
+use self::{log::BackedLeaves, reading::Reading};
 use super::{
-    Change, CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare,
-    Slot, Slots, SlotsReport, ValueName,
+    CommitError, Committed, DoomedBatch, Forgets, Holder, Mutation, OpenError, Period, ReadError, Reshare, Slot, Slots,
+    SlotsReport, ValueName,
     backing::{Backing, Family, KeyValue},
     backup::{
         Backup, BackupStatus,
         keeper::{self, Backlog, Keeper},
     },
-    command::{self, Chain, Command, Sent, State},
+    command::{Chain, Sent},
     index::{Index, NameChange},
-    page::{Entries, Entry, Level, Link, Page, TOP, Under, apply_append, decode_appends, decode_body},
-    plan::{Limits, Published, RootKey, Store},
+    page::{Entry, Page, Under},
+    plan::{Limits, RootKey},
     rocks::Rocks,
     start, sweep,
-    tree::{self, NoPath, Pages},
+    tree::{self, NoPath},
     value_prefix,
     veil::Veil,
     writer::{OnFailure, Work, Writer},
 };
 use crate::{
-    crypto::{
-        envelope::{self, Envelope, Kind},
-        secret::Secret,
-        stack,
-    },
+    crypto::envelope::{self, Envelope},
     domain::{
-        id::{ObjectId, PageId, PeriodHandle, ReceiptId, RootId, RowId, SubscriberHandle, TenantHandle},
+        id::{ObjectId, PageId, PeriodHandle, ReceiptId, RowId, SubscriberHandle, TenantHandle},
         time::{Clock, Timestamp},
     },
 };
-use quick_cache::{Weighter, sync::Cache};
+use quick_cache::{
+    DefaultHashBuilder, OptionsBuilder, Weighter,
+    sync::{Cache, DefaultLifecycle},
+};
 use std::{
     ops::ControlFlow,
     path::Path,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -53,6 +54,9 @@ use tokio::sync::watch;
 
 /// Most entries in the cache, over all pages: about 100 MB.
 const CACHED_ENTRIES: u64 = 400_000;
+/// How much of it is for pages that were asked for again. The rest are those that came last: of what is due, all pages that are
+/// found ahead of their erasure fit there.
+const ASKED_AGAIN: f64 = 0.75;
 
 /// The key store. Clones share one store; it closes when the last is dropped.
 #[derive(Clone)]
@@ -182,10 +186,16 @@ impl KeyStore {
         });
         let count = |family| backing.scan(family, &[], None, usize::MAX).map(|rows| AtomicU64::new(rows.len() as u64));
         let (doomed, copies) = (count(Family::Doomed)?, count(Family::Copies)?);
+        let cached = OptionsBuilder::new()
+            .estimated_items_capacity(CACHED_ENTRIES as usize / 64)
+            .weight_capacity(CACHED_ENTRIES)
+            .hot_allocation(ASKED_AGAIN)
+            .build()
+            .map_err(|error| OpenError::Backing(error.to_string()))?;
         let leaves = BackedLeaves::at_start(&*backing, settled.roots.backed(), log_size)?;
         let shared = Shared {
             leaves: Mutex::new(leaves),
-            cache: Cache::with_weighter(CACHED_ENTRIES as usize / 64, CACHED_ENTRIES, ByEntries),
+            cache: Cache::with_options(cached, ByEntries, DefaultHashBuilder::default(), DefaultLifecycle::default()),
             present: RwLock::new(present),
             turn: Mutex::new(()),
             limits: settings.limits,
@@ -472,123 +482,10 @@ fn check_value(key: &[u8], value: &[u8]) -> Result<(), ReadError> {
     }
 }
 
-/// A reader's hold on one state.
-pub(super) struct Reading<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) present: RwLockReadGuard<'a, Present>,
-}
-
-impl Reading<'_> {
-    fn top(&self) -> Link {
-        Link { id: TOP, key: self.present.root.key.clone() }
-    }
-
-    /// Whether anything is there that a change would erase. What cannot be read may be.
-    pub(super) fn may_erase(&self, change: &Change) -> bool {
-        let index = &self.present.index;
-        match *change {
-            Change::EraseTenant(tenant) => index.tenant_name(tenant).is_some(),
-            Change::EraseSubscriber(tenant, subscriber) => index.subscriber_name(tenant, subscriber).is_some(),
-            Change::ErasePeriod(tenant, period) => index.periods(tenant).any(|known| known.handle == period),
-            Change::EraseRecording { at, parts } => {
-                match tree::recording(self, &self.top(), at, &mut NoPath).map(tree::Search::found) {
-                    Ok(found) => found.is_some_and(|entry| match &*entry {
-                        // One without leaves is left of somebody who fell, and goes without a rotation.
-                        Entry::Recording(recording) => {
-                            parts.audio && recording.audio.is_some() || parts.facts && recording.facts.is_some()
-                        }
-                        _ => false,
-                    }),
-                    Err(_) => true,
-                }
-            }
-            _ => change.erases(),
-        }
-    }
-}
-
-impl Pages for Reading<'_> {
-    fn page(&self, link: &Link, under: Under) -> Result<Arc<Page>, ReadError> {
-        if let Some(page) = self.shared.cache.get(&link.id) {
-            return Ok(page);
-        }
-        let veil = match under {
-            Under::Subscriber(tenant, subscriber) => self.present.index.veil(tenant, subscriber),
-            Under::Top | Under::Tenant(_) => None,
-        };
-        let page = Arc::new(stack::wiped(|| open_page(&*self.shared.backing, link, under, veil))?);
-        self.shared.cache.insert(link.id, page.clone());
-        Ok(page)
-    }
-}
-
-impl Store for Reading<'_> {
-    fn row(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        Ok(self.shared.backing.get(family, key)?)
-    }
-
-    fn rows(&self, family: Family, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let rows = self.shared.backing.scan(family, prefix, None, usize::MAX)?;
-        Ok(rows.into_iter().map(|(key, _)| key).collect())
-    }
-}
-
-/// Opens a page and its appended rows.
-fn open_page(backing: &dyn Backing, link: &Link, under: Under, veil: Option<&Arc<Veil>>) -> Result<Page, ReadError> {
-    let damaged = || ReadError::Damaged("a page is missing or does not open");
-    let rows = backing.scan(Family::Pages, &link.id.0, None, usize::MAX)?;
-    let mut rows = rows.into_iter();
-    let (key, value) = rows.next().filter(|(key, _)| *key == link.id.0).ok_or_else(damaged)?;
-    let (clear, body) = open_row(&value, &link.key, if link.id == TOP { Kind::Top } else { Kind::Page })?;
-    let (level, mut entries) = decode_body(&body, &clear.items, veil).map_err(|_| damaged())?;
-    if clear.page.0[..] != key[..] || (level != under.leaf() && level != Level::Branch) {
-        return Err(damaged());
-    }
-    let (base, mut version) = (clear.version, clear.version);
-    // Most rows have one entry more.
-    entries.reserve_exact(rows.len());
-    for (_, value) in rows {
-        let (clear, body) = open_row(&value, &link.key, Kind::Append)?;
-        version += 1;
-        if clear.page != link.id || clear.version != version {
-            return Err(damaged());
-        }
-        for append in decode_appends(level, &body, &clear.items, veil).map_err(|_| damaged())? {
-            apply_append(&mut entries, append).map_err(|_| damaged())?;
-        }
-    }
-    Ok(Page { id: link.id, base, version, under, level, entries: Entries::new(entries) })
-}
-
-fn open_row(
-    value: &[u8],
-    key: &Secret,
-    kind: Kind,
-) -> Result<(super::page::Clear, zeroize::Zeroizing<Vec<u8>>), ReadError> {
-    let damaged = || ReadError::Damaged("a page is missing or does not open");
-    let envelope = Envelope::parse(value).map_err(|_| damaged())?;
-    if envelope.kind != kind {
-        return Err(damaged());
-    }
-    Ok((command::clear_of(value)?, envelope.open(key).map_err(|_| damaged())?))
-}
-
 impl Shared {
     /// Whether every root of before is destroyed.
     pub(super) fn all_destroyed(&self) -> bool {
         *self.destroyed.borrow() >= self.rotated.load(Ordering::SeqCst)
-    }
-
-    pub(super) fn read(&self) -> Reading<'_> {
-        // A panic elsewhere cannot leave the state half-changed: it is changed after everything that can fail.
-        Reading { shared: self, present: self.present.read().unwrap_or_else(PoisonError::into_inner) }
-    }
-
-    /// The same, behind a writer that waits. A lock that was let go of is not given to who waits for it: whoever takes it again
-    /// at once would have it before the writer has woken up, and again and again.
-    fn read_behind_writer(&self) -> Reading<'_> {
-        drop(self.turn.lock().unwrap_or_else(PoisonError::into_inner));
-        self.read()
     }
 
     pub(super) fn told(&self) -> MutexGuard<'_, Told> {
@@ -601,64 +498,6 @@ impl Shared {
         if slots.all_destroyed() {
             self.destroyed.send_replace(self.rotated.load(Ordering::SeqCst));
         }
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Present> {
-        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.present.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Applies a command, of which `encoded` are the bytes, and lets readers see what it did. `root` is the root from now on,
-    /// where it changed.
-    pub(super) fn apply(
-        &self,
-        command: &Command,
-        encoded: &[u8],
-        published: Published,
-        root: Option<RootKey>,
-    ) -> Result<(), command::ApplyError> {
-        let mut present = self.write();
-        let mut sent = self.backlog.as_ref().map(|backlog| Sent { sent: backlog.backed(), ..present.sent });
-        let state = Checked { shared: self, present: &present };
-        let chain = command.apply_encoded(encoded, &*self.backing, &state, sent.as_mut())?;
-        present.last_number = command.number;
-        present.chain = chain;
-        present.sent = sent.unwrap_or(present.sent);
-        if root.is_some() {
-            self.rotated.store(command.number, Ordering::SeqCst);
-        }
-        if let Some(backlog) = &self.backlog {
-            backlog.applied(command.number, root.as_ref().map(|root| root.id));
-        }
-        if published.log > 0 {
-            present.log_size += published.log;
-            if self.backlog.is_some() {
-                let mut leaves = self.leaves.lock().unwrap_or_else(PoisonError::into_inner);
-                leaves.appended(command.number, present.log_size);
-            }
-        }
-        for page in published.pages {
-            self.cache.insert(page.id, page);
-        }
-        for page in published.gone {
-            self.cache.remove(&page);
-        }
-        if !published.scopes.is_empty() {
-            // Pages of recordings stay until they are evicted: once the index lets go of the veil nothing opens them.
-            let falls = |page: &Page| published.scopes.iter().any(|scope| page.under.within(*scope));
-            self.cache.retain(|_, page| page.level == Level::Recordings || !falls(page));
-        }
-        for change in published.names {
-            present.index.apply(change);
-        }
-        if let Some(root) = root {
-            present.root = root;
-        }
-        for (count, change) in [(&self.doomed, published.doomed), (&self.copies, published.copies)] {
-            // Added as what it is modulo 2^64: less by so many where it is negative.
-            count.fetch_add(change as u64, Ordering::Relaxed);
-        }
-        Ok(())
     }
 
     fn rebuild_index(&self) -> Result<(), ReadError> {
@@ -694,32 +533,5 @@ impl Shared {
         let mut present = self.write();
         changes.into_iter().for_each(|change| present.index.apply(change));
         Ok(())
-    }
-}
-
-/// The state that the writer's commands are checked against: the cache, else the rows.
-struct Checked<'a> {
-    shared: &'a Shared,
-    present: &'a Present,
-}
-
-impl State for Checked<'_> {
-    fn last_number(&self) -> u64 {
-        self.present.last_number
-    }
-
-    fn chain(&self) -> Chain {
-        self.present.chain
-    }
-
-    fn root(&self) -> RootId {
-        self.present.root.id
-    }
-
-    fn version(&self, page: PageId) -> Result<Option<u64>, ReadError> {
-        match self.shared.cache.get(&page) {
-            Some(page) => Ok(Some(page.version)),
-            None => command::stored_version(&*self.shared.backing, page),
-        }
     }
 }
