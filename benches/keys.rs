@@ -287,7 +287,8 @@ impl Rocks {
         let mut options = rocksdb::Options::default();
         options.create_if_missing(true);
         options.set_compression_type(rocksdb::DBCompressionType::None);
-        options.set_write_buffer_size(32 << 20);
+        options.set_write_buffer_size(64 << 20);
+        options.set_max_write_buffer_number(6);
         let mut synced = rocksdb::WriteOptions::default();
         synced.set_sync(true);
         Self { db: rocksdb::DB::open(&options, dir.join("db")).expect("opens"), synced }

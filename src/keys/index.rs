@@ -6,6 +6,7 @@
 
 use super::{Period, page::Name, veil::Veil};
 use crate::domain::id::{PeriodHandle, SubscriberHandle, TenantHandle};
+use quick_cache::DefaultHashBuilder;
 use std::{
     borrow::Borrow,
     collections::HashMap,
@@ -29,18 +30,21 @@ pub enum NameChange {
     DropPeriod(TenantHandle, PeriodHandle),
 }
 
+/// What is known of handles. They are drawn here, so nobody makes them meet, as somebody might make names.
+type ByHandle<H, T> = HashMap<H, T, DefaultHashBuilder>;
+
 /// The index.
 #[derive(Default)]
 pub struct Index {
-    tenants: HashMap<TenantHandle, Tenant>,
+    tenants: ByHandle<TenantHandle, Tenant>,
     by_name: HashMap<Key, TenantHandle>,
 }
 
 struct Tenant {
     name: Arc<Name>,
-    subscribers: HashMap<SubscriberHandle, Subscriber>,
+    subscribers: ByHandle<SubscriberHandle, Subscriber>,
     by_name: HashMap<Key, SubscriberHandle>,
-    periods: HashMap<PeriodHandle, Period>,
+    periods: ByHandle<PeriodHandle, Period>,
 }
 
 struct Subscriber {
@@ -78,7 +82,12 @@ impl Index {
                 self.by_name.insert(Key(name.clone()), tenant);
                 self.tenants.insert(
                     tenant,
-                    Tenant { name, subscribers: HashMap::new(), by_name: HashMap::new(), periods: HashMap::new() },
+                    Tenant {
+                        name,
+                        subscribers: ByHandle::default(),
+                        by_name: HashMap::new(),
+                        periods: ByHandle::default(),
+                    },
                 );
             }
             NameChange::AddSubscriber(tenant, subscriber, name, veil) => {

@@ -27,6 +27,7 @@ use crate::{
         time::Minute,
     },
 };
+use quick_cache::DefaultHashBuilder;
 use recordings::{NewRecording, leaf_row};
 pub use settle::{Published, RootKey};
 use std::{
@@ -67,6 +68,9 @@ pub trait Store: Pages {
     fn rows(&self, family: Family, prefix: &[u8]) -> Result<Vec<Vec<u8>>, ReadError>;
 }
 
+/// What is known of pages. Their ids are drawn here, so nobody makes them meet.
+type ByPage<T> = HashMap<PageId, T, DefaultHashBuilder>;
+
 /// A page that this plan touches.
 struct Node {
     /// As it was; none for a new page.
@@ -86,7 +90,7 @@ struct Node {
 }
 
 struct Overlay<'a, S> {
-    nodes: HashMap<PageId, Node>,
+    nodes: ByPage<Node>,
     store: &'a S,
 }
 
@@ -147,7 +151,7 @@ pub struct Planner<'a, S> {
     root: RootKey,
     top: Link,
     overlay: Overlay<'a, S>,
-    expects: HashMap<PageId, u64>,
+    expects: ByPage<u64>,
     rows: Vec<Row>,
     names: Vec<NameChange>,
     dooms: Vec<Doom>,
@@ -173,8 +177,8 @@ impl<'a, S: Store> Planner<'a, S> {
             limits,
             top: Link { id: TOP, key: root.key.clone() },
             root,
-            overlay: Overlay { nodes: HashMap::new(), store },
-            expects: HashMap::new(),
+            overlay: Overlay { nodes: ByPage::default(), store },
+            expects: ByPage::default(),
             rows: Vec::new(),
             names: Vec::new(),
             dooms: Vec::new(),
