@@ -66,9 +66,16 @@ pub(super) struct Turn<'a>(&'a Inbox);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.lock().taken = false;
-        self.0.writer.notify_one();
-        self.0.rotator.notify_one();
+        let mut queue = self.0.lock();
+        queue.taken = false;
+        // Nobody is woken for nothing: between two creates that would be another change of threads.
+        let (wanted, waits) = (queue.wanted, !queue.plain.is_empty());
+        drop(queue);
+        if wanted {
+            self.0.rotator.notify_one();
+        } else if waits {
+            self.0.writer.notify_one();
+        }
     }
 }
 
