@@ -16,7 +16,7 @@ use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
     FlushOptions, IteratorMode, Options, ReadOptions, SliceTransform, WriteBatch, WriteOptions,
 };
-use std::path::Path;
+use std::{fs, io, path::Path};
 
 const BLOCK_CACHE: usize = 64 << 20;
 const WRITE_BUFFER: usize = 64 << 20;
@@ -61,30 +61,55 @@ impl Rocks {
 
     fn open_or_build(dir: &Path, sync: bool) -> Result<Self, BackingError> {
         let pending = dir.join("pending");
-        create_folder(dir).and_then(|()| create_folder(&pending)).map_err(io)?;
+        create_folder(dir).and_then(|()| create_folder(&pending)).map_err(medium)?;
         let db = dir.join("db");
         let mut options = db_options();
         if sync {
+            // What a killed process left in the log becomes tables while this opens: as fast as the disk can, since nobody
+            // creates anything yet.
+            if logged(&db).map_err(medium)? > WRITE_BUFFER as u64 {
+                drop(open_whole(&options, &db)?);
+            }
             options.set_ratelimiter(TABLES_PER_SECOND, HANDED_OUT, FAIRNESS);
         }
-        let db = match open_db(&options, &db) {
-            Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(&db).map_err(io)? => {
-                open_db(&options, &db)
-            }
-            opened => opened,
-        };
-        let db = db.map_err(rocks)?;
+        let db = open_whole(&options, &db)?;
         for folder in [&pending, dir] {
-            sync_folder(folder).map_err(io)?;
+            sync_folder(folder).map_err(medium)?;
         }
         let mut synced = WriteOptions::default();
         synced.set_sync(sync);
-        Ok(Self { db, synced, pending: Files::open(&pending).map_err(io)? })
+        Ok(Self { db, synced, pending: Files::open(&pending).map_err(medium)? })
     }
 
     fn family(&self, family: Family) -> Result<&ColumnFamily, BackingError> {
         self.db.cf_handle(family.name()).ok_or_else(|| BackingError("a column family is missing".to_owned()))
     }
+}
+
+/// Bytes of the log, where there is one.
+fn logged(db: &Path) -> io::Result<u64> {
+    if !db.exists() {
+        return Ok(0);
+    }
+    let mut bytes = 0;
+    for entry in fs::read_dir(db)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "log") {
+            bytes += fs::metadata(path)?.len();
+        }
+    }
+    Ok(bytes)
+}
+
+/// Opens it, without a torn tail of its log where that is what RocksDB takes for damage.
+fn open_whole(options: &Options, db: &Path) -> Result<DB, BackingError> {
+    match open_db(options, db) {
+        Err(error) if error.kind() == ErrorKind::Corruption && torn::cut_off(db).map_err(medium)? => {
+            open_db(options, db)
+        }
+        opened => opened,
+    }
+    .map_err(rocks)
 }
 
 fn open_db(options: &Options, path: &Path) -> Result<DB, rocksdb::Error> {
@@ -182,19 +207,19 @@ impl Backing for Rocks {
     }
 
     fn put_pending(&self, number: u64, bytes: &[u8]) -> Result<(), BackingError> {
-        self.pending.put(number, bytes).map_err(io)
+        self.pending.put(number, bytes).map_err(medium)
     }
 
     fn pending(&self) -> Result<Vec<(u64, Vec<u8>)>, BackingError> {
-        self.pending.read().map_err(io)
+        self.pending.read().map_err(medium)
     }
 
     fn unlink_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
-        self.pending.unlink(numbers).map_err(io)
+        self.pending.unlink(numbers).map_err(medium)
     }
 
     fn release_pending(&self, numbers: &[u64]) -> Result<(), BackingError> {
-        self.pending.release(numbers).map_err(io)
+        self.pending.release(numbers).map_err(medium)
     }
 }
 
@@ -232,6 +257,6 @@ fn rocks(error: rocksdb::Error) -> BackingError {
     BackingError(error.into_string())
 }
 
-fn io(error: std::io::Error) -> BackingError {
+fn medium(error: io::Error) -> BackingError {
     BackingError(error.to_string())
 }

@@ -1,6 +1,7 @@
 //! The real medium: RocksDB, files, the slot in a file; crash images taken from a store that runs.
 
 use super::{super::*, add_recording, add_subscriber, add_tenant, commit};
+use crate::crypto::envelope::{Envelope, Kind, seal};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -44,11 +45,15 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-fn newest_log(place: &Place) -> PathBuf {
+fn logs(place: &Place) -> Vec<PathBuf> {
     let files = fs::read_dir(place.keys.join("db")).expect("reads").map(|entry| entry.expect("reads").path());
     let mut logs: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
     logs.sort();
-    logs.pop().expect("there is a log")
+    logs
+}
+
+fn newest_log(place: &Place) -> PathBuf {
+    logs(place).pop().expect("there is a log")
 }
 
 fn pending(place: &Place) -> usize {
@@ -97,6 +102,31 @@ fn a_killed_process_loses_nothing_that_was_acknowledged() {
     erase(&keys, gone);
     let keys = open(&image(&place)).expect("opens");
     assert!(keys.audio_leaf(gone).expect("reads").is_none() && keys.audio_leaf(kept).expect("reads").is_some());
+}
+
+#[test]
+fn a_long_log_that_a_killed_process_left_is_no_loss_and_becomes_tables_at_the_start() {
+    let place = new_place();
+    let keys = open(&place).expect("opens");
+    let tenant = add_tenant(&keys, "acme");
+    let Holder { row, secret } = keys.tenant(tenant).expect("reads").expect("lives");
+    let kind = Kind::TenantSettings;
+    for number in 0..66_u8 {
+        let name = ValueName { row, kind, suffix: vec![number] };
+        let envelope = seal(kind, &secret, &name.to_bytes(), &vec![number; 1 << 20]);
+        commit(&keys, vec![Change::PutValue { owner: Owner::Tenant(tenant), name, envelope }]).expect("puts");
+    }
+    let killed = image(&place);
+    let logged = |place: &Place| logs(place).iter().map(|log| fs::metadata(log).expect("reads").len()).sum::<u64>();
+    assert!(logged(&killed) > 64 << 20, "none of it is in a table yet");
+    let keys = open(&killed).expect("opens");
+    assert!(logged(&killed) < 1 << 20);
+    let values = keys.values(row, kind).expect("reads");
+    assert_eq!(values.len(), 66);
+    for (suffix, envelope) in values {
+        let opened = Envelope::parse(&envelope).expect("an envelope").open(&secret).expect("opens");
+        assert!(opened.len() == 1 << 20 && opened.iter().all(|byte| *byte == suffix[0]));
+    }
 }
 
 #[test]
