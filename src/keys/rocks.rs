@@ -95,7 +95,8 @@ fn logged(db: &Path) -> io::Result<u64> {
     for entry in fs::read_dir(db)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "log") {
-            bytes += fs::metadata(path)?.len();
+            // Whoever has it open may be done with one meanwhile.
+            bytes += fs::metadata(path).map_or(0, |log| log.len());
         }
     }
     Ok(bytes)

@@ -132,10 +132,14 @@ impl Files {
     /// These commands need their files no more.
     pub fn release(&self, numbers: &[u64]) -> io::Result<()> {
         let mut known = self.known();
-        let mut gone = Vec::new();
+        let (mut done, mut gone) = (Vec::new(), Vec::new());
         for name in known.take(numbers) {
             let file = OpenOptions::new().write(true).open(self.path(name))?;
-            let length = file.metadata()?.len();
+            done.push((file.metadata()?.len(), name, file));
+        }
+        // The short ones first: few long ones would take the room of many.
+        done.sort_unstable_by_key(|(length, ..)| *length);
+        for (length, name, file) in done {
             if known.spared + length <= SPARE {
                 file.write_all_at(&NOTHING, 0)?;
                 known.spare(Spare { name, length });
@@ -259,6 +263,10 @@ mod tests {
         assert_eq!(found(&files), [(8, Some(8)), (9, Some(9))]);
         files.release(&[8, 9]).expect("released");
         assert_eq!(lengths(&files), [1, 2, 5]);
+        files.put(10, &command(10, (SPARE - 2 * ROOM) as usize - 1000)).expect("writes");
+        files.put(11, &command(11, 100)).expect("writes");
+        files.release(&[10, 11]).expect("released");
+        assert_eq!(lengths(&files), [1, 2], "the long one found no room behind the short one");
         assert_eq!(found(&Files::open(dir.path()).expect("opens")), []);
     }
 
