@@ -132,28 +132,42 @@ pub(crate) async fn once(inner: &Arc<Inner>) -> Result<(), Error> {
 }
 
 /// Erases what is due, of every tenant but those in which something fails: they are logged, counted, and tried again at the
-/// next run. What comes next in the tree is looked for meanwhile; once there is no more behind the last, it is looked from the beginning,
-/// until that finds nothing new.
+/// next run. What comes next in the tree is looked for meanwhile. Once there is no more behind the last, it is looked from the
+/// beginning, until that finds nothing new.
 async fn erase_due(inner: &Arc<Inner>, now: Timestamp, failing: &mut HashSet<TenantHandle>) -> Result<(), Error> {
     let (mut seen, mut pace) = (HashSet::new(), Pace::default());
     let mut behind = None;
     let mut looked = inner.due(now, ROUND, failing, behind);
-    while !inner.stopping.is_cancelled() {
+    loop {
         let mut due = looked.await?;
         let from_the_beginning = behind.is_none();
         behind = due.last().map(|due| due.at);
         due.retain(|due| seen.insert(due.at));
-        if from_the_beginning && due.is_empty() {
-            break;
+        if from_the_beginning && due.is_empty() || inner.stopping.is_cancelled() {
+            return Ok(());
         }
         looked = inner.due(now, ROUND, failing, behind);
-        let mut due = &due[..];
-        while !due.is_empty() && !inner.stopping.is_cancelled() {
-            let (taken, later) = due.split_at(pace.next(due));
-            let time = inner.expire(taken, now, failing).await?;
-            pace.took(taken, time);
-            due = later;
+        if let Err(error) = erase_found(inner, &due, now, failing, &mut pace).await {
+            // It has the key store open, and nobody waits for the runner's own looks but the runner.
+            drop(looked.await);
+            return Err(error);
         }
+    }
+}
+
+/// Erases what was found, in as many rotations as it takes.
+async fn erase_found(
+    inner: &Arc<Inner>,
+    mut due: &[Due],
+    now: Timestamp,
+    failing: &mut HashSet<TenantHandle>,
+    pace: &mut Pace,
+) -> Result<(), Error> {
+    while !due.is_empty() && !inner.stopping.is_cancelled() {
+        let (taken, later) = due.split_at(pace.next(due));
+        let time = inner.expire(taken, now, failing).await?;
+        pace.took(taken, time);
+        due = later;
     }
     Ok(())
 }
