@@ -519,6 +519,8 @@ impl Keeper {
             let mut chain = before;
             let bytes: Vec<Vec<u8>> = commands.into_iter().map(|command| command.bytes).collect();
             for command in &bytes {
+                let damaged = |_| Trouble::Fatal("a command in the outbox is damaged".to_owned());
+                Command::decode(command).map_err(damaged)?;
                 chain = chain.and(command);
             }
             let mark = Mark { number: place.number + bytes.len() as u64, chain: chain.into(), root: end };
