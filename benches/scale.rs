@@ -7,10 +7,11 @@
 //! subscribers as all others together, with a recording each: they are there to be erased. The values of recordings (facts,
 //! slice lists) and the audit log are left out; a create of the product has them, and `keys` and `ingest` measure it.
 //!
-//! A recording says of its keeping what an ordinary one says once its call has ended. Bytes are those of the rows (key and value) as they are in each column family when all is flushed; the second figure is
-//! what RocksDB's tables take on the disk, with the versions that it has not compacted away. Expiry takes what is due in the
-//! runner's order and at its pace, and a create beside it, again and again: the slowest of them is the figure, and beside it
-//! stands what the disk alone made a write of that length wait.
+//! A recording says of its keeping what an ordinary one says once its call has ended. Bytes are those of the rows (key and
+//! value) as they are in each column family when all is flushed; the second figure is what RocksDB's tables take on the disk,
+//! with the versions that it has not compacted away. Expiry takes what is due in the runner's order and at its pace, looks
+//! ahead as it does, and has a create beside it, again and again: the slowest of them is the figure, and beside it stands what
+//! the disk alone made a write of that length wait.
 
 mod common;
 

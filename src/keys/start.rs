@@ -200,7 +200,10 @@ fn resume(
             Err(_) => Content::Torn,
             Ok((command, _)) => {
                 let content = Content::Whole(command.rotation);
-                commands.insert(number, command);
+                // Of the others it is done.
+                if number > last_number {
+                    commands.insert(number, command);
+                }
                 content
             }
         };

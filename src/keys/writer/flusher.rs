@@ -2,14 +2,14 @@
 //!
 //! A rotation's file is there to be replayed by a start that finds its batch missing, or not yet where no loss of power can
 //! reach it. So it may go at any time after a flush that began when its batch was applied, and until then it does no harm: a
-//! start finds that its command is done, flushes, and lets go of it. Its place is for the rotations that follow. A flush takes as long as the disk wants, so it has a thread
-//! of its own, and nobody who creates or erases waits for it.
+//! start finds that its command is done, flushes, and lets go of it. Its place is for the rotations that follow. A flush takes as
+//! long as the disk wants, so it has a thread of its own, and nobody who creates or erases waits for it.
 //!
 //! By cases: *files come while it flushes* → they wait for the next flush, since this one may have begun before their batches.
 //! *A flush or letting go fails* → as after any other failed sync nobody knows what is on the disk, and everything stops.
 //! *Everything stopped elsewhere* → it leaves all files as they are, for the start to find. *A clean close* → the rotator is
 //! gone, so nothing comes any more: what is left is flushed and let go of. *Rotations come faster than flushes* → [`MOST`] files
-//! wait, and then the rotator does, after it has answered.
+//! more wait, and then the rotator does, after it has answered.
 
 use super::Desk;
 use std::sync::mpsc;
@@ -17,7 +17,7 @@ use std::sync::mpsc;
 /// Files of rotations that pile up before the column families are flushed for them, and their bytes: a start reads them all.
 const UNFLUSHED: usize = 256;
 const UNFLUSHED_BYTES: usize = 64 << 20;
-/// Files that wait while it flushes.
+/// Further files that wait while it flushes.
 const MOST: usize = UNFLUSHED;
 
 /// A rotation whose batch is applied.
