@@ -57,7 +57,8 @@ pub async fn run(config: Config, command: &SlotCommand, output: Output) -> Resul
     })?;
     match report.shares_left {
         Some(_) => Err(Failure::overdue(
-            "an old root is not destroyed: bring back the slots that are away and start again; where none is, the                  backup's object storage must be there",
+            "an old root is not destroyed: bring back the slots that are away and start again; where none is, the backup's \
+             object storage must be there",
         )),
         None => Ok(()),
     }
