@@ -489,7 +489,7 @@ impl Told {
     }
 
     /// Whether a slot may have been announced that never said whether it took its share: it counts as left for good.
-    fn may_have_lost_a_joiner(&self) -> bool {
+    pub fn may_have_lost_a_joiner(&self) -> bool {
         let unsure = |(number, step): (usize, Step)| {
             matches!(step, Step::Seats(_)) && self.begun.contains(&number) && self.known.get(&number) != Some(&true)
         };
