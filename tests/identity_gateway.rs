@@ -18,10 +18,10 @@ use quietus::{
     proto::v1::{self, Mode, Residency, api_key_service_client::ApiKeyServiceClient, play_response},
 };
 use ring::digest;
+use rustix::process::Signal;
 use served::World;
 use std::{
     path::Path,
-    process::Command,
     time::{Duration, Instant},
 };
 use tower::{Service as _, ServiceExt as _};
@@ -319,8 +319,7 @@ async fn a_ticket_is_void_with_the_key_or_the_line_of_the_file_that_got_it() {
             revoke_key(&gateway, "acme", &id).await;
         } else {
             std::fs::write(&file, &struck).expect("written");
-            let told = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status();
-            assert!(told.expect("kill runs").success());
+            gateway.signal(Signal::HUP);
         }
         let began = Instant::now();
         let mut heard = 0;
@@ -544,10 +543,7 @@ async fn the_identities_file_is_read_again_on_a_signal_and_who_is_gone_from_it_i
         Call::begin(gateway.link("switch", TRANSPORTS[0]), open("acme", Mode::Live)).await.expect("opened");
     let mut other = Call::begin(admin(&gateway), open("acme", Mode::Live)).await.expect("opened");
     let file = world.data().join("identities.toml");
-    let hangup = || {
-        let told = Command::new("kill").args(["-HUP", &gateway.pid().to_string()]).status();
-        assert!(told.expect("kill runs").success());
-    };
+    let hangup = || gateway.signal(Signal::HUP);
     // A file that makes no sense changes nothing.
     let good = without(&world.data(), "switch");
     std::fs::write(&file, "[[identity]]\nname = \"king/x\"\ntenants = []\n").expect("written");

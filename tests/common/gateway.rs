@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 use quietus::cli::{args::Transport, connect::Link};
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
@@ -113,10 +114,14 @@ impl Gateway {
         self.child.id()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
     /// Asks it to stop, and waits until it did.
     pub fn stop(mut self) -> ExitStatus {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(told.expect("kill runs").success());
+        self.signal(Signal::TERM);
         self.child.wait().expect("it ends")
     }
 

@@ -1,11 +1,11 @@
 //! The memory of a process, and a search in it.
 
+use rustix::process::{Pid, Signal, kill_process};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     fmt,
     fs::File,
     os::unix::fs::FileExt as _,
-    process::Command,
     time::{Duration, Instant},
 };
 
@@ -137,14 +137,14 @@ pub struct Image(Vec<(String, Vec<u8>)>);
 impl Image {
     /// Stops the process while it is read.
     pub fn of(pid: u32) -> Self {
-        signal(pid, "-STOP");
+        signal(pid, Signal::STOP);
         let began = Instant::now();
         while !super::said(pid, "status", "State:").starts_with('T') {
             assert!(began.elapsed() < Duration::from_secs(60), "it does not stop");
             std::thread::yield_now();
         }
         let image = Self::read(pid);
-        signal(pid, "-CONT");
+        signal(pid, Signal::CONT);
         image
     }
 
@@ -203,9 +203,9 @@ impl Image {
     }
 }
 
-fn signal(pid: u32, which: &str) {
-    let told = Command::new("kill").args([which, &pid.to_string()]).status();
-    assert!(told.expect("kill runs").success());
+fn signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.cast_signed()).expect("a process");
+    kill_process(pid, signal).expect("it runs");
 }
 
 /// Start, end, permissions and name of each mapping; anonymous ones are named by their size, which tells stacks of threads.
