@@ -159,6 +159,23 @@ fn behind_a_start_without_storage_there_is_room_for_one_rotation() {
     block_on(world.keys().destroyed(world.keys().commands()));
 }
 
+fn erase(world: &World, at: RecordingPath) -> bool {
+    commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
+}
+
+/// Erases something, of which the delta arrives and the answer is lost. Gives what the backup was told to have, and the storage.
+fn erase_untold(world: &World, at: RecordingPath) -> (u64, Storage) {
+    assert!(world.keys().tend_backup());
+    let told = world.keys().commands();
+    let storage = world.storage.clone().expect("there is a backup");
+    {
+        let mut objects = storage.lock();
+        (objects.mute, objects.leaving) = (true, true);
+    }
+    assert!(!erase(world, at), "its delta arrived, and nobody knows");
+    (told, storage)
+}
+
 /// A root in the middle that some slots have let go of opens nothing: what was put under it is not spoken of, and the root that
 /// leads to the state before stays.
 #[test]
@@ -167,17 +184,7 @@ fn a_start_does_not_speak_for_a_root_of_which_too_few_shares_are_left() {
         let mut world = World::with_backup(2, 3);
         let lives = inhabit(&world);
         let [kept, first, second] = [(); 3].map(|()| add_recording(world.keys(), lives.tenant, lives.subscriber));
-        let erase = |world: &World, at| {
-            commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
-        };
-        assert!(world.keys().tend_backup());
-        let told = world.keys().commands();
-        let storage = world.storage.clone().expect("there is a backup");
-        {
-            let mut objects = storage.lock();
-            (objects.mute, objects.leaving) = (true, true);
-        }
-        assert!(!erase(&world, first), "its delta arrived, and nobody knows");
+        let (told, storage) = erase_untold(&world, first);
         world.set_away(2, true);
         assert!(!erase(&world, second), "two slots let go of the root in the middle");
         world.set_away(2, false);
@@ -205,17 +212,7 @@ fn a_restore_says_what_it_passed_over_and_which_slot_would_open_it() {
     let mut world = World::with_backup(2, 3);
     let lives = inhabit(&world);
     let [first, second] = [(); 2].map(|()| add_recording(world.keys(), lives.tenant, lives.subscriber));
-    let erase = |world: &World, at| {
-        commit(world.keys(), vec![Change::EraseRecording { at, parts: Parts::BOTH }]).expect("erases").destroyed
-    };
-    assert!(world.keys().tend_backup());
-    let told = world.keys().commands();
-    let storage = world.storage.clone().expect("there is a backup");
-    {
-        let mut objects = storage.lock();
-        (objects.mute, objects.leaving) = (true, true);
-    }
-    assert!(!erase(&world, first), "its delta arrived, and nobody knows");
+    let (told, storage) = erase_untold(&world, first);
     let arrived = world.keys().commands();
     world.set_away(2, true);
     // It takes its share of the next root, and does not let go of the one in the middle.
